@@ -1,0 +1,58 @@
+"""Command lines parsed by tyro, with mistakes as one sentence and exit code 2."""
+
+import contextlib
+import io
+import re
+from dataclasses import fields
+from typing import TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """The command line makes no sense: exit code 2."""
+
+
+def parse(kind: type[T], args: list[str], prog: str, default: T | None = None, description: str = "") -> T:
+    """Arguments as an instance of the settings class `kind`; `--help` shows `default`'s values.
+
+    Raises UsageError with one sentence for whatever tyro or the settings refuse.
+    """
+    errors = io.StringIO()
+    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff) if default is None else (
+        tyro.conf.AvoidSubcommands,)
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=args, prog=prog, default=default, description=description, config=config)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(sentence(errors.getvalue(), prog)) from None
+
+
+def sentence(box: str, prog: str) -> str:
+    """tyro's framed message as one sentence: frame, addresses, help texts and validation internals taken out."""
+    lines = [line.strip().strip("╭╮╰╯│─ ") for line in box.splitlines()]
+    text = " ".join(line for line in lines if line)
+    if unknown := re.search(r"Unrecognized options: (--?[\w.\-]+)", text):
+        near = re.search(r"(?:Perhaps you meant:|similar).*?(--[\w.\-]+)", text)
+        hint = f" Did you mean {near[1]}?" if near else ""
+        return f"unknown option {unknown[1]}.{hint} `{prog} --help` lists all."
+    text = re.sub(r"For full helptext.*$", "", text)
+    text = re.sub(r"^(Value error|Invalid choice|Missing argument|Parsing error|Required options|Required \w+) ", "", text)
+    if internal := re.search(r"Value error, (.*?) \[type=", text):
+        text = internal[1]
+    text = re.sub(r"Argument helptext:.*$", "", text)
+    text = re.sub(r"\d+ validation errors? for \w+ ", "", text)
+    text = re.sub(r"\[type=.*?\]", "", text)
+    text = re.sub(r"For further information visit \S+", "", text)
+    text = re.sub(r"─+", " ", text)
+    text = " ".join(text.split()).rstrip(" .")
+    return f"{text}. `{prog} --help` lists all options." if text else f"the arguments are not understood: `{prog} --help`."
+
+
+def field_names(kind: type) -> set[str]:
+    """Names of a settings class's fields."""
+    return {entry.name for entry in fields(kind)}  # type: ignore[arg-type]

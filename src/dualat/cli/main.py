@@ -1,0 +1,85 @@
+"""`dualat COMMAND ...`: finds the command, runs it, and turns errors into one sentence and an exit code."""
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+
+from dualat import __version__
+from dualat.cli.arguments import UsageError
+
+COMMANDS = {
+    "train": "train by a recipe, in both stages, and evaluate the result",
+    "sample": "draw images of the classes asked for",
+    "counterfactual": "show what would have to change in an image for another class",
+    "evaluate": "measure a trained model on held-out images",
+    "recipes": "list the recipes, or print one",
+}
+
+HELP = """usage: dualat COMMAND ...
+
+Classifiers that are also energy-based generative models, by dual adversarial training.
+
+commands:
+{commands}
+
+`dualat COMMAND --help` shows every setting of a command. `dualat --version` prints the version.
+Exit codes: 0 done, 1 failed (one sentence says why; --debug shows the traceback), 2 the command line makes no sense."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `dualat` command."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<15} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if args[0] == "--version":
+        print(f"dualat {__version__}")
+        return 0
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    name, rest = args[0], args[1:]
+    warnings.showwarning = show_warning
+    try:
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise UsageError(f"there is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "")
+                             + f" There are {', '.join(COMMANDS)}.")
+        command: Callable[[list[str]], int] = import_module(f"dualat.cli.{name}").main
+        return command(rest)
+    except UsageError as error:
+        return fail(error, 2, debug)
+    except (ValueError, OSError, MemoryError) as error:
+        return fail(error, 1, debug)
+    except KeyboardInterrupt:
+        print("dualat: interrupted.", file=sys.stderr)
+        return 1
+
+
+def fail(error: BaseException, code: int, debug: bool) -> int:
+    """Print what is wrong in one sentence; with --debug, the traceback too."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, FileNotFoundError):
+        text = str(error) if error.filename is None and error.errno is None else error.strerror
+        if error.filename and str(error.filename) not in text:
+            text = f"{error.filename}: {text}"
+    else:
+        text = str(error) or type(error).__name__
+    print(f"dualat: {text}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Warnings as plain lines; deprecations of libraries are not the user's business."""
+    if issubclass(category, (UserWarning, RuntimeWarning)):
+        print(f"dualat: warning: {message}", file=sys.stderr)

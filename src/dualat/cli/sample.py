@@ -1,0 +1,116 @@
+"""`dualat sample MODEL --classes 3 7 --count 20 --output samples.png`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from dualat.cli.arguments import UsageError, parse
+from dualat.settings import STRICT
+
+
+@dataclass(config=STRICT)
+class SampleArguments:
+    """Draw images by descending the model's energy."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Run folder or .safetensors file."""
+    output: str = "samples.png"
+    """Where to: a .png file (one grid), a .npz file (arr_0: uint8 NHWC, arr_1: labels), or a folder (one PNG each)."""
+    classes: tuple[str, ...] = ()
+    """Classes to draw, by name or number, in turn; none: all. Several give mixed labels."""
+    unconditional: bool = False
+    """Descend the marginal energy E(x): the model chooses what to draw."""
+    count: int = 100
+    """Number of images."""
+    steps: int | None = None
+    """Gradient steps; None: the model's own setting."""
+    step_size: float | None = None
+    """L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
+    initial: str | None = None
+    """What samples start from: gaussian, class-gaussian, uniform, normal, smooth-noise; None: the model's own."""
+    initial_images: str | None = None
+    """Start from the images of this folder or data source instead."""
+    seed: int = 0
+    """Seed of the starting points."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+    json: bool = False
+    """Print what was written as JSON."""
+
+
+def main(args: list[str]) -> int:
+    parsed = parse(SampleArguments, args, "dualat sample")
+    if parsed.count < 1:
+        raise UsageError(f"--count is {parsed.count}, but must be 1 or more.")
+    if parsed.unconditional and parsed.classes:
+        raise UsageError("--unconditional and --classes contradict each other: give one of them.")
+    if parsed.initial and parsed.initial_images:
+        raise UsageError("--initial and --initial-images contradict each other: give one of them.")
+    import torch
+
+    from dualat.data.settings import InitialSettings
+    from dualat.load import load
+    from dualat.precision import choose_device
+    from dualat.sampling import sample
+
+    model = load(parsed.model, choose_device(parsed.device))
+    labels = wanted_labels(parsed.classes, model.class_names, parsed.count)
+    initial = InitialSettings(kind="images", source=parsed.initial_images) if parsed.initial_images else parsed.initial
+    images = sample(
+        model, parsed.count if parsed.unconditional else torch.tensor(labels), steps=parsed.steps,
+        step_size=parsed.step_size, initial=initial, conditional=not parsed.unconditional,
+        generator=torch.Generator().manual_seed(parsed.seed),
+    )
+    with torch.no_grad():
+        seen = model(images).argmax(dim=1).cpu()
+    kept = seen.tolist() if parsed.unconditional else labels
+    columns = min(len(parsed.classes) or len(model.class_names), 20)
+    write(Path(parsed.output), images, kept, columns)
+    share = float((seen == torch.tensor(labels)).float().mean()) if not parsed.unconditional else None
+    if parsed.json:
+        print(json.dumps({"output": parsed.output, "count": parsed.count, "seed": parsed.seed, "labels": kept,
+                          "class_reached": share}))
+    else:
+        print(f"{parsed.count} samples in {parsed.output}"
+              + (f"; the model sees the class asked for in {share:.1%}" if share is not None else ""))
+    return 0
+
+
+def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> list[int]:
+    """Class numbers of `count` images: the classes asked for, in turn."""
+    numbers = []
+    for text in classes:
+        if text in names:
+            numbers.append(names.index(text))
+        elif text.isdigit() and int(text) < len(names):
+            numbers.append(int(text))
+        else:
+            raise ValueError(f"this model has no class {text!r}: it has {', '.join(names[:20])}"
+                             f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1}).")
+    numbers = numbers or list(range(len(names)))
+    return [numbers[i % len(numbers)] for i in range(count)]
+
+
+def write(path: Path, images: "object", labels: list[int], columns: int) -> None:
+    """One PNG grid, one .npz, or a folder of PNGs, by the path's ending."""
+    import numpy as np
+    from PIL import Image
+
+    from dualat.files import atomic_path
+    from dualat.pictures import grid, save_picture, to_uint8
+
+    if path.suffix == ".png":
+        save_picture(grid(images, columns), path)
+    elif path.suffix == ".npz":
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez(handle, arr_0=to_uint8(images), arr_1=np.array(labels, dtype=np.int64))
+    elif not path.suffix:
+        path.mkdir(parents=True, exist_ok=True)
+        for i, (image, label) in enumerate(zip(to_uint8(images), labels, strict=True)):
+            pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+            save_picture(Image.fromarray(pixels), path / f"{i:05d}-class{label}.png")
+    else:
+        raise ValueError(f"--output is {path}, but must end in .png or .npz, or be a folder without an ending.")

@@ -1,0 +1,101 @@
+"""`dualat train RECIPE [--key.sub value ...]`."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
+
+from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.config import RunConfig, load_recipe, nearest_setting, recipe_names, recipe_text, setting_names, to_yaml
+from dualat.settings import STRICT
+
+USAGE = """usage: dualat train RECIPE [--key.sub value ...]
+
+RECIPE is one of {names}, or the path of a YAML file.
+`dualat train RECIPE --help` lists every setting with the recipe's own values."""
+
+
+@dataclass(config=STRICT)
+class TrainArguments(RunConfig):
+    """Train by a recipe and evaluate the result."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint in the run folder."""
+    overwrite: bool = False
+    """Replace a run that is already in the run folder."""
+    dry_run: bool = False
+    """Print the resolved settings, the model's size and an estimate of the time; train nothing."""
+    json: bool = False
+    """Print results as JSON."""
+
+
+def main(args: list[str]) -> int:
+    """Parse, then train; 0 when the run is finished or was stopped by a signal with its checkpoint written."""
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE.format(names=", ".join(recipe_names())))
+        return 0
+    if args[0].startswith("-"):
+        raise UsageError(f"the recipe comes first, as in `dualat train {recipe_names()[0]} {args[0]} ...`.")
+    name, rest = args[0], args[1:]
+    try:
+        recipe_text(name)
+        base = load_recipe(name)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    refuse_unknown(rest, name)
+    parsed = parse(TrainArguments, rest, f"dualat train {name}", TrainArguments(**shallow(base)))
+    config = RunConfig(**{k: v for k, v in shallow(parsed).items() if k in field_names(RunConfig)})
+    if config.output is None:
+        config = replace(config, output=f"runs/{Path(name).stem}")
+    if parsed.dry_run:
+        return dry_run(config, parsed.json)
+    return train(config, parsed)
+
+
+def shallow(config: RunConfig) -> dict:
+    """Top-level fields as they are, groups not taken apart."""
+    return {name: getattr(config, name) for name in field_names(type(config))}
+
+
+def refuse_unknown(args: list[str], recipe: str) -> None:
+    """An option that does not exist is named, with the nearest that does."""
+    known = {*setting_names(TrainArguments), "help"}
+    for arg in args:
+        if arg.startswith("--") and len(arg) > 2:
+            option = arg[2:].split("=")[0].replace("-", "_")
+            plain = ".".join(part.removeprefix("no_") for part in option.split("."))
+            if option not in known and plain not in known:
+                raise UsageError(f"unknown option {arg.split('=')[0]}.{nearest_setting(option)} "
+                                 f"`dualat train {recipe} --help` lists all.")
+
+
+def dry_run(config: RunConfig, as_json: bool) -> int:
+    """Resolved settings, size, and estimated time."""
+    from dualat.train import plan
+
+    facts = plan(config)
+    if as_json:
+        print(json.dumps({"config": asdict(config), "plan": facts}, indent=2))
+        return 0
+    print(to_yaml(config))
+    for key, value in facts.items():
+        print(f"# {key}: {value}")
+    return 0
+
+
+def train(config: RunConfig, arguments: TrainArguments) -> int:
+    """Train for real; a stop by a signal is a success whose sentence says how to go on."""
+    from dualat.train import announce
+    from dualat.train import train as train_run
+    from dualat.training.loop import Stopped
+
+    try:
+        folder = train_run(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    except Stopped as stop:
+        announce(f"dualat: {stop}")
+        return 0
+    if arguments.json:
+        print((folder / "evaluation.json").read_text(encoding="utf-8"))
+    announce(f"run folder: {folder}  (samples: {folder / 'samples' / 'final.png'})")
+    return 0

@@ -1,0 +1,208 @@
+"""The whole configuration of a run, and recipes: YAML files that fill it in.
+
+This file imports no PyTorch, so that `--help` and mistakes in a recipe answer at once.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
+
+from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
+from dualat.evaluation.settings import EvaluationSettings
+from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.models.settings import NetworkSettings
+from dualat.settings import STRICT
+from dualat.training.settings import OptimizerSettings, StageSettings, TrackingSettings
+
+
+@dataclass(config=STRICT)
+class SamplingSettings:
+    """How the trained model is sampled; kept with it as its default."""
+
+    steps: int = 40
+    """Gradient steps."""
+    step_size: float = 0.1
+    """L2 length of a step, in pixel units of [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.step_size <= 0:
+            raise ValueError(f"sampling.steps must be 0 or more and sampling.step_size above 0, "
+                             f"not {self.steps} and {self.step_size}.")
+
+
+def _stage1() -> StageSettings:
+    return StageSettings(epochs=300, optimizer=OptimizerSettings(schedule="cosine"))
+
+
+def _stage2() -> StageSettings:
+    return StageSettings(epochs=100, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
+
+
+@dataclass(config=STRICT)
+class RunConfig:
+    """Everything that decides a run's outcome."""
+
+    method: Literal["dat", "standard-at"] = "dat"
+    """System to train: dat (both losses) or standard-at (adversarial training alone, one stage)."""
+    stages: Literal["both", "1", "2"] = "both"
+    """dat: both stages, stage 1 alone, or stage 2 from `weights`."""
+    weights: str | None = None
+    """Start from these weights: a run folder or a .safetensors file of dualat."""
+    seed: int = 0
+    """Seed of weights, data order, augmentation, initial distribution and samples."""
+    output: str | None = None
+    """Run folder; None: runs/RECIPE."""
+    device: str = "auto"
+    """auto (an accelerator if there is one), cpu, cuda, cuda:1 ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of training; auto: bf16 where the hardware is fast at it. Evaluation runs in fp32."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Real images."""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """Classifier."""
+    attack: AttackSettings = field(default_factory=AttackSettings)
+    """Attack of adversarial training."""
+    contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
+    """Contrastive samples and curriculum of stage 2."""
+    initial: InitialSettings = field(default_factory=InitialSettings)
+    """Initial distribution that contrastive samples and samples start from."""
+    loss: LossSettings = field(default_factory=LossSettings)
+    """Weights of the loss's terms."""
+    robust_augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="strong"))
+    """Augmentation of the batch for the robust classification loss."""
+    energy_augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="basic"))
+    """Augmentation of the batch for the energy loss."""
+    stage1: StageSettings = field(default_factory=_stage1)
+    """Adversarial training."""
+    stage2: StageSettings = field(default_factory=_stage2)
+    """Dual adversarial training."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    """Sampling of the trained model."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """What is measured, and on how many images."""
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    """What is written while training."""
+
+    def __post_init__(self) -> None:
+        if self.method == "standard-at" and self.stages == "2":
+            raise ValueError("stages is 2, but standard-at has one stage only: set stages to 1, or method to dat.")
+        if self.method == "dat" and self.stages == "2" and not self.weights:
+            raise ValueError("stages is 2, which starts from trained weights: give them, as in "
+                             "--weights runs/digits/checkpoints/stage1.safetensors.")
+        if self.evaluation.validation_eps not in self.evaluation.eps:
+            raise ValueError(f"evaluation.validation_eps is {self.evaluation.validation_eps}, but must be one of "
+                             f"evaluation.eps, {self.evaluation.eps}: checkpoints are chosen at a reported radius.")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with dualat."""
+    folder = resources.files("dualat").joinpath("recipes")
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a recipe: one that comes with dualat, or a file's path. ValueError/FileNotFoundError otherwise."""
+    if name in recipe_names():
+        return resources.files("dualat").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FileNotFoundError(f"recipe file {path} does not exist.")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"recipe file {path} is not a text file.") from error
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"recipe {name!r} is unknown.{hint} There are {', '.join(recipe_names())}; "
+                     "your own is a path that ends in .yaml.")
+
+
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """A recipe as a checked configuration, with dotted overrides such as {"stage2.steps": 100}."""
+    try:
+        values = yaml.safe_load(recipe_text(name)) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {name} is no valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {name} must be a mapping of settings, but is a {type(values).__name__}.")
+    for key, value in (overrides or {}).items():
+        *groups, last = key.split(".")
+        target = values
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    return build_config(values)
+
+
+def build_config(values: Mapping[str, Any]) -> RunConfig:
+    """Check values and fill in defaults. ValueError: one sentence per mistake, with the nearest right name."""
+    merged = merge(asdict(RunConfig()), values)
+    try:
+        return RunConfig(**merged)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top, group by group: a recipe states only what differs from the defaults."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def setting_names(kind: type = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Every setting's dotted name."""
+    hints = get_type_hints(kind)
+    for entry in fields(kind):  # type: ignore[arg-type]
+        name = f"{prefix}{entry.name}"
+        yield name
+        if is_dataclass(hints[entry.name]):
+            yield from setting_names(hints[entry.name], f"{name}.")  # type: ignore[arg-type]
+
+
+def nearest_setting(name: str) -> str:
+    """' Did you mean X?' with the nearest setting's dotted name, or nothing."""
+    names = list(setting_names())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not near:
+        tails = {n.rpartition(".")[2]: n for n in names}
+        near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], list(tails), n=1, cutoff=0.7)]
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's errors as sentences, without addresses and types."""
+    sentences = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+        if problem["type"] == "unexpected_keyword_argument":
+            sentences.append(f"{name} is no setting.{nearest_setting(name)}")
+        elif problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
+            group = f"{name}: " if name and name.split(".")[0] not in text else ""
+            sentences.append(group + text)
+        else:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            sentences.append(f"{name} is {problem['input']!r}: {message}.")
+    return " ".join(sentences)
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration, complete, as YAML."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

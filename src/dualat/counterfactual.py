@@ -1,0 +1,47 @@
+"""Counterfactual images: the smallest visible change that makes the model see another class.
+
+    x_cf = argmax over ||x' - x||_p <= eps of f(x')[target],   by the gradient loop from x itself.
+
+Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR-10.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dualat.energy import check_labels
+from dualat.geometry import ThreatModel
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+
+
+def counterfactual(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor | int,
+    threat: ThreatModel,
+    *,
+    steps: int = 50,
+    step_size: float | None = None,
+) -> Tensor:
+    """Images as near to x as the threat model says, that the model takes for `target`.
+
+    Args:
+        model: module from images to logits.
+        x: images (N, C, H, W) in [0, 1].
+        target: class wanted, one for all or (N,).
+        threat: ball around x, with a finite eps; the larger, the more may change.
+        steps: gradient steps.
+        step_size: length of one in the threat model's norm; default: 2.5 * eps / steps, so that the path can
+            cross the ball.
+
+    Returns:
+        Images (N, C, H, W) in [0, 1]. Raises ValueError for a target that the model lacks or an infinite eps.
+    """
+    if not 0 < threat.eps < float("inf"):
+        raise ValueError(f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}.")
+    labels = torch.as_tensor(target, device=x.device).expand(len(x))
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    check_labels(labels, classes)
+    size = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size
+    return pgd(model, x, lower_energy(labels), threat, steps=steps, step_size=size)

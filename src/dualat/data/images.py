@@ -1,0 +1,177 @@
+"""Images with labels in memory, splits of them, and their fitting to another shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dualat.seeding import mix_seed
+
+Shape = tuple[int, int, int]
+MEMORY_LIMIT = 8 * 2**30  # bytes
+
+
+@dataclass
+class ImageData:
+    """Labelled images in memory.
+
+    Attributes:
+        images: (N, C, H, W), uint8, 0 to 255.
+        labels: (N,), int64, 0 to len(class_names) - 1.
+        class_names: one name per class.
+        name: what a message or a record calls this set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(
+                f"images of {self.name} must be uint8 of shape (N, C, H, W), not {_describe(self.images)}."
+            )
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels of {self.name} must be int64, one per image, not {_describe(self.labels)}."
+            )
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
+            raise ValueError(f"labels of {self.name} must lie in 0 to {len(self.class_names) - 1}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def float(self, indices: Tensor | slice | None = None) -> Tensor:
+        """Images as float32 (n, C, H, W) in [0, 1]: all, or those at `indices`."""
+        images = self.images if indices is None else self.images[indices]
+        return images.to(torch.float32) / 255
+
+    def take(self, indices: Tensor, name: str | None = None) -> ImageData:
+        """The images at `indices` (n,), in that order, as a copy."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], name=name or self.name)
+
+
+@dataclass
+class Splits:
+    """Training, validation and test images: the same shape and classes, no image in two of them."""
+
+    train: ImageData
+    validation: ImageData
+    test: ImageData
+
+    def __post_init__(self) -> None:
+        for part in (self.validation, self.test):
+            if (part.shape, part.class_names) != (self.train.shape, self.train.class_names):
+                raise ValueError(
+                    f"{part.name} and {self.train.name} must have the same image shape and classes."
+                )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def split_indices(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split positions 0 to N-1 in two, class by class: (the rest, a share `fraction` of every class), both ascending.
+
+    Of each class with two images or more, both parts get at least one. The same labels, fraction and seed give the
+    same split.
+
+    Args:
+        labels: (N,), int64.
+        fraction: share of the second part, in (0, 1).
+        seed: any integer.
+    """
+    generator = torch.Generator().manual_seed(mix_seed("split", seed))
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique(sorted=True):
+        members = (labels == label).nonzero().flatten()
+        order = members[torch.randperm(len(members), generator=generator)]
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        taken[order[:count]] = True
+    return (~taken).nonzero().flatten(), taken.nonzero().flatten()
+
+
+def split_off(
+    data: ImageData, fraction: float, seed: int, rest: str, part: str
+) -> tuple[ImageData, ImageData]:
+    """`data` in two by `split_indices`, named `rest` and `part`."""
+    kept, taken = split_indices(data.labels, fraction, seed)
+    return data.take(kept, rest), data.take(taken, part)
+
+
+def evenly(count: int, wanted: int) -> Tensor:
+    """At most `wanted` of the positions 0 to count-1, evenly spread and ascending."""
+    if count <= wanted:
+        return torch.arange(count)
+    return torch.arange(wanted) * count // wanted
+
+
+def check_memory(count: int, shape: Shape, name: str) -> None:
+    """Refuse images that would take more than 8 GiB.
+
+    Raises:
+        ValueError: they would.
+    """
+    size = count * math.prod(shape)
+    if size > MEMORY_LIMIT:
+        raise ValueError(
+            f"{count} images of shape {tuple(shape)} from {name} take {size / 2**30:.1f} GiB, more than the "
+            f"{MEMORY_LIMIT / 2**30:.0f} GiB that are held in memory: choose a smaller image size or fewer images."
+        )
+
+
+def fit_to_shape(data: ImageData, shape: Shape, chunk: int = 1024) -> ImageData:
+    """The same images with `shape` (C, H, W): grey or colour, resized to cover H x W (bilinear, antialiased) and
+    cut to the centre.
+
+    Colour becomes grey by the luma weights of ITU-R BT.601; grey is repeated over three channels.
+
+    Raises:
+        ValueError: channels other than 1 or 3 that would have to change, or too much memory.
+    """
+    if data.shape == tuple(shape):
+        return data
+    check_memory(len(data), shape, data.name)
+    result = torch.empty(len(data), *shape, dtype=torch.uint8)
+    for start in range(0, len(data), chunk):
+        images = _convert_channels(data.images[start : start + chunk].to(torch.float32), shape[0], data.name)
+        result[start : start + chunk] = _cover(images, *shape[1:]).round().clamp(0, 255).to(torch.uint8)
+    return replace(data, images=result)
+
+
+def _convert_channels(images: Tensor, channels: int, name: str) -> Tensor:
+    if images.shape[1] == channels:
+        return images
+    if (images.shape[1], channels) == (3, 1):
+        return (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    if (images.shape[1], channels) == (1, 3):
+        return images.expand(-1, 3, -1, -1)
+    raise ValueError(
+        f"images of {name} have {images.shape[1]} channels, which cannot become {channels}: use 1 or 3."
+    )
+
+
+def cover_size(height: int, width: int, to_height: int, to_width: int) -> tuple[int, int]:
+    """Size with the aspect of height x width, rounded, that just covers to_height x to_width."""
+    scale = max(to_height / height, to_width / width)
+    return max(to_height, round(height * scale)), max(to_width, round(width * scale))
+
+
+def _cover(images: Tensor, height: int, width: int) -> Tensor:
+    size = cover_size(*images.shape[2:], height, width)
+    if size != tuple(images.shape[2:]):
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return images[:, :, top : top + height, left : left + width]

@@ -1,0 +1,71 @@
+"""Geometry of the gradient loop, per image: step along the gradient, project into the threat model, start inside it.
+
+Everything here treats each image of a batch by itself: a norm runs over one image's values, never over the batch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["L2", "Linf"]
+TINY = 1e-10  # keeps g / ||g|| finite where the gradient vanishes (DAT's code uses the same constant)
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, ...) so that it broadcasts over images `like`."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def image_norm(x: Tensor, norm: Norm) -> Tensor:
+    """||x_i||_p of each image: (N, ...) -> (N,)."""
+    return torch.linalg.vector_norm(x.flatten(1), ord=2 if norm == "L2" else math.inf, dim=1)
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The set {x' : ||x' - x||_p <= eps} around an image, in pixel units of [0, 1]. eps = inf: no ball.
+
+    Raises ValueError for another norm, or a negative or undefined eps.
+    """
+
+    norm: Norm = "L2"
+    eps: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("L2", "Linf"):
+            raise ValueError(f"norm is {self.norm!r}, but must be 'L2' or 'Linf'.")
+        if not self.eps >= 0:
+            raise ValueError(f"eps is {self.eps}, but must be at least 0 (inf for no ball).")
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        """Steepest ascent of length `size` in this norm: size * g / ||g||_2 (L2), size * sign(g) (Linf)."""
+        if self.norm == "Linf":
+            return size * gradient.sign()
+        return gradient * per_image(size / (image_norm(gradient, "L2") + TINY), gradient)
+
+    def project(self, x: Tensor, centre: Tensor) -> Tensor:
+        """Nearest point of the ball around `centre` (then of the box [0, 1], which never leaves the ball)."""
+        if math.isfinite(self.eps):
+            offset = x - centre
+            if self.norm == "Linf":
+                offset = offset.clamp(-self.eps, self.eps)
+            else:
+                length = image_norm(offset, "L2").clamp_min(TINY)
+                offset = offset * per_image((self.eps / length).clamp(max=1), offset)
+            x = centre + offset
+        return x.clamp(0, 1)
+
+    def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps."""
+        if not math.isfinite(self.eps):
+            raise ValueError("a random start needs a finite eps: give the threat model one, or start without it.")
+        if self.norm == "Linf":
+            noise = torch.rand(centre.shape, generator=generator, device=centre.device) * 2 - 1
+            return self.project(centre + self.eps * noise, centre)
+        direction = torch.randn(centre.shape, generator=generator, device=centre.device)
+        dimension = centre[0].numel()
+        radius = torch.rand(len(centre), generator=generator, device=centre.device) ** (1 / dimension)
+        return self.project(centre + self.step(direction, self.eps) * per_image(radius, centre), centre)

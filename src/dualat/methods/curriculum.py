@@ -1,0 +1,50 @@
+"""Curriculum on T, the number of contrastive steps (DAT, method.md section 3).
+
+T starts at 0. When the mean AUROC between f(x_real)[y] and f(x_contrastive)[y] over the last ceil(window / batch)
+steps reaches the threshold, the contrastive images have become too easy to tell: T grows by one and the window
+restarts. T stays at T_max.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def auroc(positive: Tensor, negative: Tensor) -> Tensor:
+    """P(positive > negative) + 1/2 P(equal), over all pairs: 1 where every positive scores higher. A scalar."""
+    difference = positive[:, None] - negative[None, :]
+    return (difference > 0).float().mean() + 0.5 * (difference == 0).float().mean()
+
+
+class Curriculum:
+    """The current T and the AUROC window that decides when it grows."""
+
+    def __init__(self, t_max: int, threshold: float, batch_size: int, window: int = 1000):
+        self.t_max, self.threshold = t_max, threshold
+        self.length = math.ceil(window / batch_size)
+        self.steps = 0
+        self.window: list[float] = []
+
+    def update(self, value: float) -> None:
+        """Record one training step's AUROC; T may grow."""
+        self.window = [*self.window, value][-self.length :]
+        full = len(self.window) == self.length
+        if full and self.steps < self.t_max and self.mean() >= self.threshold:
+            self.steps += 1
+            self.window = []
+
+    def mean(self) -> float:
+        """Mean AUROC of the window."""
+        return sum(self.window) / len(self.window) if self.window else float("nan")
+
+    def stuck(self) -> bool:
+        """T has run to T_max and contrastive images are still told from real ones at sight: nothing is learned."""
+        return self.steps == self.t_max and len(self.window) == self.length and self.mean() > 0.98
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "window": self.window}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.window = int(state["steps"]), list(state["window"])

@@ -1,0 +1,71 @@
+"""Dual adversarial training (DAT, ICLR 2026, arXiv 2510.13872): the method of this library.
+
+    L = w_ce * CE( f(x_adv), y )  +  w_energy * L_BCE( s(x_real), s(x_contrastive) )  +  w_r1 * R1
+
+x_adv: PGD in the ball from strongly augmented images. x_contrastive: T steps down the energy, without a ball, from
+the initial distribution; T follows the curriculum. No gradient reaches the weights through either loop.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualat.energy import joint_energy
+from dualat.losses import energy_bce, gradient_penalty, robust_cross_entropy
+from dualat.methods.base import Batch, Method, adversarial, batchnorm_modules
+from dualat.methods.curriculum import Curriculum, auroc
+from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+
+
+class DAT(Method):
+    name = "dat"
+    needs_energy_batch = True
+
+    def __init__(
+        self, attack: AttackSettings, contrastive: ContrastiveSettings, weights: LossSettings, batch_size: int
+    ):
+        self.attack, self.contrastive, self.weights = attack, contrastive, weights
+        self.curriculum = Curriculum(
+            contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        real, labels = batch.energy_images, batch.energy_labels
+        assert real is not None and labels is not None and batch.starts is not None
+        conditional = self.contrastive.energy == "joint"
+        contrastive = pgd(
+            model, batch.starts, lower_energy(labels if conditional else None),
+            steps=self.curriculum.steps, step_size=self.contrastive.step_size,
+        )
+        x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
+
+        real_logits, contrastive_logits, adversarial_logits = forward(model, [real, contrastive, x_adv])
+        loss_energy = energy_bce(real_logits, contrastive_logits)
+        loss_ce = robust_cross_entropy(adversarial_logits, batch.robust_labels)
+        loss = self.weights.cross_entropy * loss_ce + self.weights.energy * loss_energy
+        if self.weights.r1:
+            loss = loss + self.weights.r1 * gradient_penalty(model, real)
+
+        with torch.no_grad():
+            area = auroc(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels)).item()
+        used = self.curriculum.steps
+        self.curriculum.update(area)
+        return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach(), "auroc": area, "T": used}
+
+    def state(self) -> dict[str, Any]:
+        return {"curriculum": self.curriculum.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.curriculum.restore(state["curriculum"])
+
+
+def forward(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+    """Logits of several batches: one pass where images do not influence each other, one pass each where a
+    BatchNorm layer in train mode would mix them."""
+    if any(module.training for module in batchnorm_modules(model)):
+        return [model(x) for x in batches]
+    return list(model(torch.cat(batches)).split([len(x) for x in batches]))

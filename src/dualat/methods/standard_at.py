@@ -1,0 +1,23 @@
+"""Standard adversarial training (Madry et al., 2018).
+
+    L = CE( f(x_adv), y ),   x_adv = PGD in the ball, maximising the cross-entropy
+"""
+
+from torch import Tensor, nn
+
+from dualat.losses import robust_cross_entropy
+from dualat.methods.base import Batch, Method, adversarial
+from dualat.methods.settings import AttackSettings
+
+
+class StandardAT(Method):
+    name = "standard-at"
+    needs_energy_batch = False
+
+    def __init__(self, attack: AttackSettings):
+        self.attack = attack
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
+        loss = robust_cross_entropy(model(x_adv), batch.robust_labels)
+        return loss, {"loss_ce": loss.detach()}

@@ -1,0 +1,1 @@
+"""Networks: wide ResNets, any timm classifier, and input normalisation as part of the network."""

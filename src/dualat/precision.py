@@ -1,0 +1,43 @@
+"""Which precision this hardware does fast, and the autocast context for it.
+
+bf16 keeps float32's range, so that no loss scaling is needed; it pays only where matrix units exist for it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device by name, or the accelerator if there is one. ValueError where it is not to be had."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16. `auto`: bfloat16 on Ampere GPUs and later and on CPUs with AMX tiles, else float32."""
+    if precision == "fp32":
+        return torch.float32
+    if precision == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:
+    """Autocast to dtype, or nothing at all for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,120 @@
+"""Samples of the model: images from the initial distribution, carried down the energy by the gradient loop.
+
+    x_0 ~ initial distribution,   x_{t+1} = clip_[0,1]( x_t + eta * g / ||g||_2 ),   g = grad_x f(x)[y]  or  grad_x s(x)
+
+Source: DAT (arXiv 2510.13872), sec. 3 and its sampling protocol (method.md, section 5).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.settings import InitialSettings
+from dualat.energy import check_labels
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+
+if TYPE_CHECKING:
+    from dualat.load import LoadedModel
+
+
+def draw(
+    model: torch.nn.Module,
+    initial: InitialDistribution,
+    count: int,
+    labels: Tensor | None,
+    *,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator | None = None,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    batch_size: int = 500,
+) -> Tensor:
+    """`count` samples from any module and initial distribution; the building block of `sample` and of evaluation.
+
+    All starting points are drawn before the first batch, so that the result does not depend on batch_size.
+    labels: (count,) or None for the marginal energy. Returns (count, C, H, W) in [0, 1] on the model's device.
+    """
+    device = next(model.parameters()).device
+    starts = initial.sample(count, None if labels is None else labels.cpu(), generator)
+    batches = []
+    for first in range(0, count, batch_size):
+        wanted = None if labels is None else labels[first : first + batch_size].to(device)
+        x = starts[first : first + batch_size].to(device)
+        objective = lower_energy(wanted)
+        batches.append(pgd(model, x, objective, steps=steps, step_size=step_size, callback=callback))
+    return torch.cat(batches) if batches else starts.to(device)
+
+
+def sample(
+    model: "LoadedModel",
+    labels: Tensor | list[int] | int,
+    *,
+    steps: int | None = None,
+    step_size: float | None = None,
+    initial: str | InitialSettings | InitialDistribution | None = None,
+    conditional: bool = True,
+    generator: torch.Generator | None = None,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Images of the classes asked for, drawn by descending the model's energy.
+
+    Args:
+        model: what `dualat.load` gives.
+        labels: one class per image, (N,); with conditional=False their number alone matters, or an int N.
+        steps, step_size: gradient steps and the L2 length of one, in pixel units; default: the model's own.
+        initial: what samples start from: a name ("gaussian", "uniform", "normal", "smooth-noise" ...), settings,
+            or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
+        conditional: True descends the joint energy E(x, y); False the marginal energy E(x).
+        generator: a CPU generator; the same seed gives the same samples.
+        callback: called as callback(t, x_t, -E) at every step, start included, for each batch of up to 500 images.
+
+    Returns:
+        Images (N, C, H, W) in [0, 1].
+
+    Raises:
+        ValueError: a label that the model lacks, or an initial distribution that cannot be had here.
+    """
+    if isinstance(labels, int):
+        if conditional:
+            raise ValueError("labels must name a class per image; a bare number needs conditional=False.")
+        count, wanted = labels, None
+    else:
+        wanted = check_labels(torch.as_tensor(labels, dtype=torch.long), len(model.class_names))
+        count = len(wanted)
+    start = resolve_initial(model, initial)
+    return draw(
+        model, start, count, wanted if conditional else None,
+        steps=model.sampling.steps if steps is None else steps,
+        step_size=model.sampling.step_size if step_size is None else step_size,
+        generator=generator, callback=callback,
+    )
+
+
+def resolve_initial(
+    model: "LoadedModel", initial: str | InitialSettings | InitialDistribution | None
+) -> InitialDistribution:
+    """The initial distribution meant: the model's own, a named kind of noise, given settings, or as it is."""
+    if initial is None:
+        if model.initial is None:
+            raise ValueError("this model carries no initial distribution: name one, as in initial='uniform'.")
+        return model.initial
+    if isinstance(initial, str):
+        kind = "uniform" if initial == "noise" else initial
+        if model.initial is not None and kind == model.initial_settings.kind:
+            return model.initial
+        try:
+            initial = replace(InitialSettings(), kind=kind)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"initial distribution {kind!r} is unknown: give gaussian, class-gaussian, uniform, "
+                             "normal, smooth-noise or images.") from error
+    if isinstance(initial, InitialSettings):
+        if initial.kind in ("gaussian", "class-gaussian"):
+            raise ValueError(f"initial distribution {initial.kind!r} is fitted to training images, which this model "
+                             "does not carry: build it with dualat.data.initial.build_initial and pass that.")
+        return build_initial(initial, model.shape, None)
+    return initial

@@ -1,0 +1,122 @@
+"""Checkpoints: everything that a resumed run needs, in one safetensors file, checked by checksum.
+
+`checkpoints/latest.json` lists the two newest state files with their SHA-256. A state file is complete before it is
+listed, so a kill at any moment leaves a list of complete files. A damaged newest one falls back to the one before.
+"""
+
+import json
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dualat.files import atomic_path, sha256, write_text
+
+GENERATIONS = 2
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands. Random numbers and data order are functions of (seed, stage, step), so those three are
+    their whole state."""
+
+    stage: int
+    step: int
+    """Training steps of this stage that are done."""
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_updates: int
+    optimizer: dict[str, Any]
+    method: dict[str, Any]
+    best: dict[str, float] = field(default_factory=dict)
+    """Best figures of this stage so far, by evaluator's name."""
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Write the state as a new generation of `folder`, list it, and remove generations beyond the second."""
+    tensors = {f"model.{k}": v for k, v in state.model.items()} | {f"ema.{k}": v for k, v in state.ema.items()}
+    slots, scalars = {}, {}
+    for index, values in state.optimizer["state"].items():
+        for key, value in values.items():
+            (slots if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
+    tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
+    rest = asdict(state) | {"model": None, "ema": None}
+    rest["optimizer"] = {"scalars": scalars, "groups": state.optimizer["param_groups"]}
+
+    path = folder / f"state-{state.stage}-{state.step:08d}.safetensors"
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary,
+                  metadata={"state": json.dumps(rest)})
+    known = [entry for entry in _generations(folder) if entry["file"] != path.name]
+    kept = [{"file": path.name, "sha256": sha256(path)}, *known][:GENERATIONS]
+    write_text(folder / "latest.json", json.dumps({"generations": kept}, indent=2) + "\n")
+    for old in folder.glob("state-*.safetensors"):
+        if old.name not in {entry["file"] for entry in kept}:
+            old.unlink()
+
+
+def load_state(folder: Path) -> TrainingState | None:
+    """The newest undamaged state, or None where no checkpoint was ever written.
+
+    Warns where the newest one is damaged; raises ValueError where all of them are.
+    """
+    generations = _generations(folder)
+    problems = []
+    for entry in generations:
+        path = folder / entry["file"]
+        try:
+            if not path.is_file():
+                raise ValueError("is missing")
+            if sha256(path) != entry["sha256"]:
+                raise ValueError("does not match its checksum")
+            state = _read(path)
+        except (ValueError, OSError, KeyError, SafetensorError) as error:
+            problems.append(f"{path} {error}")
+            continue
+        if problems:
+            warnings.warn(f"checkpoint {problems[0]}: resuming from the one before, {path.name}.", stacklevel=2)
+        return state
+    if problems:
+        raise ValueError(f"no checkpoint can be read ({'; '.join(problems)}): start again with --overwrite.")
+    return None
+
+
+def _generations(folder: Path) -> list[dict[str, str]]:
+    index = folder / "latest.json"
+    if not index.is_file():
+        return []
+    try:
+        return [{"file": str(g["file"]), "sha256": str(g["sha256"])}
+                for g in json.loads(index.read_text())["generations"]]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{index} is damaged: remove it and start again with --overwrite.") from error
+
+
+def _read(path: Path) -> TrainingState:
+    with safe_open(path, framework="pt") as handle:
+        rest = json.loads((handle.metadata() or {})["state"])
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    for key, value in load_file(path).items():
+        group, _, name = key.partition(".")
+        groups[group][name] = value
+    slots: dict[int, dict[str, Any]] = {}
+    for key, value in {**groups["optimizer"], **rest["optimizer"]["scalars"]}.items():
+        index, _, name = key.partition(".")
+        slots.setdefault(int(index), {})[name] = value
+    optimizer = {"state": slots, "param_groups": rest["optimizer"]["groups"]}
+    return TrainingState(**(rest | {"model": groups["model"], "ema": groups["ema"], "optimizer": optimizer}))
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimiser's state; lists become the tuples that the optimiser had."""
+    fresh = optimizer.state_dict()["param_groups"]
+    for group, original in zip(saved["param_groups"], fresh, strict=True):
+        for key, value in original.items():
+            if isinstance(value, tuple):
+                group[key] = tuple(group[key])
+    optimizer.load_state_dict(saved)

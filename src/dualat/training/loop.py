@@ -1,0 +1,201 @@
+"""The training loop of one stage: batch, loss, step, average; logs, evaluations and checkpoints on the way.
+
+All random numbers of a step come from (seed, stage, step), so that a run resumed at any step goes on exactly as if it
+had never stopped.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dualat.data.augment import augment
+from dualat.data.in_distribution import ImageData
+from dualat.data.initial import InitialDistribution
+from dualat.data.loaders import BatchStream
+from dualat.data.settings import AugmentSettings
+from dualat.load import LoadedModel, save_model
+from dualat.losses import gradient_penalty
+from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.pgd import frozen
+from dualat.precision import autocast
+from dualat.seeding import mix_seed
+from dualat.training.checkpoint import TrainingState, restore_optimizer, save_state
+from dualat.training.ema import EMA
+from dualat.training.optimizer import build_optimizer, learning_rate
+from dualat.training.progress import Progress
+from dualat.training.settings import StageSettings, TrackingSettings
+from dualat.training.signals import StopRequest
+from dualat.training.tracking import Tracker
+
+Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
+"""evaluator(ema_model, stage, step) -> figures by name; handed in by the caller."""
+
+BEST = {"robust_accuracy": ("best-robust", 1), "frechet_distance": ("best-generation", -1)}
+"""Figures whose best checkpoint is kept: its file's name, and whether more (1) or less (-1) is better."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; its checkpoint is written."""
+
+
+class NonFiniteLoss(ValueError):
+    """The loss is infinite or undefined; the message names the step."""
+
+
+@dataclass
+class Feed:
+    """Where the batches of a stage come from."""
+
+    train: ImageData
+    robust_augment: AugmentSettings
+    energy_augment: AugmentSettings
+    initial: InitialDistribution | None
+    device: torch.device
+
+    def streams(self, seed: int, stage: int, batch_size: int) -> tuple[BatchStream, BatchStream]:
+        """Two independent orders of the same images: for the classification loss and for the energy loss."""
+        return (BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust")),
+                BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy")))
+
+    def batch(self, streams: tuple[BatchStream, BatchStream], step: int, seed: int, energy: bool) -> Batch:
+        """The batch of one step, on the device."""
+        generator = torch.Generator().manual_seed(seed)
+        images, labels = streams[0].batch(step)
+        robust = augment(images.float() / 255, self.robust_augment, generator).to(self.device)
+        if not energy:
+            return Batch(robust, labels.to(self.device))
+        images, energy_labels = streams[1].batch(step)
+        real = augment(images.float() / 255, self.energy_augment, generator).to(self.device)
+        assert self.initial is not None
+        starts = self.initial.sample(len(real), energy_labels, generator).to(self.device)
+        return Batch(robust, labels.to(self.device), real, energy_labels.to(self.device), starts)
+
+
+@dataclass
+class Run:
+    """What stays the same over the stages of a run."""
+
+    folder: Path
+    seed: int
+    dtype: torch.dtype
+    tracking: TrackingSettings
+    tracker: Tracker
+    evaluator: Evaluator
+    stop: StopRequest
+
+
+def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
+    """Train mode; BatchNorm layers in eval mode where their statistics stay frozen."""
+    model.train()
+    if freeze_batchnorm:
+        for module in batchnorm_modules(model):
+            module.eval()
+
+
+def train_stage(
+    model: LoadedModel, number: int, method: Method, settings: StageSettings, feed: Feed, run: Run,
+    resume: TrainingState | None = None,
+) -> dict[str, Tensor]:
+    """Train one stage from the model's present weights (or from `resume`) and return the averaged weights.
+
+    Raises Stopped after a signal, NonFiniteLoss at an undefined loss (the last checkpoint stays).
+    """
+    ema = EMA(model, settings.ema_decay)
+    optimizer = build_optimizer(model, settings.optimizer)
+    best: dict[str, float] = {}
+    done = 0
+    if resume is not None:
+        model.load_state_dict(resume.model)
+        ema.average = {k: v.to(feed.device) for k, v in resume.ema.items()}
+        ema.updates, done, best = resume.ema_updates, resume.step, dict(resume.best)
+        restore_optimizer(optimizer, resume.optimizer)
+        method.restore(resume.method)
+    streams = feed.streams(run.seed, number, settings.batch_size)
+    total = settings.length(streams[0].steps_per_epoch)
+    average = copy.deepcopy(model)
+
+    def checkpoint() -> None:
+        save_state(run.folder / "checkpoints",
+                   TrainingState(number, done, model.state_dict(), ema.average, ema.updates, optimizer.state_dict(),
+                                 method.state(), best))
+
+    title = f"stage {number} ({method.name})"
+    with Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size) as progress:
+        while done < total:
+            seed = mix_seed(run.seed, number, done)
+            torch.manual_seed(seed)
+            batch = feed.batch(streams, done, seed, method.needs_energy_batch)
+            rate = learning_rate(settings.optimizer, done, total)
+            figures = train_step(model, method, batch, optimizer, rate, settings, run.dtype)
+            if not math.isfinite(figures["loss"]):
+                raise NonFiniteLoss(non_finite_message(number, done, run.folder))
+            ema.update(model)
+            done += 1
+            if done % run.tracking.log_every == 0 or done == total:
+                real = batch.robust_images if batch.energy_images is None else batch.energy_images
+                with frozen(model), torch.no_grad(), autocast(run.dtype, feed.device):
+                    figures["r1"] = gradient_penalty(model, real).item()
+                figures |= {"lr": rate, "images_per_second": progress.rate(done) * streams[0].batch_size}
+                run.tracker.log(number, done, figures)
+            progress.update(done, figures)
+            if done % settings.evaluate_every == 0 or done == total:
+                began = time.monotonic()
+                average.load_state_dict(ema.average)
+                evaluated = run.evaluator(average.eval(), number, done)
+                run.tracker.log(number, done, {f"validation_{k}": v for k, v in evaluated.items()})
+                keep_best(average, evaluated, best, run.folder)
+                progress.note(f"{title} {done}/{total}  validation: " +
+                              "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in evaluated.items()))
+                progress.exclude(time.monotonic() - began)
+                checkpoint()
+            elif done % run.tracking.checkpoint_every == 0:
+                checkpoint()
+            if run.stop.signal is not None:
+                checkpoint()
+                raise Stopped(f"stopped by {run.stop.signal} at stage {number}, step {done}; the checkpoint is "
+                              "written: the same command with --resume goes on from there.")
+    return ema.average
+
+
+def train_step(
+    model: LoadedModel, method: Method, batch: Batch, optimizer: torch.optim.Optimizer, rate: float,
+    settings: StageSettings, dtype: torch.dtype,
+) -> dict[str, float]:
+    """One optimiser step; returns the figures of the step as plain numbers. A non-finite loss changes no weight."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    set_train_mode(model, settings.freeze_batchnorm)
+    with autocast(dtype, batch.robust_images.device):
+        loss, figures = method.loss(model, batch)
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optimizer.clip_norm)
+        optimizer.step()
+    return {"loss": value, **{k: float(v) for k, v in figures.items()}}
+
+
+def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:
+    """Save the averaged model under its checkpoint's name where a figure is better than ever in this stage."""
+    for figure, (name, sign) in BEST.items():
+        value = evaluated.get(figure)
+        if value is not None and (figure not in best or sign * value > sign * best[figure]):
+            best[figure] = value
+            save_model(model, folder / "checkpoints" / name)
+
+
+def non_finite_message(stage: int, step: int, folder: Path) -> str:
+    """What happened, what is kept, what to do."""
+    kept = folder / "checkpoints"
+    where = f"the last good checkpoint stays in {kept}" if (kept / "latest.json").is_file() else \
+        "no checkpoint was due before"
+    return (f"the loss became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
+            f"(--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps) usually helps.")

@@ -1,0 +1,92 @@
+"""Settings of training. Imports nothing heavy: the command line reads this file."""
+
+from dataclasses import field
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from dualat.settings import STRICT
+
+
+@dataclass(config=STRICT)
+class OptimizerSettings:
+    """Optimiser and learning-rate schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr: float = 0.1
+    """Learning rate after warm-up."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's betas."""
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """Course of the learning rate after warm-up; cosine ends at 0."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """step: fractions of the stage at which the learning rate is multiplied by gamma."""
+    gamma: float = 0.1
+    """step: factor at each milestone."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    clip_norm: float | None = None
+    """Largest gradient norm over all weights; None: no clipping."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1 or self.warmup_steps < 0:
+            raise ValueError(f"optimiser needs lr above 0, weight_decay and warmup_steps of 0 or more and momentum in "
+                             f"[0, 1), not {self.lr}, {self.weight_decay}, {self.warmup_steps} and {self.momentum}.")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}, but must be above 0 (None for no clipping).")
+
+
+@dataclass(config=STRICT)
+class StageSettings:
+    """One stage of training. Give its length in epochs or in steps."""
+
+    epochs: float | None = None
+    """Length in passes over the training images; None where `steps` says it."""
+    steps: int | None = None
+    """Length in training steps; None where `epochs` says it."""
+    batch_size: int = 128
+    """Real images per step (each of the two batches of stage 2)."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """Optimiser and schedule."""
+    freeze_batchnorm: bool = False
+    """Keep BatchNorm layers in eval mode, with the statistics they start with (stage 2's default)."""
+    ema_decay: float = 0.999
+    """Largest decay of the weights' moving average; it warms up as (1 + n) / (10 + n)."""
+    evaluate_every: int = 1000
+    """Steps between evaluations on the validation split (also at the end)."""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"a stage needs one length, but epochs is {self.epochs} and steps is {self.steps}: "
+                             "give one and set the other to None.")
+        if (self.steps is not None and self.steps < 1) or (self.epochs is not None and self.epochs <= 0):
+            raise ValueError(f"a stage's length must be positive, not steps = {self.steps}, epochs = {self.epochs}.")
+        if self.batch_size < 2 or self.evaluate_every < 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError(f"batch_size must be 2 or more, evaluate_every 1 or more and ema_decay in [0, 1), not "
+                             f"{self.batch_size}, {self.evaluate_every} and {self.ema_decay}.")
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Number of training steps."""
+        return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * steps_per_epoch))
+
+
+@dataclass(config=STRICT)
+class TrackingSettings:
+    """What is written while training."""
+
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints (also at each evaluation and at the end of a stage)."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Trackers beside metrics.jsonl, by accelerate's names: tensorboard, wandb, mlflow, aim, clearml ..."""
+
+    def __post_init__(self) -> None:
+        if self.log_every < 1 or self.checkpoint_every < 1:
+            raise ValueError(f"tracking.log_every and tracking.checkpoint_every must be 1 or more, "
+                             f"not {self.log_every} and {self.checkpoint_every}.")

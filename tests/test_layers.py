@@ -1,0 +1,124 @@
+"""The layers of the package: a file imports only from lower layers, or from its own folder."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import dualat
+
+SOURCE = Path(dualat.__file__).parent
+
+LAYERS = (
+    ("energy", "geometry", "distributed", "precision", "settings", "seeding", "files", "pictures"),
+    ("models", "data"),
+    ("objectives", "pgd"),
+    ("losses", "sampling", "counterfactual", "load"),
+    ("methods",),
+    ("training", "evaluation"),
+    ("config", "recipes", "train", "evaluate", "report", "demo"),
+    ("cli", "__main__"),
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def unit(module: str) -> str:
+    """The table's name for a module: `dualat.models.registry` and `dualat.models` are both `models`."""
+    return module.split(".")[1]
+
+
+def absolute(node: ast.ImportFrom, package: str) -> str:
+    """The module that a `from ... import` names, relative ones too."""
+    if not node.level:
+        return node.module or ""
+    parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of each module of dualat that is imported, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = absolute(node, package)
+            # `from dualat import x` means the module x, or the module that a public name x comes from.
+            names = (
+                [
+                    f"dualat.{dualat._PUBLIC.get(a.name, a.name)}"
+                    for a in node.names
+                    if a.name != "__version__"
+                ]
+                if source == "dualat"
+                else [source]
+            )
+        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name.startswith("dualat."))
+
+
+def violations(path: Path, source: Path) -> list[str]:
+    relative = path.relative_to(source)
+    parts = relative.with_suffix("").parts
+    own = parts[0]
+    if own not in LAYER:
+        return [f"{relative}: {own} has no layer: add it to LAYERS in tests/test_layers.py."]
+    package = ".".join(["dualat", *parts[:-1]])
+    in_folder = len(parts) > 1
+    problems = []
+    for line, name in imports(ast.parse(path.read_text(encoding="utf-8")), package):
+        other = unit(name)
+        if other not in LAYER:
+            problems.append(
+                f"{relative}:{line}: {name} has no layer: add it to LAYERS in tests/test_layers.py."
+            )
+            continue
+        # Two single files of one layer are in the same folder, src/dualat; two folders of one layer are apart.
+        same_folder = other == own or (not in_folder and not (source / other).is_dir())
+        if LAYER[other] > LAYER[own] or (LAYER[other] == LAYER[own] and not same_folder):
+            problems.append(
+                f"{relative}:{line}: layer {LAYER[own]} ({own}) may not import {name} of layer {LAYER[other]}."
+            )
+    return problems
+
+
+def test_no_file_imports_from_a_higher_layer_or_a_neighbour():
+    files = [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+    assert files
+    problems = [problem for path in files for problem in violations(path, SOURCE)]
+    assert not problems, "\n".join(problems)
+
+
+def plant(root: Path, name: str, text: str) -> list[str]:
+    for folder in ("training", "evaluation", "models", "data"):
+        (root / folder).mkdir(exist_ok=True)
+    path = root / name
+    path.write_text(text)
+    return violations(path, root)
+
+
+def test_planted_violations_are_found(tmp_path: Path):
+    assert (
+        "layer 0 (energy) may not import dualat.pgd of layer 2"
+        in plant(tmp_path, "energy.py", "import dualat.pgd")[0]
+    )
+    assert plant(tmp_path, "losses.py", "def f():\n    from dualat.training.loop import run")
+    assert plant(tmp_path, "losses.py", "from .training import loop")
+    assert plant(
+        tmp_path, "losses.py", "from importlib import import_module\nimport_module('dualat.training')"
+    )
+    assert plant(tmp_path, "training/loop.py", "from dualat.evaluation.accuracy import accuracy")
+    assert plant(tmp_path, "training/loop.py", "from ..evaluation import accuracy")
+    assert plant(tmp_path, "evaluation/robust.py", "from dualat.training import loop")
+    assert plant(tmp_path, "models/registry.py", "from dualat import ThreatModel, sample")
+    assert "has no layer" in plant(tmp_path, "unheard_of.py", "")[0]
+    assert "has no layer" in plant(tmp_path, "pgd.py", "import dualat.unheard_of")[0]
+
+
+def test_allowed_imports_pass(tmp_path: Path):
+    assert not plant(tmp_path, "pgd.py", "import torch\nfrom dualat.objectives import lower_energy")
+    assert not plant(
+        tmp_path, "training/loop.py", "from dualat.training.ema import Ema\nfrom . import ema\nimport timm"
+    )
+    assert not plant(tmp_path, "training/loop.py", "from dualat import __version__, ThreatModel")

@@ -1,0 +1,28 @@
+"""Starting up is quick: configuration and help wait for neither torch nor timm."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def test_configuration_imports_neither_torch_nor_timm():
+    code = "import sys, dualat.config; print(*sorted({'torch', 'timm'} & set(sys.modules)))"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "", f"dualat.config imports {result.stdout.strip()}."
+
+
+def test_help_answers_within_a_second():
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not our fault
+        start = time.perf_counter()
+        result = run(str(Path(sys.executable).with_name("dualat")), "--help")
+        seconds.append(time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+        assert "train" in result.stdout
+    assert min(seconds) < 1, f"dualat --help took {min(seconds):.2f} s at best."
