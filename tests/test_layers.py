@@ -16,7 +16,8 @@ LAYERS = (
     ("methods",),
     ("training", "evaluation"),
     ("config", "recipes", "train", "evaluate", "report", "demo"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
@@ -44,7 +45,7 @@ def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             # `from dualat import x` means the module x, or the module that a public name x comes from.
             names = (
                 [
-                    f"dualat.{dualat._PUBLIC.get(a.name, a.name)}"
+                    f"dualat.{dualat._HOME.get(a.name, a.name)}"
                     for a in node.names
                     if a.name != "__version__"
                 ]

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from dualat.config import RunConfig
@@ -67,8 +66,8 @@ def evaluate(
 
 
 def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
-    """Measure a finished run's model, and its stage-1 model where there are both; write evaluation.json, the final
-    sample grid, and a table on the screen."""
+    """Measure a finished run's model, and its stage-1 model where there are both; write evaluation.json and the
+    final sample grid."""
     judge = Judge(splits.train)
     paths = {"final": folder / "model.safetensors"}
     if config.method == "dat" and config.stages == "both":
@@ -80,7 +79,6 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
             records.append(replace(record, model=name, seed=config.seed))
     write_records(folder / "evaluation.json", records)
     save_grid(load(paths["final"], device), folder / "samples" / "final.png", config.seed)
-    Console().print(table(records, f"{folder}: held-out images ({len(splits.test)})"))
     return records
 
 

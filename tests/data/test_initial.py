@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dualat.data import principal
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.data.initial import build_initial, distance_to_data, path_warning, restore_initial
@@ -50,6 +51,20 @@ def test_low_rank_keeps_the_largest_variances():
     _, factor = fit_gaussian(images, rank=2)
     spectrum = np.linalg.eigvalsh(np.cov(images.flatten(1).double().numpy().T / 255))
     np.testing.assert_allclose(factor.square().sum(0), spectrum[::-1][:2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [60, 150])  # fewer images than pixels, and more
+def test_subspace_iteration_agrees_with_the_exact_components(monkeypatch, count):
+    x = torch.randn(count, 100, generator=seeded(), dtype=torch.float64) * torch.logspace(0, -3, 100)
+    exact = principal.scaled_components(x, 5)
+    _, values, vectors = np.linalg.svd(x.numpy(), full_matrices=False)
+    np.testing.assert_allclose(exact.abs(), np.abs(vectors[:5].T * values[:5]), atol=1e-9)
+    monkeypatch.setattr(principal, "_EXACT_UP_TO", 10)
+    iterated = principal.scaled_components(x, 5)
+    torch.testing.assert_close(
+        iterated @ iterated.T, exact @ exact.T, atol=1e-6 * float(exact.square().sum()), rtol=0
+    )
+    assert not torch.equal(iterated, exact) and torch.equal(iterated, principal.scaled_components(x, 5))
 
 
 def test_one_image_gives_a_point():
@@ -107,7 +122,7 @@ def test_every_kind_samples_in_range_and_survives_saving(kind):
     restored = restore_initial(settings, SHAPE, state)
     if kind == "images":
         assert len(state["images"]) == 1000  # of about 1,300
-        restored, initial = restored, restore_initial(settings, SHAPE, restored.state())
+        initial = restore_initial(settings, SHAPE, restored.state())
     assert torch.equal(restored.sample(5, labels, seeded()), initial.sample(5, labels, seeded()))
     with pytest.raises(ValueError, match="save the model again"):
         restore_initial(settings, SHAPE, {"weights": torch.zeros(3)})

@@ -86,6 +86,10 @@ def dry_run(config: RunConfig, as_json: bool) -> int:
 
 def train(config: RunConfig, arguments: TrainArguments) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
+    from rich.console import Console
+
+    from dualat.evaluate import table
+    from dualat.evaluation.record import read_records
     from dualat.train import announce
     from dualat.train import train as train_run
     from dualat.training.loop import Stopped
@@ -96,6 +100,8 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
         announce(f"dualat: {stop}")
         return 0
     if arguments.json:
-        print((folder / "evaluation.json").read_text(encoding="utf-8"))
+        print((folder / "evaluation.json").read_text(encoding="utf-8"), end="")
+    else:
+        Console().print(table(read_records(folder / "evaluation.json"), f"{folder}: held-out images"))
     announce(f"run folder: {folder}  (samples: {folder / 'samples' / 'final.png'})")
     return 0

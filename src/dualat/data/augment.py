@@ -13,7 +13,6 @@ from torchvision.transforms.v2 import functional as V
 from dualat.data.settings import AugmentSettings
 
 _LARGEST_LEVEL = 9
-_AFFINE = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
 
 
 def augment(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
@@ -126,11 +125,11 @@ def apply_operation(x: Tensor, operation: str, strength: float) -> Tensor:
         case "ShearX" | "ShearY":
             angle = degrees(atan(0.3 * strength))
             shear = [angle, 0.0] if operation == "ShearX" else [0.0, angle]
-            return V.affine(x, **_AFFINE | {"shear": shear}, center=[0.0, 0.0])
+            return V.affine(x, 0.0, [0.0, 0.0], 1.0, shear, center=[0.0, 0.0])
         case "TranslateX":
-            return V.affine(x, **_AFFINE | {"translate": [int(150 / 331 * width * strength), 0]})
+            return V.affine(x, 0.0, [int(150 / 331 * width * strength), 0], 1.0, [0.0, 0.0])
         case "TranslateY":
-            return V.affine(x, **_AFFINE | {"translate": [0, int(150 / 331 * height * strength)]})
+            return V.affine(x, 0.0, [0, int(150 / 331 * height * strength)], 1.0, [0.0, 0.0])
         case "Rotate":
             return V.rotate(x, 30 * strength)
         case "Brightness":

@@ -105,12 +105,15 @@ def _read_batch(path: Path, label_key: str, classes: int) -> tuple[torch.Tensor,
     data, labels = content.get("data"), content.get(label_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise ValueError(f"{path} has no array 'data' of bytes with 3072 columns: fetch the data set again.")
-    good = isinstance(labels, list) and len(labels) == len(data)
-    if not good or not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+    if not isinstance(labels, list) or len(labels) != len(data) or not _all_classes(labels, classes):
         raise ValueError(
             f"{path} has no list {label_key!r} with one class per image: fetch the data set again."
         )
     return torch.from_numpy(data.reshape(-1, 3, 32, 32).copy()), torch.tensor(labels, dtype=torch.int64)
+
+
+def _all_classes(labels: list[Any], classes: int) -> bool:
+    return all(isinstance(label, int) and 0 <= label < classes for label in labels)
 
 
 def _download(source: str, base: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def read_idx(path: Path | str, dimensions: int) -> Tensor:
         raise ValueError(f"{path} is truncated or damaged ({error}): fetch the file again.") from error
 
 
-def _read(handle: BinaryIO, path: Path, dimensions: int) -> Tensor:
+def _read(handle: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int) -> Tensor:
     header = handle.read(4 + 4 * dimensions)
     expected = bytes((0, 0, 0x08, dimensions))  # 0x08: unsigned byte
     if header[:4] != expected:

@@ -147,7 +147,9 @@ def fit_to_shape(data: ImageData, shape: Shape, chunk: int = 1024) -> ImageData:
     result = torch.empty(len(data), *shape, dtype=torch.uint8)
     for start in range(0, len(data), chunk):
         images = _convert_channels(data.images[start : start + chunk].to(torch.float32), shape[0], data.name)
-        result[start : start + chunk] = _cover(images, *shape[1:]).round().clamp(0, 255).to(torch.uint8)
+        result[start : start + chunk] = (
+            _cover(images, shape[1], shape[2]).round().clamp(0, 255).to(torch.uint8)
+        )
     return replace(data, images=result)
 
 
@@ -170,7 +172,7 @@ def cover_size(height: int, width: int, to_height: int, to_width: int) -> tuple[
 
 
 def _cover(images: Tensor, height: int, width: int) -> Tensor:
-    size = cover_size(*images.shape[2:], height, width)
+    size = cover_size(images.shape[2], images.shape[3], height, width)
     if size != tuple(images.shape[2:]):
         images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2

@@ -96,9 +96,9 @@ def _digits() -> ImageData:
     """scikit-learn's 1,797 handwritten digits, (1, 8, 8); their levels 0 to 16 become 0 to 255."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    images = torch.from_numpy(np.round(bunch.images / 16 * 255).astype(np.uint8)).unsqueeze(1)
-    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.from_numpy(np.round(np.asarray(pixels) / 16 * 255).astype(np.uint8)).view(-1, 1, 8, 8)
+    labels = torch.from_numpy(np.asarray(digits, dtype=np.int64))
     return ImageData(images, labels, tuple(str(digit) for digit in range(10)), "digits")
 
 

@@ -27,7 +27,8 @@ class InitialDistribution(ABC):
     """A distribution over images of `shape` (C, H, W), drawn one by one from a generator."""
 
     def __init__(self, shape: Shape, tensors: dict[str, Tensor] | None = None):
-        self.shape: Shape = tuple(shape)
+        channels, height, width = shape
+        self.shape: Shape = (channels, height, width)
         self.device = torch.device("cpu")
         self._tensors = {name: tensor.contiguous() for name, tensor in (tensors or {}).items()}
 

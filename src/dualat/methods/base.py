@@ -39,6 +39,10 @@ class Method(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The scalar to minimise, and figures to log. The model's mode is set by the training loop."""
 
+    def warning(self) -> str | None:
+        """A sentence where the run so far shows that nothing is being learned."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold, as JSON."""
         return {}

@@ -56,6 +56,13 @@ class DAT(Method):
         self.curriculum.update(area)
         return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach(), "auroc": area, "T": used}
 
+    def warning(self) -> str | None:
+        if not self.curriculum.stuck():
+            return None
+        return (f"T has reached T_max = {self.curriculum.t_max}, yet AUROC stays at {self.curriculum.mean():.3f}: "
+                "contrastive samples never come near the data, and little is learned from them; raise "
+                "contrastive.t_max or contrastive.step_size, or start nearer to the data (initial.kind gaussian).")
+
     def state(self) -> dict[str, Any]:
         return {"curriculum": self.curriculum.state()}
 

@@ -7,6 +7,7 @@ had never stopped.
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,7 @@ def train_stage(
                    TrainingState(number, done, model.state_dict(), ema.average, ema.updates, optimizer.state_dict(),
                                  method.state(), best))
 
+    warned = False
     title = f"stage {number} ({method.name})"
     with Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size) as progress:
         while done < total:
@@ -144,6 +146,9 @@ def train_stage(
                 figures |= {"lr": rate, "images_per_second": progress.rate(done) * streams[0].batch_size}
                 run.tracker.log(number, done, figures)
             progress.update(done, figures)
+            if not warned and (text := method.warning()):
+                warned = True
+                warnings.warn(text, stacklevel=2)
             if done % settings.evaluate_every == 0 or done == total:
                 began = time.monotonic()
                 average.load_state_dict(ema.average)

@@ -1,0 +1,5 @@
+"""`python -m dualat` is the `dualat` command."""
+
+from dualat.cli.main import main
+
+main()

@@ -1,0 +1,32 @@
+"""Settings that make a whole run of both stages take seconds, and a cache folder that tests share."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DUALAT_CACHE", str(Path(tempfile.gettempdir()) / "dualat-test-cache"))
+
+TINY = {
+    "stage1.steps": 8, "stage1.batch_size": 16, "stage1.evaluate_every": 8,
+    "stage2.steps": 10, "stage2.batch_size": 16, "stage2.evaluate_every": 5,
+    "contrastive.t_max": 4, "contrastive.step_size": 0.5, "contrastive.window": 16, "contrastive.auc_threshold": 0.1, "attack.steps": 5,
+    "sampling.steps": 2, "tracking.checkpoint_every": 3, "tracking.log_every": 2,
+    "evaluation.samples": 20, "evaluation.validation_samples": 20, "evaluation.validation_images": 20,
+    "evaluation.steps": 2, "evaluation.eps": [0.5], "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict:
+    """Dotted overrides of the digits recipe: both stages in a few seconds."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of both stages, never stopped."""
+    import dualat
+
+    return dualat.train("digits", {**TINY, "output": str(tmp_path_factory.mktemp("runs") / "tiny")})

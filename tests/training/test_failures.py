@@ -1,0 +1,73 @@
+"""What can go wrong while training: a loss that is no number, a full disk, unwritable trackers."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+import dualat
+from dualat.training import checkpoint, loop
+from dualat.training.checkpoint import load_state
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
+    original = loop.Feed.batch
+
+    def poisoned(self, streams, step, seed, energy):
+        batch = original(self, streams, step, seed, energy)
+        if energy and step == 7:
+            batch.robust_images[0, 0, 0, 0] = torch.nan
+        return batch
+
+    monkeypatch.setattr(loop.Feed, "batch", poisoned)
+    with pytest.raises(loop.NonFiniteLoss, match="stage 2, step 8"):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
+    state = load_state(tmp_path / "run" / "checkpoints")
+    assert state is not None and (state.stage, state.step) == (2, 6)
+    assert all(torch.isfinite(v).all() for v in state.model.values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_older_checkpoint(tiny, tmp_path, monkeypatch):
+    original, count = checkpoint.save_file, 0
+
+    def full(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="cannot write .*state.*No space left on device"):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
+    state = load_state(tmp_path / "run" / "checkpoints")
+    assert state is not None and (state.stage, state.step) == (1, 6)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
+
+
+def test_an_unknown_tracker_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="nosuchtracker"):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "tracking.trackers": ["nosuchtracker"]})
+
+
+def test_a_finished_run_is_complete(tiny_run):
+    for name in ("config.yaml", "metrics.jsonl", "model.safetensors", "model.json", "evaluation.json",
+                 "samples/final.png", "checkpoints/stage1.safetensors", "checkpoints/best-robust.safetensors",
+                 "checkpoints/best-generation.safetensors", "checkpoints/latest.json"):
+        assert (tiny_run / name).stat().st_size > 0, name
+    assert list((tiny_run / "tensorboard").glob("events*"))
+    last = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    logged = {key for line in last if line["stage"] == 2 for key in line}
+    assert {"loss", "loss_ce", "loss_energy", "auroc", "T", "r1", "lr", "images_per_second"} <= logged
+
+
+def test_stage_2_starts_from_given_weights(tiny, tiny_run, tmp_path):
+    weights = str(tiny_run / "checkpoints" / "stage1.safetensors")
+    second = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "stages": "2", "weights": weights})
+    given, trained = dualat.load(weights), dualat.load(second)
+    for name, buffer in trained.named_buffers():
+        if "running" in name:
+            assert torch.equal(buffer, given.get_buffer(name)), "frozen BatchNorm statistics moved"
+    assert not torch.equal(trained.network.network.fc.weight, given.network.network.fc.weight)

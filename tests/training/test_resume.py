@@ -1,0 +1,150 @@
+"""A run stopped at any step and resumed ends with the same weights, bit for bit, as one never stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dualat
+from dualat.training import loop
+from dualat.training.checkpoint import load_state
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Every tensor of two runs' models and stage-1 models is equal, bit for bit."""
+    for name in ("model.safetensors", "checkpoints/stage1.safetensors"):
+        first, second = load_file(a / name), load_file(b / name)
+        if first.keys() != second.keys() or not all(torch.equal(first[k], second[k]) for k in first):
+            return False
+    return True
+
+
+def metric_lines(run: Path) -> list[dict]:
+    """Lines of metrics.jsonl without timings."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
+    """Deliver a signal to this process in the middle of its `steps`-th training step."""
+    original, count = loop.train_step, 0
+
+    def counted(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == steps:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "train_step", counted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path, monkeypatch, number):
+    settings = {**tiny, "output": str(tmp_path / "run")}
+    for steps in (5, 7):  # in the middle of stage 1, then in the middle of stage 2
+        with monkeypatch.context() as patch:
+            stop_after(patch, steps, number)
+            with pytest.raises(loop.Stopped, match=number.name):
+                dualat.train("digits", settings, resume=True)
+    state = load_state(tmp_path / "run" / "checkpoints")
+    assert state is not None and (state.stage, state.step) == (2, 4)
+    dualat.train("digits", settings, resume=True)
+    assert same_weights(tmp_path / "run", tiny_run)
+    assert metric_lines(tmp_path / "run") == metric_lines(tiny_run)
+
+
+def test_the_seed_matters(tiny, tiny_run, tmp_path):
+    other = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "seed": 1})
+    assert not same_weights(other, tiny_run)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny, tiny_run, tmp_path, monkeypatch):
+    settings = {**tiny, "output": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 15, signal.SIGTERM)
+        with pytest.raises(loop.Stopped):
+            dualat.train("digits", settings)
+    folder = tmp_path / "run" / "checkpoints"
+    newest, before = json.loads((folder / "latest.json").read_text())["generations"]
+    data = bytearray((folder / newest["file"]).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / newest["file"]).write_bytes(data)
+    with pytest.warns(UserWarning, match=before["file"]):
+        dualat.train("digits", settings, resume=True)
+    assert same_weights(tmp_path / "run", tiny_run)
+
+
+def test_when_all_checkpoints_are_damaged_the_run_says_so(tiny, tmp_path, monkeypatch):
+    settings = {**tiny, "output": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7, signal.SIGTERM)
+        with pytest.raises(loop.Stopped):
+            dualat.train("digits", settings)
+    for path in (tmp_path / "run" / "checkpoints").glob("state-*"):
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="no checkpoint can be read"):
+        dualat.train("digits", settings, resume=True)
+
+
+def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):
+    settings = {**tiny, "output": str(tiny_run)}
+    with pytest.raises(ValueError, match="already holds a run"):
+        dualat.train("digits", settings)
+    with pytest.raises(ValueError, match=r"other settings .*seed: 0.*seed: 3"):
+        dualat.train("digits", {**settings, "seed": 3}, resume=True)
+    with pytest.raises(ValueError, match="contradict"):
+        dualat.train("digits", settings, resume=True, overwrite=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ten_kills_at_random_moments(tiny, tmp_path, number):
+    """Ten kills spread over both stages; each time the same command with --resume goes on."""
+    steps = {"stage1.steps": 120, "stage2.steps": 120, "stage1.evaluate_every": 40, "stage2.evaluate_every": 40,
+             "tracking.checkpoint_every": 7, "tracking.log_every": 1}
+    arguments = [a for k, v in {**tiny, **steps}.items()
+                 for a in (f"--{k}", *(map(str, v) if isinstance(v, list) else [str(v)]))]
+    command = [sys.executable, "-m", "dualat", "train", "digits", *arguments, "--output"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+
+    kills, seen = 0, set()
+    dice = random.Random(0)
+    while kills < 10:
+        process = subprocess.Popen([*command, str(tmp_path / "killed"), "--resume"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        wait_for_progress(process, tmp_path / "killed" / "metrics.jsonl", dice.randint(2, 22))
+        process.send_signal(number)
+        _, errors = process.communicate()
+        assert process.returncode == (-number if number == signal.SIGKILL else 0), errors
+        assert "Traceback" not in errors
+        state = load_state(tmp_path / "killed" / "checkpoints")
+        seen.add(state.stage if state else 1)
+        kills += 1
+    assert seen == {1, 2}
+    subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
+    assert metric_lines(tmp_path / "killed") == metric_lines(tmp_path / "whole")
+
+
+def wait_for_progress(process: subprocess.Popen, metrics: Path, lines: int) -> None:
+    """Wait until the process has logged `lines` steps more than it found (or is about to end)."""
+    began = time.monotonic()
+    before = None
+    while process.poll() is None and time.monotonic() - began < 120:
+        modified = metrics.stat().st_mtime_ns if metrics.exists() else 0
+        now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        if before is None or now < before:
+            before = now  # a resumed run first takes back lines after its checkpoint
+        if now - before >= lines and modified:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the run ended or stood still after {time.monotonic() - began:.0f} s: {process.poll()}")
