@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import dualat
+from dualat import load, sample, train
 from dualat.pictures import grid, save_picture
 
 
@@ -18,23 +18,32 @@ def make_folder(folder: Path, per_class: int = 60) -> None:
     for label in range(3):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(digits.images[digits.target == label][:per_class]):
-            Image.fromarray((image / 16 * 255).round().astype("uint8")).save(folder / str(label) / f"{i:03d}.png")
+            Image.fromarray((image / 16 * 255).round().astype("uint8")).save(
+                folder / str(label) / f"{i:03d}.png"
+            )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to put the images (FOLDER/images) and the run (FOLDER/run)")
+    parser.add_argument(
+        "folder", type=Path, help="where to put the images (FOLDER/images) and the run (FOLDER/run)"
+    )
     parser.add_argument("--steps", type=int, default=200, help="training steps of each stage")
     arguments = parser.parse_args()
 
     make_folder(arguments.folder / "images")
     settings = {
-        "data.source": str(arguments.folder / "images"), "data.image_size": 8, "data.channels": 1,
-        "stage1.steps": arguments.steps, "stage2.steps": arguments.steps,
+        "data.source": str(arguments.folder / "images"),
+        "data.image_size": 8,
+        "data.channels": 1,
+        "stage1.steps": arguments.steps,
+        "stage2.steps": arguments.steps,
         "output": str(arguments.folder / "run"),
     }
-    run = dualat.train("digits", settings, overwrite=True)
-    model = dualat.load(run)
-    samples = dualat.sample(model, torch.arange(30) % 3, generator=torch.Generator().manual_seed(0))
+    run = train("digits", settings, overwrite=True)
+    model = load(run)
+    samples = sample(model, torch.arange(30) % 3, generator=torch.Generator().manual_seed(0))
     save_picture(grid(samples, 3), run / "samples" / "mine.png")
-    print(f"{len(samples)} samples of the classes {', '.join(model.class_names)}: {run / 'samples' / 'mine.png'}")
+    print(
+        f"{len(samples)} samples of the classes {', '.join(model.class_names)}: {run / 'samples' / 'mine.png'}"
+    )

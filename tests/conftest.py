@@ -9,12 +9,26 @@ import pytest
 os.environ.setdefault("DUALAT_CACHE", str(Path(tempfile.gettempdir()) / "dualat-test-cache"))
 
 TINY = {
-    "stage1.steps": 8, "stage1.batch_size": 16, "stage1.evaluate_every": 8,
-    "stage2.steps": 10, "stage2.batch_size": 16, "stage2.evaluate_every": 5,
-    "contrastive.t_max": 4, "contrastive.step_size": 0.5, "contrastive.window": 16, "contrastive.auc_threshold": 0.1, "attack.steps": 5,
-    "sampling.steps": 2, "tracking.checkpoint_every": 3, "tracking.log_every": 2,
-    "evaluation.samples": 20, "evaluation.validation_samples": 20, "evaluation.validation_images": 20,
-    "evaluation.steps": 2, "evaluation.eps": [0.5], "device": "cpu",
+    "stage1.steps": 8,
+    "stage1.batch_size": 16,
+    "stage1.evaluate_every": 8,
+    "stage2.steps": 10,
+    "stage2.batch_size": 16,
+    "stage2.evaluate_every": 5,
+    "contrastive.t_max": 4,
+    "contrastive.step_size": 0.5,
+    "contrastive.window": 16,
+    "contrastive.auc_threshold": 0.1,
+    "attack.steps": 5,
+    "sampling.steps": 2,
+    "tracking.checkpoint_every": 3,
+    "tracking.log_every": 2,
+    "evaluation.samples": 20,
+    "evaluation.validation_samples": 20,
+    "evaluation.validation_images": 20,
+    "evaluation.steps": 2,
+    "evaluation.eps": [0.5],
+    "device": "cpu",
 }
 
 

@@ -44,11 +44,7 @@ def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             source = absolute(node, package)
             # `from dualat import x` means the module x, or the module that a public name x comes from.
             names = (
-                [
-                    f"dualat.{dualat._HOME.get(a.name, a.name)}"
-                    for a in node.names
-                    if a.name != "__version__"
-                ]
+                [f"dualat.{dualat._HOME.get(a.name, a.name)}" for a in node.names if a.name != "__version__"]
                 if source == "dualat"
                 else [source]
             )

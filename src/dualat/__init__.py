@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "JointEnergyModel", "ThreatModel", "__version__", "counterfactual", "evaluate", "load", "pgd", "sample", "train",
+    "JointEnergyModel",
+    "ThreatModel",
+    "__version__",
+    "counterfactual",
+    "evaluate",
+    "load",
+    "pgd",
+    "sample",
+    "train",
 ]
 
 _HOME = {
-    "JointEnergyModel": "energy", "ThreatModel": "geometry", "counterfactual": "counterfactual",
-    "evaluate": "evaluate", "load": "load", "pgd": "pgd", "sample": "sampling", "train": "train",
+    "JointEnergyModel": "energy",
+    "ThreatModel": "geometry",
+    "counterfactual": "counterfactual",
+    "evaluate": "evaluate",
+    "load": "load",
+    "pgd": "pgd",
+    "sample": "sampling",
+    "train": "train",
 }
 
 

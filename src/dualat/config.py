@@ -33,8 +33,10 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.step_size <= 0:
-            raise ValueError(f"sampling.steps must be 0 or more and sampling.step_size above 0, "
-                             f"not {self.steps} and {self.step_size}.")
+            raise ValueError(
+                f"sampling.steps must be 0 or more and sampling.step_size above 0, "
+                f"not {self.steps} and {self.step_size}."
+            )
 
 
 def _stage1() -> StageSettings:
@@ -92,13 +94,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.method == "standard-at" and self.stages == "2":
-            raise ValueError("stages is 2, but standard-at has one stage only: set stages to 1, or method to dat.")
+            raise ValueError(
+                "stages is 2, but standard-at has one stage only: set stages to 1, or method to dat."
+            )
         if self.method == "dat" and self.stages == "2" and not self.weights:
-            raise ValueError("stages is 2, which starts from trained weights: give them, as in "
-                             "--weights runs/digits/checkpoints/stage1.safetensors.")
+            raise ValueError(
+                "stages is 2, which starts from trained weights: give them, as in "
+                "--weights runs/digits/checkpoints/stage1.safetensors."
+            )
         if self.evaluation.validation_eps not in self.evaluation.eps:
-            raise ValueError(f"evaluation.validation_eps is {self.evaluation.validation_eps}, but must be one of "
-                             f"evaluation.eps, {self.evaluation.eps}: checkpoints are chosen at a reported radius.")
+            raise ValueError(
+                f"evaluation.validation_eps is {self.evaluation.validation_eps}, but must be one of "
+                f"evaluation.eps, {self.evaluation.eps}: checkpoints are chosen at a reported radius."
+            )
 
 
 def recipe_names() -> list[str]:
@@ -121,8 +129,10 @@ def recipe_text(name: str) -> str:
             raise ValueError(f"recipe file {path} is not a text file.") from error
     near = difflib.get_close_matches(name, recipe_names(), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"recipe {name!r} is unknown.{hint} There are {', '.join(recipe_names())}; "
-                     "your own is a path that ends in .yaml.")
+    raise ValueError(
+        f"recipe {name!r} is unknown.{hint} There are {', '.join(recipe_names())}; "
+        "your own is a path that ends in .yaml."
+    )
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -156,7 +166,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
-        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        )
     return merged
 
 
@@ -176,7 +188,9 @@ def nearest_setting(name: str) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if not near:
         tails = {n.rpartition(".")[2]: n for n in names}
-        near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], list(tails), n=1, cutoff=0.7)]
+        near = [
+            tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], list(tails), n=1, cutoff=0.7)
+        ]
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -188,7 +202,7 @@ def explain(error: ValidationError) -> str:
         if problem["type"] == "unexpected_keyword_argument":
             sentences.append(f"{name} is no setting.{nearest_setting(name)}")
         elif problem["type"] == "value_error":
-            text = str(problem["ctx"]["error"])
+            text = str(problem.get("ctx", {}).get("error", problem["msg"]))
             group = f"{name}: " if name and name.split(".")[0] not in text else ""
             sentences.append(group + text)
         else:

@@ -38,7 +38,9 @@ def counterfactual(
         Images (N, C, H, W) in [0, 1]. Raises ValueError for a target that the model lacks or an infinite eps.
     """
     if not 0 < threat.eps < float("inf"):
-        raise ValueError(f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}.")
+        raise ValueError(
+            f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}."
+        )
     labels = torch.as_tensor(target, device=x.device).expand(len(x))
     with torch.no_grad():
         classes = model(x[:1]).shape[1]

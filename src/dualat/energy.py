@@ -45,7 +45,9 @@ class JointEnergyModel(nn.Module):
     def energy(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Marginal energy E(x), or joint energy E(x, y) where labels y: (N,) are given. Returns (N,)."""
         logits = self(x)
-        return marginal_energy(logits) if y is None else joint_energy(logits, check_labels(y, logits.shape[1]))
+        return (
+            marginal_energy(logits) if y is None else joint_energy(logits, check_labels(y, logits.shape[1]))
+        )
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """p(y|x) = softmax f(x): (N, K), rows sum to one."""
@@ -56,5 +58,7 @@ def check_labels(labels: Tensor, classes: int) -> Tensor:
     """Labels as they came, or a ValueError that names the first label outside [0, classes)."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        raise ValueError(f"label {int(wrong[0])} does not exist: this model has the classes 0 to {classes - 1}.")
+        raise ValueError(
+            f"label {int(wrong[0])} does not exist: this model has the classes 0 to {classes - 1}."
+        )
     return labels

@@ -55,7 +55,9 @@ def evaluate(
     if "robust_accuracy" in metrics:
         for eps in settings.eps:
             threat = ThreatModel(settings.norm, eps)
-            records.append(timed(lambda threat=threat: robust_accuracy(model, held_out, threat, settings.steps)))
+            records.append(
+                timed(lambda threat=threat: robust_accuracy(model, held_out, threat, settings.steps))
+            )
     if "generation" in metrics:
         if judge is None:
             if not isinstance(data, Splits):
@@ -94,7 +96,9 @@ def table(records: Sequence[Record], title: str) -> Table:
     for record in records:
         rows.setdefault(row_name(record), {})[record.model] = record
     for name, cells in rows.items():
-        view.add_row(name, *(cell(cells[m]) if m in cells else "" for m in models), str(next(iter(cells.values())).n))
+        view.add_row(
+            name, *(cell(cells[m]) if m in cells else "" for m in models), str(next(iter(cells.values())).n)
+        )
     return view
 
 

@@ -61,7 +61,9 @@ class ThreatModel:
     def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps."""
         if not math.isfinite(self.eps):
-            raise ValueError("a random start needs a finite eps: give the threat model one, or start without it.")
+            raise ValueError(
+                "a random start needs a finite eps: give the threat model one, or start without it."
+            )
         if self.norm == "Linf":
             noise = torch.rand(centre.shape, generator=generator, device=centre.device) * 2 - 1
             return self.project(centre + self.eps * noise, centre)

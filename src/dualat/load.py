@@ -50,7 +50,9 @@ class ModelDescription:
 class LoadedModel(JointEnergyModel):
     """A JointEnergyModel that knows its classes, its image shape, and how it is sampled."""
 
-    def __init__(self, network: nn.Module, description: ModelDescription, initial: InitialDistribution | None):
+    def __init__(
+        self, network: nn.Module, description: ModelDescription, initial: InitialDistribution | None
+    ):
         super().__init__(network)
         self.description = description
         self.initial = initial
@@ -74,7 +76,10 @@ class LoadedModel(JointEnergyModel):
 
 
 def build_model(
-    description: ModelDescription, initial: InitialDistribution | None, mean: list[float] | None, std: list[float] | None
+    description: ModelDescription,
+    initial: InitialDistribution | None,
+    mean: list[float] | None,
+    std: list[float] | None,
 ) -> LoadedModel:
     """A model with fresh weights. mean, std: per channel, used where the description says `normalized`."""
     if not description.normalized:
@@ -131,8 +136,10 @@ def find_weights(source: str | Path) -> Path:
     if path.is_dir():
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
-        raise FileNotFoundError(f"{path} holds no model.safetensors: give a run folder whose training has finished, "
-                                f"or one of the files in {path / 'checkpoints'}.")
+        raise FileNotFoundError(
+            f"{path} holds no model.safetensors: give a run folder whose training has finished, "
+            f"or one of the files in {path / 'checkpoints'}."
+        )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a .safetensors file.")
     if path.suffix != ".safetensors":
@@ -152,7 +159,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         fields: dict[str, Any] = json.loads(metadata["dualat"])
         return tensors, ModelDescription(**fields)
     except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} was not written by dualat: its description is missing or unreadable.") from error
+        raise ValueError(
+            f"{path} was not written by dualat: its description is missing or unreadable."
+        ) from error
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:

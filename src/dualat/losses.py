@@ -1,6 +1,6 @@
 """The losses of the method, one short function each, its equation on top.
 
-    L = w_ce * L_AT-CE + w_energy * L_BCE          (DAT, arXiv 2510.13872, eq. 9; both weights 1 by default)
+L = w_ce * L_AT-CE + w_energy * L_BCE          (DAT, arXiv 2510.13872, eq. 9; both weights 1 by default)
 """
 
 import torch

@@ -64,13 +64,17 @@ def pgd(
         Images (N, C, H, W) in [0, 1], detached.
     """
     if steps < 0 or not step_size > 0:
-        raise ValueError(f"steps must be 0 or more and step_size above 0, but they are {steps} and {step_size}.")
+        raise ValueError(
+            f"steps must be 0 or more and step_size above 0, but they are {steps} and {step_size}."
+        )
     if keep not in ("last", "best"):
         raise ValueError(f"keep is {keep!r}, but must be 'last' or 'best'.")
     threat = threat or ThreatModel()
     centre = x.detach()
     x = threat.random_start(centre, generator) if random_start else centre.clamp(0, 1)
-    judged = keep == "best" or callback is not None  # the last iterate needs a value too: one more forward pass
+    judged = (
+        keep == "best" or callback is not None
+    )  # the last iterate needs a value too: one more forward pass
     best, best_value = x, None
     with frozen(model), torch.enable_grad():
         for t in range(steps + 1):
@@ -82,7 +86,9 @@ def pgd(
                 seen = value.detach()
                 if callback is not None:
                     callback(t, x.detach(), seen)
-                better = seen > best_value if best_value is not None else torch.ones_like(seen, dtype=torch.bool)
+                better = (
+                    seen > best_value if best_value is not None else torch.ones_like(seen, dtype=torch.bool)
+                )
                 best = torch.where(per_image(better, x), x.detach(), best)
                 best_value = seen if best_value is None else torch.where(better, seen, best_value)
             if t < steps:

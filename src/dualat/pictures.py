@@ -47,7 +47,9 @@ def strip(panels: Sequence[tuple[Tensor, Sequence[str]]], side: int = 128) -> Im
     """Panels (image (C, H, W) in [0, 1], lines of text) side by side, each `side` pixels wide."""
     margin, text_height = 6, 13
     lines = max(len(text) for _, text in panels)
-    picture = Image.new("RGB", (len(panels) * (side + margin) + margin, side + 2 * margin + lines * text_height), "white")
+    picture = Image.new(
+        "RGB", (len(panels) * (side + margin) + margin, side + 2 * margin + lines * text_height), "white"
+    )
     draw = ImageDraw.Draw(picture)
     for i, (image, text) in enumerate(panels):
         pixels = to_uint8(image[None].expand(-1, 3, -1, -1) if image.shape[0] == 1 else image[None])[0]

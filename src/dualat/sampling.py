@@ -6,8 +6,7 @@ Source: DAT (arXiv 2510.13872), sec. 3 and its sampling protocol (method.md, sec
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -17,6 +16,8 @@ from dualat.data.settings import InitialSettings
 from dualat.energy import check_labels
 from dualat.objectives import lower_energy
 from dualat.pgd import pgd
+
+KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
 if TYPE_CHECKING:
     from dualat.load import LoadedModel
@@ -88,10 +89,14 @@ def sample(
         count = len(wanted)
     start = resolve_initial(model, initial)
     return draw(
-        model, start, count, wanted if conditional else None,
+        model,
+        start,
+        count,
+        wanted if conditional else None,
         steps=model.sampling.steps if steps is None else steps,
         step_size=model.sampling.step_size if step_size is None else step_size,
-        generator=generator, callback=callback,
+        generator=generator,
+        callback=callback,
     )
 
 
@@ -107,14 +112,19 @@ def resolve_initial(
         kind = "uniform" if initial == "noise" else initial
         if model.initial is not None and kind == model.initial_settings.kind:
             return model.initial
-        try:
-            initial = replace(InitialSettings(), kind=kind)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ValueError(f"initial distribution {kind!r} is unknown: give gaussian, class-gaussian, uniform, "
-                             "normal, smooth-noise or images.") from error
+        if kind == "images":
+            raise ValueError(
+                "initial distribution 'images' needs a source: pass InitialSettings(kind='images', "
+                "source=FOLDER) (on the command line: --initial-images FOLDER)."
+            )
+        if kind not in KINDS:
+            raise ValueError(f"initial distribution {kind!r} is unknown: give {', '.join(KINDS)}.")
+        initial = InitialSettings(kind=kind)  # pyright: ignore[reportArgumentType]
     if isinstance(initial, InitialSettings):
         if initial.kind in ("gaussian", "class-gaussian"):
-            raise ValueError(f"initial distribution {initial.kind!r} is fitted to training images, which this model "
-                             "does not carry: build it with dualat.data.initial.build_initial and pass that.")
+            raise ValueError(
+                f"initial distribution {initial.kind!r} is fitted to training images, which this model "
+                "does not carry: build it with dualat.data.initial.build_initial and pass that."
+            )
         return build_initial(initial, model.shape, None)
     return initial

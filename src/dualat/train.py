@@ -1,9 +1,11 @@
 """One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
 
 import math
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,28 @@ import torch
 from rich.console import Console
 
 from dualat.config import RunConfig, load_recipe, to_yaml
-from dualat.data.in_distribution import ImageData, Splits, load_splits
 from dualat.data.distance import distance_to_data, path_warning
+from dualat.data.in_distribution import ImageData, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.evaluate import evaluate_run, validation_evaluator
 from dualat.files import write_text
-from dualat.load import LoadedModel, ModelDescription, SamplingDefaults, build_model, copy_weights, load, save_model
+from dualat.load import (
+    LoadedModel,
+    ModelDescription,
+    SamplingDefaults,
+    build_model,
+    copy_weights,
+    load,
+    save_model,
+)
 from dualat.methods.base import Method
 from dualat.methods.dat import DAT
 from dualat.methods.standard_at import StandardAT
 from dualat.precision import choose_device, choose_dtype
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
-from dualat.training.loop import Feed, Run, train_stage
+from dualat.training.loop import Feed, Run, train_stage, train_step
+from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
 from dualat.training.signals import StopRequest
 from dualat.training.tracking import Tracker
@@ -55,23 +66,31 @@ def train(
     config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
-    folder = prepare_folder(config, resume, overwrite)
+    folder = check_folder(config, resume, overwrite)
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     splits = load_splits(config.data)
-    model = new_model(config, splits.train).to(device)
-    initial = model.initial
-    stages = [s for s in stage_plan(config, splits.train) if s[2] is not None]
-    if config.method == "dat" and stages[-1][0] == 2 and initial is not None:
-        if text := path_sentence(config, initial, splits.train):
-            warnings.warn(text, stacklevel=2)
+    model = new_model(config, splits.train, device)
+    stages = stage_plan(config, splits.train)
+    if overwrite:  # only now: settings and data are known to be good
+        clear_run(folder)
+    write_text(folder / "config.yaml", to_yaml(config))
+    if text := path_sentence(config, model.initial, splits.train):
+        warnings.warn(text, stacklevel=2)
     state = load_state(folder / "checkpoints") if resume else None
     tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
     tracker.rewind(*((state.stage, state.step) if state else (0, 0)))
-    feed = Feed(splits.train, config.robust_augment, config.energy_augment, initial, device)
+    feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
     with StopRequest() as stop:
-        run = Run(folder, config.seed, choose_dtype(config.precision, device), config.tracking, tracker,
-                  validation_evaluator(config, splits, folder), stop)
+        run = Run(
+            folder,
+            config.seed,
+            choose_dtype(config.precision, device),
+            config.tracking,
+            tracker,
+            validation_evaluator(config, splits, folder),
+            stop,
+        )
         try:
             run_stages(model, stages, feed, run, state)
         finally:
@@ -82,14 +101,16 @@ def train(
 
 
 def run_stages(
-    model: LoadedModel, stages: list[tuple[int, Method, StageSettings]], feed: Feed, run: Run,
+    model: LoadedModel,
+    stages: list[tuple[int, Method, StageSettings]],
+    feed: Feed,
+    run: Run,
     state: TrainingState | None,
 ) -> None:
     """Train each stage from the averaged weights of the one before; those of stage 1 are kept for comparison."""
     for number, method, settings in stages:
         if state is not None and state.stage > number:
-            model.load_state_dict(state.ema)  # only reached where a later stage's state replaces it at once
-            continue
+            continue  # done before; the later stage's state holds all weights
         resume = state if state is not None and state.stage == number else None
         average = train_stage(model, number, method, settings, feed, run, resume)
         model.load_state_dict(average)
@@ -107,29 +128,37 @@ def stage_plan(config: RunConfig, train_data: ImageData) -> list[tuple[int, Meth
     return [second] if config.stages == "2" else [first, second]
 
 
-def new_model(config: RunConfig, data: ImageData) -> LoadedModel:
-    """The network with fresh weights, or with those of `config.weights`."""
+def new_model(config: RunConfig, data: ImageData, device: torch.device) -> LoadedModel:
+    """The network, on the device, with fresh weights, or with those of `config.weights`."""
     mean, std = channel_statistics(data)
     initial = build_initial(config.initial, data.shape, data)
     description = ModelDescription(
-        network=config.network, class_names=list(data.class_names), shape=data.shape,
-        normalized=config.network.normalize == "data", initial=config.initial,
-        sampling=SamplingDefaults(config.sampling.steps, config.sampling.step_size), source=config.data.source,
+        network=config.network,
+        class_names=list(data.class_names),
+        shape=data.shape,
+        normalized=config.network.normalize == "data",
+        initial=config.initial,
+        sampling=SamplingDefaults(config.sampling.steps, config.sampling.step_size),
+        source=config.data.source,
     )
     model = build_model(description, initial, mean, std)
     if config.weights is not None:
         given = load(config.weights)
         if list(given.class_names) != list(model.class_names):
-            raise ValueError(f"the weights in {config.weights} know the classes {', '.join(given.class_names[:5])} ..., "
-                             f"but the data has {', '.join(model.class_names[:5])} ....")
+            raise ValueError(
+                f"the weights in {config.weights} know the classes {', '.join(given.class_names[:5])} ..., "
+                f"but the data has {', '.join(model.class_names[:5])} ...."
+            )
         copy_weights(model, given.state_dict(), config.weights)
-    return model
+    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
+    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def channel_statistics(data: ImageData) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of the training images, in [0, 1]."""
-    histogram = torch.stack([torch.bincount(c.flatten().long(), minlength=256)
-                             for c in data.images[:20_000].transpose(0, 1)]).double()
+    histogram = torch.stack(
+        [torch.bincount(c.flatten().long(), minlength=256) for c in data.images[:20_000].transpose(0, 1)]
+    ).double()
     levels = torch.arange(256, dtype=torch.float64) / 255
     weights = histogram / histogram.sum(1, keepdim=True)
     mean = weights @ levels
@@ -137,8 +166,11 @@ def channel_statistics(data: ImageData) -> tuple[list[float], list[float]]:
     return mean.tolist(), std.tolist()
 
 
-def path_sentence(config: RunConfig, initial: InitialDistribution, data: ImageData) -> str | None:
-    """A warning where T_max * eta cannot carry the initial distribution to the data (method.md, section 6)."""
+def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:
+    """A warning where T_max * eta cannot carry the initial distribution to the data; None where it can, or where no
+    contrastive samples are drawn."""
+    if config.method != "dat" or config.stages == "1" or initial is None:
+        return None
     count = 200
     labels = data.labels[torch.arange(count) % len(data)]
     starts = initial.sample(count, labels, torch.Generator().manual_seed(0))
@@ -146,29 +178,42 @@ def path_sentence(config: RunConfig, initial: InitialDistribution, data: ImageDa
     return path_warning(path, distance_to_data(starts, data))
 
 
-def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
-    """The run folder with its config.yaml; refuses to mix two runs in one folder."""
+def check_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
+    """The run folder; refuses to mix two runs in one."""
     assert config.output is not None
-    folder, text = Path(config.output), to_yaml(config)
+    folder = Path(config.output)
     if resume and overwrite:
-        raise ValueError("resume and overwrite contradict each other: resume goes on with the run that is there, "
-                         "overwrite removes it.")
+        raise ValueError(
+            "resume and overwrite contradict each other: resume goes on with the run that is there, overwrite removes it."
+        )
     known = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output is {folder}, which is a file: give a folder.")
     if known.is_file() and not overwrite:
         if not resume:
-            raise ValueError(f"{folder} already holds a run: add --resume to go on with it, --overwrite to replace "
-                             "it, or give another --output.")
-        if known.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{folder} was started with other settings ({first_difference(known, text)}): resume it "
-                             f"with its own, as in `dualat train {known} --resume`.")
-    if overwrite:
-        clear_run(folder)
-    write_text(known, text)
+            raise ValueError(
+                f"{folder} already holds a run: add --resume to go on with it, --overwrite to replace it, or give "
+                "another --output."
+            )
+        if text := first_difference(known.read_text(encoding="utf-8"), to_yaml(config)):
+            raise ValueError(
+                f"{folder} was started with other settings ({text}): resume it with its own, as in "
+                f"`dualat train {known} --output {folder} --resume`."
+            )
     return folder
 
 
-RUN_FILES = ("config.yaml", "metrics.jsonl", "model.safetensors", "model.json", "evaluation.json", "report.html",
-             "checkpoints/*", "samples/*.png", "tensorboard/**/*")
+RUN_FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "model.safetensors",
+    "model.json",
+    "evaluation.json",
+    "report.html",
+    "checkpoints/*",
+    "samples/*.png",
+    "tensorboard/**/*",
+)
 
 
 def clear_run(folder: Path) -> None:
@@ -179,12 +224,12 @@ def clear_run(folder: Path) -> None:
                 path.unlink()
 
 
-def first_difference(known: Path, text: str) -> str:
-    """The first line in which two configurations differ, for a person."""
-    for old, new in zip(known.read_text(encoding="utf-8").splitlines(), text.splitlines(), strict=False):
+def first_difference(known: str, text: str) -> str | None:
+    """The first line in which two configurations differ, for a person; None where they are the same."""
+    for old, new in zip_longest(known.splitlines(), text.splitlines(), fillvalue="nothing"):
         if old != new:
             return f"there {old.strip()!r}, here {new.strip()!r}"
-    return "its file has another length"
+    return None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -203,23 +248,24 @@ def plan(config: RunConfig) -> dict[str, Any]:
 
     The time is measured on one step of each stage's kind (T at half of T_max) and scaled up.
     """
-    import time
-
     device = choose_device(config.device)
     dtype = choose_dtype(config.precision, device)
     splits = load_splits(config.data)
-    model = new_model(config, splits.train).to(device)
+    model = new_model(config, splits.train, device)
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
     facts: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "images": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
-        "shape": list(splits.train.shape), "classes": len(splits.train.class_names),
-        "device": str(device), "precision": str(dtype).removeprefix("torch."),
+        "images": {
+            "train": len(splits.train),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
+        },
+        "shape": list(splits.train.shape),
+        "classes": len(splits.train.class_names),
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
     }
     seconds = 0.0
-    from dualat.training.loop import train_step
-    from dualat.training.optimizer import build_optimizer
-
     for number, method, settings in stage_plan(config, splits.train):
         streams = feed.streams(config.seed, number, settings.batch_size)
         total = settings.length(streams[0].steps_per_epoch)
@@ -232,14 +278,17 @@ def plan(config: RunConfig) -> dict[str, Any]:
             began = time.perf_counter()
             train_step(model, method, batch, optimizer, settings.optimizer.lr * 1e-3, settings, dtype)
             times.append(time.perf_counter() - began)
-        facts[f"stage{number}"] = {"method": method.name, "steps": total,
-                                   "epochs": round(total / streams[0].steps_per_epoch, 2),
-                                   "seconds_per_step": round(sorted(times)[1], 4),
-                                   "minutes": round(total * sorted(times)[1] / 60, 1)}
+        facts[f"stage{number}"] = {
+            "method": method.name,
+            "steps": total,
+            "epochs": round(total / streams[0].steps_per_epoch, 2),
+            "seconds_per_step": round(sorted(times)[1], 4),
+            "minutes": round(total * sorted(times)[1] / 60, 1),
+        }
         seconds += total * sorted(times)[1]
     facts["minutes"] = math.ceil(seconds / 6) / 10
-    if config.method == "dat" and model.initial is not None:
-        facts["warning"] = path_sentence(config, model.initial, splits.train)
+    if text := path_sentence(config, model.initial, splits.train):
+        facts["warning"] = text
     return facts
 
 

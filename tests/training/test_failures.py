@@ -49,13 +49,24 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_older_checkpoint(tiny, tmp_pa
 
 def test_an_unknown_tracker_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="nosuchtracker"):
-        dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "tracking.trackers": ["nosuchtracker"]})
+        dualat.train(
+            "digits", {**tiny, "output": str(tmp_path / "run"), "tracking.trackers": ["nosuchtracker"]}
+        )
 
 
 def test_a_finished_run_is_complete(tiny_run):
-    for name in ("config.yaml", "metrics.jsonl", "model.safetensors", "model.json", "evaluation.json",
-                 "samples/final.png", "checkpoints/stage1.safetensors", "checkpoints/best-robust.safetensors",
-                 "checkpoints/best-generation.safetensors", "checkpoints/latest.json"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "model.json",
+        "evaluation.json",
+        "samples/final.png",
+        "checkpoints/stage1.safetensors",
+        "checkpoints/best-robust.safetensors",
+        "checkpoints/best-generation.safetensors",
+        "checkpoints/latest.json",
+    ):
         assert (tiny_run / name).stat().st_size > 0, name
     assert list((tiny_run / "tensorboard").glob("events*"))
     last = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
@@ -65,7 +76,9 @@ def test_a_finished_run_is_complete(tiny_run):
 
 def test_stage_2_starts_from_given_weights(tiny, tiny_run, tmp_path):
     weights = str(tiny_run / "checkpoints" / "stage1.safetensors")
-    second = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "stages": "2", "weights": weights})
+    second = dualat.train(
+        "digits", {**tiny, "output": str(tmp_path / "run"), "stages": "2", "weights": weights}
+    )
     given, trained = dualat.load(weights), dualat.load(second)
     for name, buffer in trained.named_buffers():
         if "running" in name:

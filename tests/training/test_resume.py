@@ -109,18 +109,31 @@ def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_ten_kills_at_random_moments(tiny, tmp_path, number):
     """Ten kills spread over both stages; each time the same command with --resume goes on."""
-    steps = {"stage1.steps": 120, "stage2.steps": 120, "stage1.evaluate_every": 40, "stage2.evaluate_every": 40,
-             "tracking.checkpoint_every": 7, "tracking.log_every": 1}
-    arguments = [a for k, v in {**tiny, **steps}.items()
-                 for a in (f"--{k}", *(map(str, v) if isinstance(v, list) else [str(v)]))]
+    steps = {
+        "stage1.steps": 120,
+        "stage2.steps": 120,
+        "stage1.evaluate_every": 40,
+        "stage2.evaluate_every": 40,
+        "tracking.checkpoint_every": 7,
+        "tracking.log_every": 1,
+    }
+    arguments = [
+        a
+        for k, v in {**tiny, **steps}.items()
+        for a in (f"--{k}", *(map(str, v) if isinstance(v, list) else [str(v)]))
+    ]
     command = [sys.executable, "-m", "dualat", "train", "digits", *arguments, "--output"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
 
     kills, seen = 0, set()
     dice = random.Random(0)
     while kills < 10:
-        process = subprocess.Popen([*command, str(tmp_path / "killed"), "--resume"], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed"), "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         wait_for_progress(process, tmp_path / "killed" / "metrics.jsonl", dice.randint(2, 22))
         process.send_signal(number)
         _, errors = process.communicate()
@@ -147,4 +160,6 @@ def wait_for_progress(process: subprocess.Popen, metrics: Path, lines: int) -> N
         if now - before >= lines and modified:
             return
         time.sleep(0.01)
-    raise AssertionError(f"the run ended or stood still after {time.monotonic() - began:.0f} s: {process.poll()}")
+    raise AssertionError(
+        f"the run ended or stood still after {time.monotonic() - began:.0f} s: {process.poll()}"
+    )

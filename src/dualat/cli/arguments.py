@@ -15,17 +15,17 @@ class UsageError(ValueError):
     """The command line makes no sense: exit code 2."""
 
 
-def parse(kind: type[T], args: list[str], prog: str, default: T | None = None, description: str = "") -> T:
+def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
     """Arguments as an instance of the settings class `kind`; `--help` shows `default`'s values.
 
     Raises UsageError with one sentence for whatever tyro or the settings refuse.
     """
     errors = io.StringIO()
-    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff) if default is None else (
-        tyro.conf.AvoidSubcommands,)
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=args, prog=prog, default=default, description=description, config=config)
+            if default is None:
+                return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(kind, args=args, prog=prog, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -41,7 +41,11 @@ def sentence(box: str, prog: str) -> str:
         hint = f" Did you mean {near[1]}?" if near else ""
         return f"unknown option {unknown[1]}.{hint} `{prog} --help` lists all."
     text = re.sub(r"For full helptext.*$", "", text)
-    text = re.sub(r"^(Value error|Invalid choice|Missing argument|Parsing error|Required options|Required \w+) ", "", text)
+    text = re.sub(
+        r"^(Value error|Invalid choice|Missing argument|Parsing error|Required options|Required \w+) ",
+        "",
+        text,
+    )
     if internal := re.search(r"Value error, (.*?) \[type=", text):
         text = internal[1]
     text = re.sub(r"Argument helptext:.*$", "", text)
@@ -50,7 +54,11 @@ def sentence(box: str, prog: str) -> str:
     text = re.sub(r"For further information visit \S+", "", text)
     text = re.sub(r"─+", " ", text)
     text = " ".join(text.split()).rstrip(" .")
-    return f"{text}. `{prog} --help` lists all options." if text else f"the arguments are not understood: `{prog} --help`."
+    return (
+        f"{text}. `{prog} --help` lists all options."
+        if text
+        else f"the arguments are not understood: `{prog} --help`."
+    )
 
 
 def field_names(kind: type) -> set[str]:

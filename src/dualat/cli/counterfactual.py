@@ -39,18 +39,24 @@ class CounterfactualArguments:
 def main(args: list[str]) -> int:
     parsed = parse(CounterfactualArguments, args, "dualat counterfactual")
     if not 0 < parsed.eps < float("inf") or parsed.steps < 1:
-        raise UsageError(f"--eps must be above 0 and finite and --steps 1 or more, not {parsed.eps}, {parsed.steps}.")
+        raise UsageError(
+            f"--eps must be above 0 and finite and --steps 1 or more, not {parsed.eps}, {parsed.steps}."
+        )
     import torch
 
     from dualat.cli.sample import wanted_labels
     from dualat.counterfactual import counterfactual
+    from dualat.data.folder import read_image
     from dualat.geometry import ThreatModel, image_norm
     from dualat.load import load
     from dualat.pictures import save_picture, signed_difference, strip
     from dualat.precision import choose_device
 
     model = load(parsed.model, choose_device(parsed.device))
-    x = read_image(Path(parsed.image), model.shape).to(next(model.parameters()).device)
+    if not Path(parsed.image).is_file():
+        raise FileNotFoundError(f"image {parsed.image} does not exist.")
+    pixels = torch.from_numpy(read_image(Path(parsed.image), model.shape).copy())
+    x = (pixels.float() / 255)[None].to(next(model.parameters()).device)
     with torch.no_grad():
         before = model.predict_proba(x)[0]
     seen = int(before.argmax())
@@ -59,8 +65,9 @@ def main(args: list[str]) -> int:
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
     threat = ThreatModel(parsed.norm, parsed.eps)
-    results = counterfactual(model, x.expand(len(targets), -1, -1, -1), torch.tensor(targets), threat,
-                             steps=parsed.steps)
+    results = counterfactual(
+        model, x.expand(len(targets), -1, -1, -1), torch.tensor(targets), threat, steps=parsed.steps
+    )
     with torch.no_grad():
         after = model.predict_proba(results)
     distances = image_norm(results - x, parsed.norm)
@@ -70,36 +77,39 @@ def main(args: list[str]) -> int:
         confidence, distance = float(after[i, target]), float(distances[i])
         name = model.class_names[target]
         panels.append((results[i].cpu(), [f"-> {name}", f"p {confidence:.2f}"]))
-        panels.append((signed_difference(x[0].cpu(), results[i].cpu()), ["difference", f"{parsed.norm} {distance:.2f}"]))
-        rows.append({"target": target, "class": name, "confidence": confidence, "distance": distance,
-                     "confidence_before": float(before[target]), "reached": int(after[i].argmax()) == target})
+        panels.append(
+            (signed_difference(x[0].cpu(), results[i].cpu()), ["difference", f"{parsed.norm} {distance:.2f}"])
+        )
+        rows.append(
+            {
+                "target": target,
+                "class": name,
+                "confidence": confidence,
+                "distance": distance,
+                "confidence_before": float(before[target]),
+                "reached": int(after[i].argmax()) == target,
+            }
+        )
     save_picture(strip(panels, side=max(96, model.shape[1])), parsed.output)
     if parsed.json:
-        print(json.dumps({"output": parsed.output, "seen": seen, "confidence": float(before[seen]),
-                          "norm": parsed.norm, "eps": parsed.eps, "targets": rows}))
+        print(
+            json.dumps(
+                {
+                    "output": parsed.output,
+                    "seen": seen,
+                    "confidence": float(before[seen]),
+                    "norm": parsed.norm,
+                    "eps": parsed.eps,
+                    "targets": rows,
+                }
+            )
+        )
     else:
         print(f"{parsed.image}: seen as {model.class_names[seen]} ({before[seen]:.2f})")
         for row in rows:
-            print(f"  {row['class']:<16} confidence {row['confidence_before']:.2f} -> {row['confidence']:.2f}   "
-                  f"{parsed.norm} distance {row['distance']:.2f}")
+            print(
+                f"  {row['class']:<16} confidence {row['confidence_before']:.2f} -> {row['confidence']:.2f}   "
+                f"{parsed.norm} distance {row['distance']:.2f}"
+            )
         print(f"strip: {parsed.output}")
     return 0
-
-
-def read_image(path: Path, shape: tuple[int, int, int]) -> "object":
-    """An image file as (1, C, H, W) in [0, 1]: shorter side resized, centre cropped, channels converted."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist.")
-    channels, height, width = shape
-    try:
-        with Image.open(path) as image:
-            mode = {1: "L", 3: "RGB"}[channels]
-            fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert(mode), (width, height))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"image {path} cannot be read: {error}.") from error
-    pixels = torch.from_numpy(np.array(fitted, dtype=np.float32) / 255)
-    return pixels.reshape(height, width, channels).permute(2, 0, 1)[None]

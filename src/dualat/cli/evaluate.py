@@ -49,16 +49,26 @@ def main(args: list[str]) -> int:
 
     folder = Path(parsed.model)
     if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(f"{folder} is no run folder: it holds no config.yaml, which says what data to use.")
+        raise FileNotFoundError(
+            f"{folder} is no run folder: it holds no config.yaml, which says what data to use."
+        )
     config = load_recipe(str(folder / "config.yaml"))
-    path = folder / "model.safetensors" if parsed.weights == "final" else \
-        folder / "checkpoints" / f"{parsed.weights}.safetensors"
+    path = (
+        folder / "model.safetensors"
+        if parsed.weights == "final"
+        else folder / "checkpoints" / f"{parsed.weights}.safetensors"
+    )
     model = load(path, choose_device(parsed.device))
-    chosen = {k: v for k, v in (("eps", parsed.eps), ("steps", parsed.steps), ("samples", parsed.samples))
-              if v is not None}
+    chosen = {
+        k: v
+        for k, v in (("eps", parsed.eps), ("steps", parsed.steps), ("samples", parsed.samples))
+        if v is not None
+    }
     settings = replace(config.evaluation, **chosen)
-    records = [replace(r, model=parsed.weights, seed=parsed.seed)
-               for r in evaluate(model, load_splits(config.data), parsed.metrics, settings, parsed.seed)]
+    records = [
+        replace(r, model=parsed.weights, seed=parsed.seed)
+        for r in evaluate(model, load_splits(config.data), parsed.metrics, settings, parsed.seed)
+    ]
     if parsed.json:
         print(json.dumps(as_json(records), indent=2))
     else:

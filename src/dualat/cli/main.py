@@ -50,8 +50,11 @@ def run(args: list[str]) -> int:
     try:
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            raise UsageError(f"there is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "")
-                             + f" There are {', '.join(COMMANDS)}.")
+            raise UsageError(
+                f"there is no command {name!r}."
+                + (f" Did you mean {near[0]}?" if near else "")
+                + f" There are {', '.join(COMMANDS)}."
+            )
         command: Callable[[list[str]], int] = import_module(f"dualat.cli.{name}").main
         return command(rest)
     except UsageError as error:

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.settings import STRICT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(config=STRICT)
@@ -58,10 +61,18 @@ def main(args: list[str]) -> int:
 
     model = load(parsed.model, choose_device(parsed.device))
     labels = wanted_labels(parsed.classes, model.class_names, parsed.count)
-    initial = InitialSettings(kind="images", source=parsed.initial_images) if parsed.initial_images else parsed.initial
+    initial = (
+        InitialSettings(kind="images", source=parsed.initial_images)
+        if parsed.initial_images
+        else parsed.initial
+    )
     images = sample(
-        model, parsed.count if parsed.unconditional else torch.tensor(labels), steps=parsed.steps,
-        step_size=parsed.step_size, initial=initial, conditional=not parsed.unconditional,
+        model,
+        parsed.count if parsed.unconditional else torch.tensor(labels),
+        steps=parsed.steps,
+        step_size=parsed.step_size,
+        initial=initial,
+        conditional=not parsed.unconditional,
         generator=torch.Generator().manual_seed(parsed.seed),
     )
     with torch.no_grad():
@@ -71,11 +82,22 @@ def main(args: list[str]) -> int:
     write(Path(parsed.output), images, kept, columns)
     share = float((seen == torch.tensor(labels)).float().mean()) if not parsed.unconditional else None
     if parsed.json:
-        print(json.dumps({"output": parsed.output, "count": parsed.count, "seed": parsed.seed, "labels": kept,
-                          "class_reached": share}))
+        print(
+            json.dumps(
+                {
+                    "output": parsed.output,
+                    "count": parsed.count,
+                    "seed": parsed.seed,
+                    "labels": kept,
+                    "class_reached": share,
+                }
+            )
+        )
     else:
-        print(f"{parsed.count} samples in {parsed.output}"
-              + (f"; the model sees the class asked for in {share:.1%}" if share is not None else ""))
+        print(
+            f"{parsed.count} samples in {parsed.output}"
+            + (f"; the model sees the class asked for in {share:.1%}" if share is not None else "")
+        )
     return 0
 
 
@@ -88,13 +110,15 @@ def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> lis
         elif text.isdigit() and int(text) < len(names):
             numbers.append(int(text))
         else:
-            raise ValueError(f"this model has no class {text!r}: it has {', '.join(names[:20])}"
-                             f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1}).")
+            raise ValueError(
+                f"this model has no class {text!r}: it has {', '.join(names[:20])}"
+                f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1})."
+            )
     numbers = numbers or list(range(len(names)))
     return [numbers[i % len(numbers)] for i in range(count)]
 
 
-def write(path: Path, images: "object", labels: list[int], columns: int) -> None:
+def write(path: Path, images: "Tensor", labels: list[int], columns: int) -> None:
     """One PNG grid, one .npz, or a folder of PNGs, by the path's ending."""
     import numpy as np
     from PIL import Image
@@ -113,4 +137,6 @@ def write(path: Path, images: "object", labels: list[int], columns: int) -> None
             pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
             save_picture(Image.fromarray(pixels), path / f"{i:05d}-class{label}.png")
     else:
-        raise ValueError(f"--output is {path}, but must end in .png or .npz, or be a folder without an ending.")
+        raise ValueError(
+            f"--output is {path}, but must end in .png or .npz, or be a folder without an ending."
+        )

@@ -7,7 +7,15 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names, parse
-from dualat.config import RunConfig, load_recipe, nearest_setting, recipe_names, recipe_text, setting_names, to_yaml
+from dualat.config import (
+    RunConfig,
+    load_recipe,
+    nearest_setting,
+    recipe_names,
+    recipe_text,
+    setting_names,
+    to_yaml,
+)
 from dualat.settings import STRICT
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
@@ -66,8 +74,10 @@ def refuse_unknown(args: list[str], recipe: str) -> None:
             option = arg[2:].split("=")[0].replace("-", "_")
             plain = ".".join(part.removeprefix("no_") for part in option.split("."))
             if option not in known and plain not in known:
-                raise UsageError(f"unknown option {arg.split('=')[0]}.{nearest_setting(option)} "
-                                 f"`dualat train {recipe} --help` lists all.")
+                raise UsageError(
+                    f"unknown option {arg.split('=')[0]}.{nearest_setting(option)} "
+                    f"`dualat train {recipe} --help` lists all."
+                )
 
 
 def dry_run(config: RunConfig, as_json: bool) -> int:

@@ -13,8 +13,10 @@ from torch import Tensor
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """d^2 between features a: (N, D) and b: (M, D), in float64. tr((C1 C2)^(1/2)) = tr((C1^1/2 C2 C1^1/2)^(1/2))."""
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"a Frechet distance needs two sets of at least 2 features of the same length, "
-                         f"not {tuple(a.shape)} and {tuple(b.shape)}.")
+        raise ValueError(
+            f"a Frechet distance needs two sets of at least 2 features of the same length, "
+            f"not {tuple(a.shape)} and {tuple(b.shape)}."
+        )
     a, b = a.double(), b.double()
     difference = a.mean(0) - b.mean(0)
     first, second = torch.cov(a.T), torch.cov(b.T)

@@ -1,7 +1,7 @@
 """Quality of samples: does an independent classifier see the class asked for, and are they distributed as real images?
 
-    sample_class_accuracy = 1/N sum_i [ judge(x_i) = y_i ],  labels class-balanced: y_i = i mod K
-    frechet_distance = distance between judge features of samples and of held-out real images (frechet.py)
+sample_class_accuracy = 1/N sum_i [ judge(x_i) = y_i ],  labels class-balanced: y_i = i mod K
+frechet_distance = distance between judge features of samples and of held-out real images (frechet.py)
 """
 
 from dataclasses import asdict
@@ -29,13 +29,24 @@ def balanced_samples(
     start = initial or model.initial
     if start is None:
         raise ValueError("this model carries no initial distribution to sample from.")
-    images = draw(model, start, count, labels, steps=model.sampling.steps, step_size=model.sampling.step_size,
-                  generator=torch.Generator().manual_seed(seed))
+    images = draw(
+        model,
+        start,
+        count,
+        labels,
+        steps=model.sampling.steps,
+        step_size=model.sampling.step_size,
+        generator=torch.Generator().manual_seed(seed),
+    )
     return (images.cpu() * 255).round() / 255, labels
 
 
 def generation_records(
-    model: LoadedModel, real: ImageData, judge: Judge, count: int, seed: int,
+    model: LoadedModel,
+    real: ImageData,
+    judge: Judge,
+    count: int,
+    seed: int,
     initial: InitialDistribution | None = None,
 ) -> list[Record]:
     """Records `sample_class_accuracy` and `frechet_distance` of `count` samples against the images `real`."""
@@ -43,9 +54,18 @@ def generation_records(
     settings = {"sampling": asdict(model.sampling), "initial": model.initial_settings.kind}
     hits = int((judge.predict(images) == labels).sum())
     distance = frechet_distance(judge.features(images), judge.features(real.float()))
-    accuracy = proportion("sample_class_accuracy", hits, count, seed=seed,
-                          settings={**settings, "judge": judge.name})
-    frechet = Record("frechet_distance", distance, count, seed=seed,
-                     settings={**settings, "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
-                               "reference_images": len(real)})
+    accuracy = proportion(
+        "sample_class_accuracy", hits, count, seed=seed, settings={**settings, "judge": judge.name}
+    )
+    frechet = Record(
+        "frechet_distance",
+        distance,
+        count,
+        seed=seed,
+        settings={
+            **settings,
+            "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
+            "reference_images": len(real),
+        },
+    )
     return [accuracy, frechet]

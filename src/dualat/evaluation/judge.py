@@ -27,9 +27,16 @@ class JudgeNetwork(nn.Module):
         channels, height, width = shape
         stride = 1 if min(height, width) < 16 else 2
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, stride, 1), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(),
+            nn.Conv2d(channels, 32, 3, stride, 1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 2, 1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(1024, 64),
+            nn.ReLU(),
         )
         self.head = nn.Linear(64, classes)
 
@@ -81,8 +88,15 @@ class Judge:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = JudgeNetwork(self.train.shape, classes)
-            key = mix_seed(self.train.name, len(self.train), self.steps, str(self.train.shape), torch.__version__,
-                           int(self.train.images.sum()), int((self.train.labels * torch.arange(len(self.train))).sum()))
+            key = mix_seed(
+                self.train.name,
+                len(self.train),
+                self.steps,
+                str(self.train.shape),
+                torch.__version__,
+                int(self.train.images.sum()),
+                int((self.train.labels * torch.arange(len(self.train))).sum()),
+            )
             path = cache_folder() / f"judge-{key:016x}.safetensors"
             try:
                 network.load_state_dict(load_file(path))

@@ -29,6 +29,14 @@ def robust_accuracy(
             objective = raise_cross_entropy(labels.to(device))
             x = pgd(model, x, objective, threat, steps=steps, step_size=size, keep="best")
         hits += correct(model, x, labels)
-    settings = {"attack": "pgd", "norm": threat.norm, "eps": threat.eps, "steps": steps, "step_size": size,
-                "keep": "best", "random_start": False, "precision": "fp32"}
+    settings = {
+        "attack": "pgd",
+        "norm": threat.norm,
+        "eps": threat.eps,
+        "steps": steps,
+        "step_size": size,
+        "keep": "best",
+        "random_start": False,
+        "precision": "fp32",
+    }
     return proportion("robust_accuracy", hits, len(data), settings=settings)

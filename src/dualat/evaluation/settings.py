@@ -29,7 +29,11 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if not self.eps or not all(0 <= e < math.inf for e in (*self.eps, self.validation_eps)):
-            raise ValueError(f"evaluation.eps must be finite radii of 0 or more, not {self.eps} (and "
-                             f"{self.validation_eps} while training).")
+            raise ValueError(
+                f"evaluation.eps must be finite radii of 0 or more, not {self.eps} (and "
+                f"{self.validation_eps} while training)."
+            )
         if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
-            raise ValueError("evaluation.steps must be 1 or more, and numbers of images and samples 2 or more.")
+            raise ValueError(
+                "evaluation.steps must be 1 or more, and numbers of images and samples 2 or more."
+            )

@@ -54,8 +54,15 @@ class Method(ABC):
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
     """x_adv of adversarial training: PGD in the ball, last iterate."""
     threat = ThreatModel(attack.norm, attack.eps)
-    return pgd(model, images, raise_cross_entropy(labels), threat, steps=attack.steps,
-               step_size=attack.step_size, random_start=attack.random_start)
+    return pgd(
+        model,
+        images,
+        raise_cross_entropy(labels),
+        threat,
+        steps=attack.steps,
+        step_size=attack.step_size,
+        random_start=attack.random_start,
+    )
 
 
 def batchnorm_modules(model: nn.Module) -> list[nn.Module]:

@@ -38,8 +38,11 @@ class DAT(Method):
         assert real is not None and labels is not None and batch.starts is not None
         conditional = self.contrastive.energy == "joint"
         contrastive = pgd(
-            model, batch.starts, lower_energy(labels if conditional else None),
-            steps=self.curriculum.steps, step_size=self.contrastive.step_size,
+            model,
+            batch.starts,
+            lower_energy(labels if conditional else None),
+            steps=self.curriculum.steps,
+            step_size=self.contrastive.step_size,
         )
         x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
 
@@ -54,14 +57,21 @@ class DAT(Method):
             area = auroc(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels)).item()
         used = self.curriculum.steps
         self.curriculum.update(area)
-        return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach(), "auroc": area, "T": used}
+        return loss, {
+            "loss_ce": loss_ce.detach(),
+            "loss_energy": loss_energy.detach(),
+            "auroc": area,
+            "T": used,
+        }
 
     def warning(self) -> str | None:
         if not self.curriculum.stuck():
             return None
-        return (f"T has reached T_max = {self.curriculum.t_max}, yet AUROC stays at {self.curriculum.mean():.3f}: "
-                "contrastive samples never come near the data, and little is learned from them; raise "
-                "contrastive.t_max or contrastive.step_size, or start nearer to the data (initial.kind gaussian).")
+        return (
+            f"T has reached T_max = {self.curriculum.t_max}, yet AUROC stays at {self.curriculum.mean():.3f}: "
+            "contrastive samples never come near the data, and little is learned from them; raise "
+            "contrastive.t_max or contrastive.step_size, or start nearer to the data (initial.kind gaussian)."
+        )
 
     def state(self) -> dict[str, Any]:
         return {"curriculum": self.curriculum.state()}

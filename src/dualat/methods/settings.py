@@ -27,11 +27,15 @@ class AttackSettings:
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"attack.eps is {self.eps}, but must be 0 or more, and finite.")
         if self.steps < 0 or self.step_size <= 0:
-            raise ValueError(f"attack.steps must be 0 or more and attack.step_size above 0, "
-                             f"not {self.steps} and {self.step_size}.")
+            raise ValueError(
+                f"attack.steps must be 0 or more and attack.step_size above 0, "
+                f"not {self.steps} and {self.step_size}."
+            )
         if self.steps and self.eps and self.steps * self.step_size < self.eps:
-            raise ValueError(f"the attack cannot reach the edge of its ball: attack.steps * attack.step_size is "
-                             f"{self.steps * self.step_size:g}, below attack.eps = {self.eps:g}.")
+            raise ValueError(
+                f"the attack cannot reach the edge of its ball: attack.steps * attack.step_size is "
+                f"{self.steps * self.step_size:g}, below attack.eps = {self.eps:g}."
+            )
 
 
 @dataclass(config=STRICT)
@@ -51,8 +55,10 @@ class ContrastiveSettings:
 
     def __post_init__(self) -> None:
         if self.t_max < 0 or self.window < 1 or self.step_size <= 0:
-            raise ValueError(f"contrastive.t_max must be 0 or more, contrastive.window 1 or more and "
-                             f"contrastive.step_size above 0, not {self.t_max}, {self.window} and {self.step_size}.")
+            raise ValueError(
+                f"contrastive.t_max must be 0 or more, contrastive.window 1 or more and "
+                f"contrastive.step_size above 0, not {self.t_max}, {self.window} and {self.step_size}."
+            )
         if not 0 <= self.auc_threshold <= 1:
             raise ValueError(f"contrastive.auc_threshold is {self.auc_threshold}, but is an AUROC: 0 to 1.")
 

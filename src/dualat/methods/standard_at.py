@@ -1,6 +1,6 @@
 """Standard adversarial training (Madry et al., 2018).
 
-    L = CE( f(x_adv), y ),   x_adv = PGD in the ball, maximising the cross-entropy
+L = CE( f(x_adv), y ),   x_adv = PGD in the ball, maximising the cross-entropy
 """
 
 from torch import Tensor, nn

@@ -20,7 +20,9 @@ class Normalized(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         if min(std) <= 0 or len(mean) != len(std):
-            raise ValueError(f"normalisation needs one mean and one positive std per channel, not {mean} and {std}.")
+            raise ValueError(
+                f"normalisation needs one mean and one positive std per channel, not {mean} and {std}."
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.network = network

@@ -33,11 +33,18 @@ def build_network(
     channels, height, _ = shape
     if settings.name.startswith("timm/"):
         network = timm_model(
-            settings.name.removeprefix("timm/"), classes, channels, height, settings.pretrained, settings.drop_path
+            settings.name.removeprefix("timm/"),
+            classes,
+            channels,
+            height,
+            settings.pretrained,
+            settings.drop_path,
         )
     elif match := re.fullmatch(r"wrn-(\d+)-(\d+)", settings.name):
         network = WideResNet(int(match[1]), int(match[2]), classes, channels, settings.activation)
     else:
-        raise ValueError(f"network {settings.name!r} is unknown: give wrn-DEPTH-WIDTH, as in wrn-28-10, or "
-                         "timm/NAME, as in timm/resnet50.")
+        raise ValueError(
+            f"network {settings.name!r} is unknown: give wrn-DEPTH-WIDTH, as in wrn-28-10, or "
+            "timm/NAME, as in timm/resnet50."
+        )
     return network if mean is None or std is None else Normalized(network, mean, std)

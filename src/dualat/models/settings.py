@@ -26,8 +26,12 @@ class NetworkSettings:
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")
         if not is_timm and self.pretrained:
-            raise ValueError("pretrained needs a timm network: give `weights` to start a wide ResNet from a file.")
+            raise ValueError(
+                "pretrained needs a timm network: give `weights` to start a wide ResNet from a file."
+            )
         if not is_timm and self.drop_path:
             raise ValueError("drop_path works with timm networks only: set it to 0 for a wide ResNet.")
         if is_timm and self.activation != "relu":
-            raise ValueError("activation chooses that of a wide ResNet: leave it at 'relu' for a timm network.")
+            raise ValueError(
+                "activation chooses that of a wide ResNet: leave it at 'relu' for a timm network."
+            )

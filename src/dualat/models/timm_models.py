@@ -1,5 +1,7 @@
 """Any timm classifier by name: ResNets, wide_resnet50_2, ConvNeXt, ViT and hundreds more."""
 
+from typing import Any
+
 from torch import nn
 
 
@@ -18,12 +20,10 @@ def timm_model(
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise ValueError(f"timm has no network {name!r}{hint}.")
-    settings = {"drop_path_rate": drop_path} if drop_path else {}
+    settings: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if drop_path:
+        settings["drop_path_rate"] = drop_path
     try:
-        return timm.create_model(
-            name, pretrained=pretrained, num_classes=classes, in_chans=channels, img_size=image_size, **settings
-        )
+        return timm.create_model(name, pretrained=pretrained, img_size=image_size, **settings)
     except TypeError:  # fully convolutional networks take any size and no img_size
-        return timm.create_model(
-            name, pretrained=pretrained, num_classes=classes, in_chans=channels, **settings
-        )
+        return timm.create_model(name, pretrained=pretrained, **settings)

@@ -38,7 +38,9 @@ class Group(nn.Module):
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int, activation: str):
         super().__init__()
         first = Block(inputs, outputs, stride, activation)
-        self.layer = nn.Sequential(first, *(Block(outputs, outputs, 1, activation) for _ in range(blocks - 1)))
+        self.layer = nn.Sequential(
+            first, *(Block(outputs, outputs, 1, activation) for _ in range(blocks - 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -60,8 +62,10 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int, width: int, classes: int, channels: int = 3, activation: str = "relu"):
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(f"a wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34 ...) and width 1 or more, "
-                             f"not depth {depth} and width {width}.")
+            raise ValueError(
+                f"a wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34 ...) and width 1 or more, "
+                f"not depth {depth} and width {width}."
+            )
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, but must be one of {', '.join(ACTIVATIONS)}.")
         blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)

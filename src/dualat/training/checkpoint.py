@@ -39,7 +39,9 @@ class TrainingState:
 
 def save_state(folder: Path, state: TrainingState) -> None:
     """Write the state as a new generation of `folder`, list it, and remove generations beyond the second."""
-    tensors = {f"model.{k}": v for k, v in state.model.items()} | {f"ema.{k}": v for k, v in state.ema.items()}
+    tensors = {f"model.{k}": v for k, v in state.model.items()} | {
+        f"ema.{k}": v for k, v in state.ema.items()
+    }
     slots, scalars = {}, {}
     for index, values in state.optimizer["state"].items():
         for key, value in values.items():
@@ -50,8 +52,11 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
     path = folder / f"state-{state.stage}-{state.step:08d}.safetensors"
     with atomic_path(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary,
-                  metadata={"state": json.dumps(rest)})
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            temporary,
+            metadata={"state": json.dumps(rest)},
+        )
     known = [entry for entry in _generations(folder) if entry["file"] != path.name]
     kept = [{"file": path.name, "sha256": sha256(path)}, *known][:GENERATIONS]
     write_text(folder / "latest.json", json.dumps({"generations": kept}, indent=2) + "\n")
@@ -79,7 +84,9 @@ def load_state(folder: Path) -> TrainingState | None:
             problems.append(f"{path} {error}")
             continue
         if problems:
-            warnings.warn(f"checkpoint {problems[0]}: resuming from the one before, {path.name}.", stacklevel=2)
+            warnings.warn(
+                f"checkpoint {problems[0]}: resuming from the one before, {path.name}.", stacklevel=2
+            )
         return state
     if problems:
         raise ValueError(f"no checkpoint can be read ({'; '.join(problems)}): start again with --overwrite.")
@@ -91,8 +98,10 @@ def _generations(folder: Path) -> list[dict[str, str]]:
     if not index.is_file():
         return []
     try:
-        return [{"file": str(g["file"]), "sha256": str(g["sha256"])}
-                for g in json.loads(index.read_text())["generations"]]
+        return [
+            {"file": str(g["file"]), "sha256": str(g["sha256"])}
+            for g in json.loads(index.read_text())["generations"]
+        ]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{index} is damaged: remove it and start again with --overwrite.") from error
 

@@ -1,6 +1,6 @@
 """Moving average of the weights and of BatchNorm's statistics.
 
-    e <- d * e + (1 - d) * w,   d = min(decay, (1 + n) / (10 + n)),   n = updates so far
+e <- d * e + (1 - d) * w,   d = min(decay, (1 + n) / (10 + n)),   n = updates so far
 """
 
 import torch
@@ -22,7 +22,7 @@ class EMA:
         self.updates += 1
         current = model.state_dict()
         averaged = [k for k, v in self.average.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.average[k] for k in averaged], [current[k] for k in averaged], 1 - decay)
+        torch._foreach_lerp_([self.average[k] for k in averaged], [current[k] for k in averaged], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for key, value in self.average.items():
             if not value.is_floating_point():
                 value.copy_(current[key])

@@ -61,8 +61,10 @@ class Feed:
 
     def streams(self, seed: int, stage: int, batch_size: int) -> tuple[BatchStream, BatchStream]:
         """Two independent orders of the same images: for the classification loss and for the energy loss."""
-        return (BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust")),
-                BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy")))
+        return (
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust")),
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy")),
+        )
 
     def batch(self, streams: tuple[BatchStream, BatchStream], step: int, seed: int, energy: bool) -> Batch:
         """The batch of one step, on the device."""
@@ -100,7 +102,12 @@ def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
 
 
 def train_stage(
-    model: LoadedModel, number: int, method: Method, settings: StageSettings, feed: Feed, run: Run,
+    model: LoadedModel,
+    number: int,
+    method: Method,
+    settings: StageSettings,
+    feed: Feed,
+    run: Run,
     resume: TrainingState | None = None,
 ) -> dict[str, Tensor]:
     """Train one stage from the model's present weights (or from `resume`) and return the averaged weights.
@@ -122,9 +129,19 @@ def train_stage(
     average = copy.deepcopy(model)
 
     def checkpoint() -> None:
-        save_state(run.folder / "checkpoints",
-                   TrainingState(number, done, model.state_dict(), ema.average, ema.updates, optimizer.state_dict(),
-                                 method.state(), best))
+        save_state(
+            run.folder / "checkpoints",
+            TrainingState(
+                number,
+                done,
+                model.state_dict(),
+                ema.average,
+                ema.updates,
+                optimizer.state_dict(),
+                method.state(),
+                best,
+            ),
+        )
 
     warned = False
     title = f"stage {number} ({method.name})"
@@ -155,22 +172,31 @@ def train_stage(
                 evaluated = run.evaluator(average.eval(), number, done)
                 run.tracker.log(number, done, {f"validation_{k}": v for k, v in evaluated.items()})
                 keep_best(average, evaluated, best, run.folder)
-                progress.note(f"{title} {done}/{total}  validation: " +
-                              "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in evaluated.items()))
+                progress.note(
+                    f"{title} {done}/{total}  validation: "
+                    + "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in evaluated.items())
+                )
                 progress.exclude(time.monotonic() - began)
                 checkpoint()
             elif done % run.tracking.checkpoint_every == 0:
                 checkpoint()
             if run.stop.signal is not None:
                 checkpoint()
-                raise Stopped(f"stopped by {run.stop.signal} at stage {number}, step {done}; the checkpoint is "
-                              "written: the same command with --resume goes on from there.")
+                raise Stopped(
+                    f"stopped by {run.stop.signal} at stage {number}, step {done}; the checkpoint is "
+                    "written: the same command with --resume goes on from there."
+                )
     return ema.average
 
 
 def train_step(
-    model: LoadedModel, method: Method, batch: Batch, optimizer: torch.optim.Optimizer, rate: float,
-    settings: StageSettings, dtype: torch.dtype,
+    model: LoadedModel,
+    method: Method,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    settings: StageSettings,
+    dtype: torch.dtype,
 ) -> dict[str, float]:
     """One optimiser step; returns the figures of the step as plain numbers. A non-finite loss changes no weight."""
     for group in optimizer.param_groups:
@@ -200,7 +226,12 @@ def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, f
 def non_finite_message(stage: int, step: int, folder: Path) -> str:
     """What happened, what is kept, what to do."""
     kept = folder / "checkpoints"
-    where = f"the last good checkpoint stays in {kept}" if (kept / "latest.json").is_file() else \
-        "no checkpoint was due before"
-    return (f"the loss became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
-            f"(--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps) usually helps.")
+    where = (
+        f"the last good checkpoint stays in {kept}"
+        if (kept / "latest.json").is_file()
+        else "no checkpoint was due before"
+    )
+    return (
+        f"the loss became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
+        f"(--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps) usually helps."
+    )

@@ -11,10 +11,16 @@ from dualat.training.settings import OptimizerSettings
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over all weights."""
     if settings.name == "sgd":
-        return torch.optim.SGD(model.parameters(), settings.lr, momentum=settings.momentum,
-                               nesterov=settings.momentum > 0, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(model.parameters(), settings.lr, betas=settings.betas,
-                             weight_decay=settings.weight_decay)
+        return torch.optim.SGD(
+            model.parameters(),
+            settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+            weight_decay=settings.weight_decay,
+        )
+    return torch.optim.AdamW(
+        model.parameters(), settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+    )
 
 
 def learning_rate(settings: OptimizerSettings, step: int, total: int) -> float:

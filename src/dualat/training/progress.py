@@ -20,7 +20,12 @@ class Progress:
     """Shows epoch, T, losses, AUROC, R1, images per second and time left. Use as a context manager."""
 
     def __init__(self, title: str, total: int, done: int, steps_per_epoch: int, batch_size: int):
-        self.title, self.total, self.steps_per_epoch, self.batch_size = title, total, steps_per_epoch, batch_size
+        self.title, self.total, self.steps_per_epoch, self.batch_size = (
+            title,
+            total,
+            steps_per_epoch,
+            batch_size,
+        )
         self.console = Console(stderr=True)
         self.first, self.begin, self.printed = done, time.monotonic(), 0.0
         self.paused = 0.0
@@ -72,4 +77,3 @@ class Progress:
     def note(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, highlight=False, soft_wrap=True)
-

@@ -35,8 +35,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1 or self.warmup_steps < 0:
-            raise ValueError(f"optimiser needs lr above 0, weight_decay and warmup_steps of 0 or more and momentum in "
-                             f"[0, 1), not {self.lr}, {self.weight_decay}, {self.warmup_steps} and {self.momentum}.")
+            raise ValueError(
+                f"optimiser needs lr above 0, weight_decay and warmup_steps of 0 or more and momentum in "
+                f"[0, 1), not {self.lr}, {self.weight_decay}, {self.warmup_steps} and {self.momentum}."
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm is {self.clip_norm}, but must be above 0 (None for no clipping).")
 
@@ -62,13 +64,19 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"a stage needs one length, but epochs is {self.epochs} and steps is {self.steps}: "
-                             "give one and set the other to None.")
+            raise ValueError(
+                f"a stage needs one length, but epochs is {self.epochs} and steps is {self.steps}: "
+                "give one and set the other to None."
+            )
         if (self.steps is not None and self.steps < 1) or (self.epochs is not None and self.epochs <= 0):
-            raise ValueError(f"a stage's length must be positive, not steps = {self.steps}, epochs = {self.epochs}.")
+            raise ValueError(
+                f"a stage's length must be positive, not steps = {self.steps}, epochs = {self.epochs}."
+            )
         if self.batch_size < 2 or self.evaluate_every < 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError(f"batch_size must be 2 or more, evaluate_every 1 or more and ema_decay in [0, 1), not "
-                             f"{self.batch_size}, {self.evaluate_every} and {self.ema_decay}.")
+            raise ValueError(
+                f"batch_size must be 2 or more, evaluate_every 1 or more and ema_decay in [0, 1), not "
+                f"{self.batch_size}, {self.evaluate_every} and {self.ema_decay}."
+            )
 
     def length(self, steps_per_epoch: int) -> int:
         """Number of training steps."""
@@ -88,5 +96,7 @@ class TrackingSettings:
 
     def __post_init__(self) -> None:
         if self.log_every < 1 or self.checkpoint_every < 1:
-            raise ValueError(f"tracking.log_every and tracking.checkpoint_every must be 1 or more, "
-                             f"not {self.log_every} and {self.checkpoint_every}.")
+            raise ValueError(
+                f"tracking.log_every and tracking.checkpoint_every must be 1 or more, "
+                f"not {self.log_every} and {self.checkpoint_every}."
+            )

@@ -25,11 +25,14 @@ class Tracker:
 
             try:
                 self.accelerator = Accelerator(log_with=list(trackers), project_dir=str(folder))
-                self.accelerator.init_trackers("tensorboard" if trackers == ("tensorboard",) else "dualat",
-                                               config=settings)
+                self.accelerator.init_trackers(
+                    "tensorboard" if trackers == ("tensorboard",) else "dualat", config=settings
+                )
             except (ValueError, ImportError) as error:
-                raise ValueError(f"tracking.trackers is {', '.join(trackers)}, but accelerate cannot start it: "
-                                 f"{str(error).splitlines()[0]}") from error
+                raise ValueError(
+                    f"tracking.trackers is {', '.join(trackers)}, but accelerate cannot start it: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
 
     def rewind(self, stage: int, step: int) -> None:
         """Forget lines after (stage, step): a resumed run writes them again."""
@@ -50,7 +53,9 @@ class Tracker:
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
         if self.accelerator is not None:
-            self.accelerator.log({f"stage{stage}/{name}": value for name, value in figures.items()}, step=step)
+            self.accelerator.log(
+                {f"stage{stage}/{name}": value for name, value in figures.items()}, step=step
+            )
 
     def close(self) -> None:
         if self.accelerator is not None:
