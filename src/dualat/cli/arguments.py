@@ -36,11 +36,14 @@ def sentence(box: str, prog: str) -> str:
     """tyro's framed message as one sentence: frame, addresses, help texts and validation internals taken out."""
     lines = [line.strip().strip("╭╮╰╯│─ ") for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
-    if unknown := re.search(r"Unrecognized options: (--?[\w.\-]+)", text):
+    if unknown := re.search(r"Unrecognized options: ([^\s,]+)", text):
         near = re.search(r"(?:Perhaps you meant:|similar).*?(--[\w.\-]+)", text)
         hint = f" Did you mean {near[1]}?" if near else ""
-        return f"unknown option {unknown[1]}.{hint} `{prog} --help` lists all."
+        kind = "option" if unknown[1].startswith("-") else "argument"
+        return f"unknown {kind} {unknown[1]}.{hint} `{prog} --help` lists all."
     text = re.sub(r"For full helptext.*$", "", text)
+    if missing := re.search(r"Missing from [^:]*: (\S+)", text):
+        return f"{missing[1]} is missing. `{prog} --help` lists all options."
     text = re.sub(
         r"^(Value error|Invalid choice|Missing argument|Parsing error|Required options|Required \w+) ",
         "",

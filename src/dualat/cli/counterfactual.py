@@ -15,9 +15,9 @@ from dualat.settings import STRICT
 class CounterfactualArguments:
     """Show what would have to change in an image for the model to see another class."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder or .safetensors file."""
-    image: Annotated[str, tyro.conf.Positional]
+    image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """Any image file; it is resized and converted to what the model takes."""
     output: str = "counterfactual.png"
     """PNG strip: the original, then per target class the result and the signed difference (red brighter, blue

@@ -15,7 +15,7 @@ from dualat.settings import STRICT
 class EvaluateArguments:
     """Measure a trained model on the held-out images of its run."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder."""
     metrics: tuple[str, ...] = ("clean_accuracy", "robust_accuracy", "generation")
     """What to measure: clean_accuracy, robust_accuracy, generation (sample class accuracy, Frechet distance)."""

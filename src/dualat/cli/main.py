@@ -76,7 +76,7 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
             text = f"{error.filename}: {text}"
     else:
         text = str(error) or type(error).__name__
-    print(f"dualat: {text}", file=sys.stderr)
+    print(f"dualat: {text.rstrip('.')}.", file=sys.stderr)
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

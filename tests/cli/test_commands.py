@@ -1,0 +1,174 @@
+"""Every command: help, what it writes, and one sentence with the right exit code for each mistake."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dualat.cli.main import COMMANDS, run
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command line; gives exit code, standard output and error output. No traceback ever."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        try:
+            code = run([str(a) for a in args])
+        except SystemExit as stop:  # tyro ends --help this way
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return code, captured.out, captured.err
+
+    return call
+
+
+def sentence(result: tuple[int, str, str], code: int) -> str:
+    """The one line that a failed command prints."""
+    assert result[0] == code, result
+    lines = [line for line in result[2].splitlines() if line.startswith("dualat: ") and "warning" not in line]
+    assert len(lines) == 1 and lines[0].endswith("."), result[2]
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(command, name):
+    for args in ([name, "--help"], [name, "digits", "--help"]):
+        code, out, _ = command(*args)
+        assert code == 0 and len(out.splitlines()) > 2
+
+
+def test_help_shows_the_recipes_own_values(command):
+    out = command("train", "digits", "--help")[1]
+    assert "--contrastive.t-max" in out and "(default: wrn-10-1)" in out
+    assert "(default: wrn-34-10)" in command("train", "cifar10", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["trian"], "Did you mean train?"),
+        (["train", "digit"], "Did you mean digits?"),
+        (["train", "missing.yaml"], "missing.yaml does not exist"),
+        (["train", "--seed", "1"], "the recipe comes first"),
+        (["train", "digits", "--stage2.optimzer.lr", "1"], "Did you mean stage2.optimizer"),
+        (["train", "digits", "--contrastive.tmax=3"], "Did you mean contrastive.t_max"),
+        (["train", "digits", "--seed", "x"], "invalid literal"),
+        (["train", "digits", "--seed", "x"], "--seed"),
+        (["train", "digits", "--method", "gan"], "'gan'"),
+        (["train", "digits", "--attack.eps", "-1"], "attack.eps is -1"),
+        (["train", "digits", "--stages", "2"], "starts from trained weights"),
+        (["train", "digits", "--method", "standard-at", "--stages", "2"], "one stage only"),
+        (["train", "digits", "--stage1.epochs", "3"], "give one and set the other to None"),
+        (["sample"], "MODEL is missing"),
+        (["train", "digits", "extra"], "unknown argument extra"),
+        (["sample", "x", "--cuont", "3"], "--count"),
+        (["sample", "x", "--count", "0"], "--count is 0"),
+        (["sample", "x", "--unconditional", "--classes", "1"], "contradict"),
+        (["counterfactual", "x", "y", "--eps", "0"], "--eps must be above 0"),
+        (["recipes", "nosuch"], "nosuch"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_exit_code_2(command, args, expected):
+    assert expected in sentence(command(*args), 2)
+
+
+def test_train_refuses_what_cannot_work(command, tmp_path, tiny_run):
+    out = ["--output", tmp_path / "run"]
+    assert "already holds a run" in sentence(command("train", "digits", "--output", tiny_run), 1)
+    assert "does not exist" in sentence(command("train", "digits", *out, "--weights", tmp_path / "none"), 1)
+    (tmp_path / "empty").mkdir()
+    folder = ["--data.source", tmp_path / "empty", "--data.image-size", "8"]
+    assert "empty" in sentence(command("train", "digits", *out, *folder), 1)
+    assert "apt-get install dataset-fashion-mnist" in sentence(
+        command("train", "fashion-mnist", *out, "--data.root", tmp_path / "empty"), 1
+    )
+    assert "cifar10" in sentence(command("train", "cifar10", *out, "--data.root", tmp_path / "empty"), 1).lower()
+    assert "depth 11" in sentence(command("train", "digits", *out, "--network.name", "wrn-11-1"), 1)
+    assert "tpu" in sentence(command("train", "digits", *out, "--device", "tpu"), 1)
+    assert not (tmp_path / "run").exists(), "a refused run leaves nothing behind"
+
+
+def test_overwrite_keeps_the_old_run_where_the_new_one_cannot_start(command, tmp_path, tiny_run):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    sentence(command("train", "digits", "--output", tmp_path / "run", "--overwrite", "--device", "tpu"), 1)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (tiny_run / "model.safetensors").read_bytes()
+
+
+def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
+    code, out, _ = command("train", "digits", "--dry-run", "--json", "--contrastive.t-max", 2, "--output", tmp_path / "r")
+    facts = json.loads(out)
+    assert code == 0 and facts["plan"]["parameters"] > 10_000 and facts["plan"]["minutes"] > 0
+    assert facts["config"]["contrastive"]["t_max"] == 2
+    assert "shorter than" in facts["plan"]["warning"]
+    assert not (tmp_path / "r").exists()
+
+
+def test_sample_writes_grid_folder_and_npz(command, tmp_path, tiny_run):
+    code, out, _ = command("sample", tiny_run, "--count", 6, "--classes", 3, 8, "--output", tmp_path / "a.npz", "--json")
+    assert code == 0 and json.loads(out)["labels"] == [3, 8] * 3
+    arrays = np.load(tmp_path / "a.npz")
+    assert arrays["arr_0"].shape == (6, 8, 8, 1) and arrays["arr_0"].dtype == np.uint8
+    assert arrays["arr_1"].tolist() == [3, 8] * 3
+    command("sample", tiny_run, "--count", 6, "--classes", 3, 8, "--output", tmp_path / "b.npz")
+    assert (np.load(tmp_path / "b.npz")["arr_0"] == arrays["arr_0"]).all(), "the seed fixes the samples"
+    command("sample", tiny_run, "--count", 6, "--classes", 3, 8, "--seed", 1, "--output", tmp_path / "b.npz")
+    assert (np.load(tmp_path / "b.npz")["arr_0"] != arrays["arr_0"]).any()
+    assert command("sample", tiny_run, "--count", 4, "--unconditional", "--output", tmp_path / "folder")[0] == 0
+    assert len(list((tmp_path / "folder").glob("*.png"))) == 4
+    assert command("sample", tiny_run, "--count", 4, "--initial", "uniform", "--output", tmp_path / "g.png")[0] == 0
+    assert Image.open(tmp_path / "g.png").size[0] > 40
+
+
+def test_sample_refuses_what_cannot_work(command, tmp_path, tiny_run):
+    out = ["--output", tmp_path / "x.png"]
+    assert "no class '11'" in sentence(command("sample", tiny_run, "--classes", 11, *out), 1)
+    assert "unknown: give gaussian" in sentence(command("sample", tiny_run, "--initial", "perlin", *out), 1)
+    assert "must end in .png or .npz" in sentence(command("sample", tiny_run, "--output", tmp_path / "x.gif"), 1)
+    assert "does not exist" in sentence(command("sample", tmp_path / "none", *out), 1)
+    torch.save({"a": 1}, tmp_path / "foreign.pt")
+    assert "not a .safetensors file" in sentence(command("sample", tmp_path / "foreign.pt", *out), 1)
+    (tmp_path / "damaged.safetensors").write_bytes((tiny_run / "model.safetensors").read_bytes()[:1000])
+    assert "damaged" in sentence(command("sample", tmp_path / "damaged.safetensors", *out), 1)
+    state = next((tiny_run / "checkpoints").glob("state-*"))
+    assert "not written by dualat" in sentence(command("sample", state, *out), 1)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
+    Image.new("RGBA", (50, 31), (200, 10, 10, 128)).save(tmp_path / "colour.png")
+    code, out, _ = command(
+        "counterfactual", tiny_run, tmp_path / "colour.png", "--classes", 1, 2, "--output", tmp_path / "s.png", "--json"
+    )
+    rows = json.loads(out)["targets"]
+    assert code == 0 and [r["target"] for r in rows] == [1, 2]
+    assert all(r["distance"] <= 2.0 + 1e-4 and r["confidence"] > r["confidence_before"] for r in rows)
+    assert Image.open(tmp_path / "s.png").width > 400
+    (tmp_path / "no.png").write_bytes(b"no image")
+    assert "no.png" in sentence(command("counterfactual", tiny_run, tmp_path / "no.png"), 1)
+    assert "does not exist" in sentence(command("counterfactual", tiny_run, tmp_path / "none.png"), 1)
+
+
+def test_evaluate_gives_the_records_of_the_run_again(command, tiny_run):
+    code, out, _ = command("evaluate", tiny_run, "--json")
+    fresh = {(r["metric"], r["settings"].get("eps")): r for r in json.loads(out)}
+    stored = [r for r in json.loads((tiny_run / "evaluation.json").read_text()) if r["model"] == "final"]
+    assert code == 0 and len(fresh) == len(stored) == 4
+    for record in stored:
+        again = fresh[record["metric"], record["settings"].get("eps")]
+        assert again["value"] == pytest.approx(record["value"]) and again["n"] == record["n"]
+        assert record["versions"]["torch"] == torch.__version__
+    code, out, _ = command("evaluate", tiny_run, "--metrics", "robust_accuracy", "--eps", 0.1, 0.2, "--steps", 3, "--json")
+    assert [r["settings"]["eps"] for r in json.loads(out)] == [0.1, 0.2]
+    assert "unknown" in sentence(command("evaluate", tiny_run, "--metrics", "fid"), 1)
+    assert "config.yaml" in sentence(command("evaluate", Path(tiny_run) / "samples"), 1)
+
+
+def test_recipes_lists_and_prints(command):
+    assert json.loads(command("recipes", "--json")[1]) == ["cifar10", "digits", "fashion-mnist"]
+    assert "wrn-34-10" in command("recipes", "cifar10")[1]
