@@ -110,8 +110,8 @@ def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):
 def test_ten_kills_at_random_moments(tiny, tmp_path, number):
     """Ten kills spread over both stages; each time the same command with --resume goes on."""
     steps = {
-        "stage1.steps": 120,
-        "stage2.steps": 120,
+        "stage1.steps": 70,
+        "stage2.steps": 130,
         "stage1.evaluate_every": 40,
         "stage2.evaluate_every": 40,
         "tracking.checkpoint_every": 7,
@@ -134,7 +134,8 @@ def test_ten_kills_at_random_moments(tiny, tmp_path, number):
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_for_progress(process, tmp_path / "killed" / "metrics.jsonl", dice.randint(2, 22))
+        wait_for_progress(process, tmp_path / "killed" / "metrics.jsonl", dice.randint(6, 20))
+        time.sleep(dice.random() / 20)
         process.send_signal(number)
         _, errors = process.communicate()
         assert process.returncode == (-number if number == signal.SIGKILL else 0), errors

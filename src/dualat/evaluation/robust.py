@@ -23,8 +23,8 @@ def robust_accuracy(
     hits = 0
     size = 2.5 * threat.eps / steps
     for first in range(0, len(data), batch_size):
-        labels = data.labels[first : first + batch_size]
-        x = data.float()[first : first + batch_size].to(device)
+        part = slice(first, first + batch_size)
+        x, labels = data.float(part).to(device), data.labels[part]
         if threat.eps > 0:
             objective = raise_cross_entropy(labels.to(device))
             x = pgd(model, x, objective, threat, steps=steps, step_size=size, keep="best")
