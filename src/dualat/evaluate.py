@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 
 from dualat.config import RunConfig
+from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
@@ -53,10 +54,11 @@ def evaluate(
     if "clean_accuracy" in metrics:
         records.append(timed(lambda: clean_accuracy(model, held_out)))
     if "robust_accuracy" in metrics:
+        attacked = held_out.take(evenly(len(held_out), settings.robust_images or len(held_out)))
         for eps in settings.eps:
             threat = ThreatModel(settings.norm, eps)
             records.append(
-                timed(lambda threat=threat: robust_accuracy(model, held_out, threat, settings.steps))
+                timed(lambda threat=threat: robust_accuracy(model, attacked, threat, settings.steps))
             )
     if "generation" in metrics:
         if judge is None:

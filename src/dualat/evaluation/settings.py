@@ -18,6 +18,8 @@ class EvaluationSettings:
     """Radii at which robust accuracy is measured, in pixel units of [0, 1]."""
     steps: int = 20
     """Gradient steps of the attack, each 2.5 * eps / steps long."""
+    robust_images: int | None = None
+    """Held-out images that are attacked, evenly picked; None: all."""
     samples: int = 500
     """Class-balanced samples drawn for the generation figures."""
     validation_images: int = 500
@@ -33,6 +35,8 @@ class EvaluationSettings:
                 f"evaluation.eps must be finite radii of 0 or more, not {self.eps} (and "
                 f"{self.validation_eps} while training)."
             )
+        if self.robust_images is not None and self.robust_images < 1:
+            raise ValueError(f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None: all).")
         if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
             raise ValueError(
                 "evaluation.steps must be 1 or more, and numbers of images and samples 2 or more."

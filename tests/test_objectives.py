@@ -1,0 +1,44 @@
+"""Objectives: values by hand, and that each is raised, not lowered, by what its name says."""
+
+import math
+
+import pytest
+import torch
+
+from dualat.objectives import lower_energy, raise_cross_entropy, target_class
+
+LOGITS = torch.tensor([[math.log(1.0), math.log(2.0), math.log(5.0)], [0.0, 0.0, 0.0]])
+LABELS = torch.tensor([1, 2])
+
+
+def test_lower_energy_is_the_logit_or_logsumexp():
+    assert lower_energy(LABELS)(LOGITS).tolist() == pytest.approx([math.log(2), 0.0])
+    assert lower_energy()(LOGITS).tolist() == pytest.approx([math.log(8), math.log(3)])
+
+
+def test_cross_entropy_and_target_class_are_opposites():
+    expected = [-math.log(2 / 8), -math.log(1 / 3)]
+    assert raise_cross_entropy(LABELS)(LOGITS).tolist() == pytest.approx(expected)
+    assert target_class(LABELS)(LOGITS).tolist() == pytest.approx([-v for v in expected])
+
+
+@pytest.mark.parametrize(
+    ("objective", "sign"), [(lower_energy, 1), (raise_cross_entropy, -1), (target_class, 1)]
+)
+def test_direction_of_the_labels_logit(objective, sign):
+    logits = LOGITS.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(LABELS)(logits).sum(), logits)
+    assert (gradient.gather(1, LABELS[:, None]) * sign > 0).all()
+
+
+@pytest.mark.parametrize("make", [lower_energy, raise_cross_entropy, target_class, lambda _: lower_energy()])
+def test_one_value_per_image_that_no_other_image_changes(make):
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.arange(6) % 3
+    values = make(labels)(logits)
+    assert values.shape == (6,)
+    for i in range(6):
+        (gradient,) = torch.autograd.grad(values[i], logits, retain_graph=True)
+        assert gradient[i].abs().sum() > 0
+        assert gradient[[j for j in range(6) if j != i]].abs().sum() == 0
+        torch.testing.assert_close(make(labels[i : i + 1])(logits[i : i + 1])[0], values[i])

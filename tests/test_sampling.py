@@ -1,0 +1,157 @@
+"""Samples: the closed form on a linear model, batches and seeds, labels, and initial distributions by name."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dualat
+from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.settings import InitialSettings
+from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
+from dualat.models.settings import NetworkSettings
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+from dualat.sampling import draw
+
+SHAPE = (1, 4, 5)
+CLASSES = 3
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def loaded(network: nn.Module | None = None, initial: str | None = "uniform") -> LoadedModel:
+    settings = InitialSettings(kind=initial) if initial else None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = network or nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), CLASSES))
+    description = ModelDescription(
+        network=NetworkSettings(name="wrn-10-1"),
+        class_names=["a", "b", "c"],
+        shape=SHAPE,
+        normalized=False,
+        initial=settings,
+        sampling=SamplingDefaults(steps=6, step_size=0.07),
+    )
+    return LoadedModel(network, description, build_initial(settings, SHAPE, None) if settings else None)
+
+
+class Grey(InitialDistribution):
+    """Grey images, each a little different."""
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return 0.45 + 0.1 * torch.rand(n, *self.shape, generator=generator)
+
+
+def test_samples_of_a_linear_model_are_the_starts_moved_along_the_classs_weights():
+    model, labels = loaded(), torch.tensor([2, 0, 1, 1])
+    starts = Grey(SHAPE).sample(4, generator=seeded())
+    x = dualat.sample(model, labels, steps=4, step_size=0.05, initial=Grey(SHAPE), generator=seeded())
+    direction = nn.functional.normalize(model.network[1].weight.detach()[labels]).view(starts.shape)
+    torch.testing.assert_close(x, starts + 0.2 * direction)
+
+
+def test_samples_have_lower_energy_than_their_starts():
+    model, labels = loaded(), torch.arange(9) % 3
+    starts = dualat.sample(model, labels, steps=0, generator=seeded())
+    x = dualat.sample(model, labels, generator=seeded())
+    assert (model.energy(x, labels) < model.energy(starts, labels)).all()
+    free = dualat.sample(model, 9, conditional=False, generator=seeded())
+    assert (model.energy(free) < model.energy(starts)).all()
+    assert x.min() >= 0 and x.max() <= 1 and x.shape == (9, *SHAPE) and not x.requires_grad
+
+
+def test_marginal_samples_descend_the_marginal_energy():
+    model = loaded()
+    starts = model.initial.sample(4, None, seeded())
+    expected = pgd(model, starts, lower_energy(), steps=6, step_size=0.07)
+    assert torch.equal(dualat.sample(model, 4, conditional=False, generator=seeded()), expected)
+    assert torch.equal(dualat.sample(model, [0, 1, 2, 0], conditional=False, generator=seeded()), expected)
+
+
+def test_the_models_own_steps_are_the_default():
+    model, labels = loaded(), torch.tensor([0, 1])
+    own = dualat.sample(model, labels, generator=seeded())
+    assert torch.equal(own, dualat.sample(model, labels, steps=6, step_size=0.07, generator=seeded()))
+    assert not torch.equal(own, dualat.sample(model, labels, steps=5, generator=seeded()))
+    assert not torch.equal(own, dualat.sample(model, labels, step_size=0.02, generator=seeded()))
+
+
+def test_seeds_decide_the_samples():
+    model = loaded()
+    first = dualat.sample(model, [0, 1], generator=seeded(1))
+    assert torch.equal(first, dualat.sample(model, [0, 1], generator=seeded(1)))
+    assert not torch.equal(first, dualat.sample(model, [0, 1], generator=seeded(2)))
+
+
+def test_batch_size_does_not_change_samples():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Flatten(), nn.Linear(24, 3)
+        )
+    model, labels = loaded(network.train()), torch.arange(7) % 3
+
+    def drawn(size: int) -> Tensor:
+        return draw(
+            model, model.initial, 7, labels, steps=5, step_size=0.1, generator=seeded(), batch_size=size
+        )
+
+    for size in (1, 3):
+        torch.testing.assert_close(drawn(size), drawn(500), rtol=0, atol=1e-5)
+
+
+def test_mixed_labels_are_each_their_own_class():
+    model = loaded()
+    starts = model.initial.sample(3, None, seeded())
+    x = dualat.sample(model, [2, 0, 2], generator=seeded())
+    for i, label in enumerate([2, 0, 2]):
+        objective = lower_energy(torch.tensor([label]))
+        alone = pgd(model, starts[i : i + 1], objective, steps=6, step_size=0.07)
+        torch.testing.assert_close(x[i : i + 1], alone)
+
+
+def test_callback_follows_the_whole_path():
+    seen: list[int] = []
+    dualat.sample(loaded(), [0, 1], steps=3, callback=lambda t, x, value: seen.append(t))
+    assert seen == [0, 1, 2, 3]
+
+
+def test_no_labels_give_no_images():
+    assert dualat.sample(loaded(), []).shape == (0, *SHAPE)
+
+
+def test_initial_distributions_by_name():
+    model = loaded(initial=None)
+    noise = dualat.sample(model, [0, 1], steps=0, initial="noise", generator=seeded())
+    assert torch.equal(noise, dualat.sample(model, [0, 1], steps=0, initial="uniform", generator=seeded()))
+    assert torch.equal(noise, torch.rand(2, *SHAPE, generator=seeded()))
+    normal = InitialSettings(kind="normal", mean=0.3, std=0.01)
+    x = dualat.sample(model, [0] * 50, steps=0, initial=normal, generator=seeded())
+    assert x.mean().item() == pytest.approx(0.3, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        ([0, 3], {}, "label 3 does not exist"),
+        ([-1], {}, "label -1 does not exist"),
+        (4, {}, "conditional=False"),
+        ([0], {"initial": "unifrom"}, "'unifrom' is unknown.*uniform"),
+        ([0], {"initial": "images"}, "source"),
+        ([0], {"initial": "gaussian"}, "fitted to training images"),
+        (-4, {"conditional": False}, "-4"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_drawn_is_refused(labels, settings, message):
+    with pytest.raises(ValueError, match=message):
+        dualat.sample(loaded(), labels, **settings)
+
+
+def test_a_model_without_an_initial_distribution_asks_for_one():
+    with pytest.raises(ValueError, match="initial"):
+        dualat.sample(loaded(initial=None), [0])
