@@ -111,7 +111,7 @@ def test_random_start_respects_the_box_and_the_seed(norm):
 
 
 def test_bad_threat_models_are_refused():
-    with pytest.raises(ValueError, match="'l3'.*'L2' or 'Linf'"):
+    with pytest.raises(ValueError, match=r"'l3'.*'L2' or 'Linf'"):
         ThreatModel("l3", 1.0)  # type: ignore[arg-type]
     for eps in (-0.1, math.nan):
         with pytest.raises(ValueError, match="eps"):

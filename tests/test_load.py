@@ -57,10 +57,16 @@ def test_a_model_comes_back_whole(tmp_path: Path, kind, normalized):
     assert not any(m.training for m in again.modules())
     assert again.description == model.description
     assert (again.class_names, again.shape, again.sampling.steps) == (["a", "b"], SHAPE, 3)
+    for own, found in (
+        (model.state_dict(), again.state_dict()),
+        (model.initial.state(), again.initial.state()),
+    ):
+        assert own.keys() == found.keys() and all(torch.equal(own[k], found[k]) for k in own)
     x = torch.rand(3, *SHAPE, generator=seeded())
-    assert torch.equal(again.logits(x), model.logits(x))
+    torch.testing.assert_close(again.logits(x), model.logits(x))
+    # Not bit by bit: memory of another alignment may add in another order.
     first, second = (dualat.sample(m, [0, 1], generator=seeded()) for m in (model, again))
-    assert torch.equal(first, second)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-4)
 
 
 def test_channels_last_weights_and_timm_networks_come_back(tmp_path: Path):

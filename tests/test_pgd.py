@@ -80,9 +80,7 @@ def test_linf_worst_case_at_the_boxs_edge():
     x = torch.rand(6, *SHAPE, generator=seeded())
     weight = model[1].weight.detach()
     best = (x - eps * (weight[0] - weight[1]).sign().view(SHAPE)).clamp(0, 1)
-    found = pgd(
-        model, x, raise_cross_entropy(labels), ThreatModel("Linf", eps), steps=10, step_size=0.05
-    )
+    found = pgd(model, x, raise_cross_entropy(labels), ThreatModel("Linf", eps), steps=10, step_size=0.05)
     torch.testing.assert_close(found, best)
 
 

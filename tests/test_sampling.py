@@ -42,7 +42,9 @@ def loaded(network: nn.Module | None = None, initial: str | None = "uniform") ->
 class Grey(InitialDistribution):
     """Grey images, each a little different."""
 
-    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         return 0.45 + 0.1 * torch.rand(n, *self.shape, generator=generator)
 
 

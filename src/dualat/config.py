@@ -148,12 +148,18 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         target = values
         for group in groups:
             target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise ValueError(
+                    f"{key} is no setting: {group} is a value, not a group.{nearest_setting(key)}"
+                )
         target[last] = value
     return build_config(values)
 
 
 def build_config(values: Mapping[str, Any]) -> RunConfig:
     """Check values and fill in defaults. ValueError: one sentence per mistake, with the nearest right name."""
+    if wrong := [key for key in values if not isinstance(key, str)]:
+        raise ValueError(f"a recipe maps names to values, but {wrong[0]!r} is no name.")
     merged = merge(asdict(RunConfig()), values)
     try:
         return RunConfig(**merged)

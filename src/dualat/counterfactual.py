@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dualat.energy import check_labels
 from dualat.geometry import ThreatModel
 from dualat.objectives import lower_energy
-from dualat.pgd import pgd
+from dualat.pgd import frozen, pgd
 
 
 def counterfactual(
@@ -41,8 +41,13 @@ def counterfactual(
         raise ValueError(
             f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}."
         )
-    labels = torch.as_tensor(target, device=x.device).expand(len(x))
-    with torch.no_grad():
+    labels = torch.as_tensor(target, device=x.device)
+    if labels.dim() and labels.shape != (len(x),):
+        raise ValueError(
+            f"target must be one class, or one for each of the {len(x)} images, not {tuple(labels.shape)}."
+        )
+    labels = labels.expand(len(x))
+    with frozen(model), torch.no_grad():
         classes = model(x[:1]).shape[1]
     check_labels(labels, classes)
     size = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 def joint_energy(logits: Tensor, labels: Tensor) -> Tensor:
     """E(x, y) = -f(x)[y]. logits: (N, K), labels: (N,) integers in [0, K). Returns (N,), float32."""
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"labels must be one per image, {len(logits)} in all, but have shape {tuple(labels.shape)}."
+        )
     return -logits.float().gather(1, labels[:, None]).squeeze(1)
 
 

@@ -70,7 +70,7 @@ def evaluate(
 
 
 def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
-    """Measure a finished run's model, and its stage-1 model where there are both; write evaluation.json and the
+    """Measure a finished run's model, what its samples start from, and its stage-1 model where there is one; write evaluation.json and the
     final sample grid."""
     judge = Judge(splits.train)
     paths = {"final": folder / "model.safetensors"}
@@ -81,6 +81,11 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
         model = load(path, device)
         for record in evaluate(model, splits, METRICS, config.evaluation, config.seed, judge):
             records.append(replace(record, model=name, seed=config.seed))
+        if name == "final":
+            starts = generation_records(
+                model, splits.test, judge, config.evaluation.samples, config.seed, steps=0
+            )
+            records += [replace(record, model="start") for record in starts]
     write_records(folder / "evaluation.json", records)
     save_grid(load(paths["final"], device), folder / "samples" / "final.png", config.seed)
     return records
@@ -108,19 +113,19 @@ def row_name(record: Record) -> str:
     """A figure with the settings that tell it from its neighbours."""
     s = record.settings
     if record.metric == "robust_accuracy":
-        return f"robust accuracy, PGD-{s['steps']} {s['norm']} eps {s['eps']:g}"
+        return f"robust accuracy, {s['norm']} {s['eps']:g}, PGD-{s['steps']}"
     if record.metric == "sample_class_accuracy":
-        return f"sample class accuracy ({s['judge']})"
+        return "samples: class accuracy"
     if record.metric == "frechet_distance":
-        return "Frechet distance (judge-cnn features)"
+        return "samples: Frechet distance"
     return record.metric.replace("_", " ")
 
 
 def cell(record: Record) -> str:
-    """Value and 95 % interval."""
+    """Value, and half the width of its 95 % interval."""
     if record.ci95 is None:
-        return f"{record.value:.3f}"
-    return f"{record.value:.3f} [{record.ci95[0]:.3f}, {record.ci95[1]:.3f}]"
+        return f"{record.value:.2f}"
+    return f"{record.value:.3f} ±{(record.ci95[1] - record.ci95[0]) / 2:.3f}"
 
 
 def save_grid(model: LoadedModel, path: Path, seed: int, per_class: int = 10) -> None:

@@ -98,8 +98,8 @@ def save_model(model: LoadedModel, path: Path | str, weights: dict[str, Tensor] 
     tensors |= {f"initial.{k}": v for k, v in (model.initial.state() if model.initial else {}).items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     description = json.dumps(asdict(model.description), indent=2)
-    write_text(path.with_suffix(".json"), description + "\n")
-    with atomic_path(path.with_suffix(".safetensors")) as temporary:
+    write_text(path.with_name(f"{path.name}.json"), description + "\n")
+    with atomic_path(path.with_name(f"{path.name}.safetensors")) as temporary:
         save_file(tensors, temporary, metadata={"dualat": description})
 
 

@@ -19,7 +19,9 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: give auto, cpu, or an accelerator that is there.") from error
+        raise ValueError(
+            f"device {name!r} cannot be used here: give auto, cpu, or an accelerator that is there."
+        ) from error
     return device
 
 

@@ -83,9 +83,13 @@ def sample(
     if isinstance(labels, int):
         if conditional:
             raise ValueError("labels must name a class per image; a bare number needs conditional=False.")
+        if labels < 0:
+            raise ValueError(f"the number of samples is {labels}, but must be 0 or more.")
         count, wanted = labels, None
     else:
-        wanted = check_labels(torch.as_tensor(labels, dtype=torch.long), len(model.class_names))
+        wanted = torch.as_tensor(labels, dtype=torch.long)
+        if conditional:
+            check_labels(wanted, len(model.class_names))
         count = len(wanted)
     start = resolve_initial(model, initial)
     return draw(

@@ -88,7 +88,9 @@ def test_train_refuses_what_cannot_work(command, tmp_path, tiny_run):
     assert "apt-get install dataset-fashion-mnist" in sentence(
         command("train", "fashion-mnist", *out, "--data.root", tmp_path / "empty"), 1
     )
-    assert "cifar10" in sentence(command("train", "cifar10", *out, "--data.root", tmp_path / "empty"), 1).lower()
+    assert (
+        "cifar10" in sentence(command("train", "cifar10", *out, "--data.root", tmp_path / "empty"), 1).lower()
+    )
     assert "depth 11" in sentence(command("train", "digits", *out, "--network.name", "wrn-11-1"), 1)
     assert "tpu" in sentence(command("train", "digits", *out, "--device", "tpu"), 1)
     assert not (tmp_path / "run").exists(), "a refused run leaves nothing behind"
@@ -97,11 +99,15 @@ def test_train_refuses_what_cannot_work(command, tmp_path, tiny_run):
 def test_overwrite_keeps_the_old_run_where_the_new_one_cannot_start(command, tmp_path, tiny_run):
     shutil.copytree(tiny_run, tmp_path / "run")
     sentence(command("train", "digits", "--output", tmp_path / "run", "--overwrite", "--device", "tpu"), 1)
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (tiny_run / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
+        tiny_run / "model.safetensors"
+    ).read_bytes()
 
 
 def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
-    code, out, _ = command("train", "digits", "--dry-run", "--json", "--contrastive.t-max", 2, "--output", tmp_path / "r")
+    code, out, _ = command(
+        "train", "digits", "--dry-run", "--json", "--contrastive.t-max", 2, "--output", tmp_path / "r"
+    )
     facts = json.loads(out)
     assert code == 0 and facts["plan"]["parameters"] > 10_000 and facts["plan"]["minutes"] > 0
     assert facts["config"]["contrastive"]["t_max"] == 2
@@ -110,7 +116,9 @@ def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
 
 
 def test_sample_writes_grid_folder_and_npz(command, tmp_path, tiny_run):
-    code, out, _ = command("sample", tiny_run, "--count", 6, "--classes", 3, 8, "--output", tmp_path / "a.npz", "--json")
+    code, out, _ = command(
+        "sample", tiny_run, "--count", 6, "--classes", 3, 8, "--output", tmp_path / "a.npz", "--json"
+    )
     assert code == 0 and json.loads(out)["labels"] == [3, 8] * 3
     arrays = np.load(tmp_path / "a.npz")
     assert arrays["arr_0"].shape == (6, 8, 8, 1) and arrays["arr_0"].dtype == np.uint8
@@ -119,9 +127,14 @@ def test_sample_writes_grid_folder_and_npz(command, tmp_path, tiny_run):
     assert (np.load(tmp_path / "b.npz")["arr_0"] == arrays["arr_0"]).all(), "the seed fixes the samples"
     command("sample", tiny_run, "--count", 6, "--classes", 3, 8, "--seed", 1, "--output", tmp_path / "b.npz")
     assert (np.load(tmp_path / "b.npz")["arr_0"] != arrays["arr_0"]).any()
-    assert command("sample", tiny_run, "--count", 4, "--unconditional", "--output", tmp_path / "folder")[0] == 0
+    assert (
+        command("sample", tiny_run, "--count", 4, "--unconditional", "--output", tmp_path / "folder")[0] == 0
+    )
     assert len(list((tmp_path / "folder").glob("*.png"))) == 4
-    assert command("sample", tiny_run, "--count", 4, "--initial", "uniform", "--output", tmp_path / "g.png")[0] == 0
+    assert (
+        command("sample", tiny_run, "--count", 4, "--initial", "uniform", "--output", tmp_path / "g.png")[0]
+        == 0
+    )
     assert Image.open(tmp_path / "g.png").size[0] > 40
 
 
@@ -129,7 +142,9 @@ def test_sample_refuses_what_cannot_work(command, tmp_path, tiny_run):
     out = ["--output", tmp_path / "x.png"]
     assert "no class '11'" in sentence(command("sample", tiny_run, "--classes", 11, *out), 1)
     assert "unknown: give gaussian" in sentence(command("sample", tiny_run, "--initial", "perlin", *out), 1)
-    assert "must end in .png or .npz" in sentence(command("sample", tiny_run, "--output", tmp_path / "x.gif"), 1)
+    assert "must end in .png or .npz" in sentence(
+        command("sample", tiny_run, "--output", tmp_path / "x.gif"), 1
+    )
     assert "does not exist" in sentence(command("sample", tmp_path / "none", *out), 1)
     torch.save({"a": 1}, tmp_path / "foreign.pt")
     assert "not a .safetensors file" in sentence(command("sample", tmp_path / "foreign.pt", *out), 1)
@@ -143,7 +158,15 @@ def test_sample_refuses_what_cannot_work(command, tmp_path, tiny_run):
 def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
     Image.new("RGBA", (50, 31), (200, 10, 10, 128)).save(tmp_path / "colour.png")
     code, out, _ = command(
-        "counterfactual", tiny_run, tmp_path / "colour.png", "--classes", 1, 2, "--output", tmp_path / "s.png", "--json"
+        "counterfactual",
+        tiny_run,
+        tmp_path / "colour.png",
+        "--classes",
+        1,
+        2,
+        "--output",
+        tmp_path / "s.png",
+        "--json",
     )
     rows = json.loads(out)["targets"]
     assert code == 0 and [r["target"] for r in rows] == [1, 2]
@@ -163,7 +186,9 @@ def test_evaluate_gives_the_records_of_the_run_again(command, tiny_run):
         again = fresh[record["metric"], record["settings"].get("eps")]
         assert again["value"] == pytest.approx(record["value"]) and again["n"] == record["n"]
         assert record["versions"]["torch"] == torch.__version__
-    code, out, _ = command("evaluate", tiny_run, "--metrics", "robust_accuracy", "--eps", 0.1, 0.2, "--steps", 3, "--json")
+    code, out, _ = command(
+        "evaluate", tiny_run, "--metrics", "robust_accuracy", "--eps", 0.1, 0.2, "--steps", 3, "--json"
+    )
     assert [r["settings"]["eps"] for r in json.loads(out)] == [0.1, 0.2]
     assert "unknown" in sentence(command("evaluate", tiny_run, "--metrics", "fid"), 1)
     assert "config.yaml" in sentence(command("evaluate", Path(tiny_run) / "samples"), 1)

@@ -19,7 +19,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         )
     a, b = a.double(), b.double()
     difference = a.mean(0) - b.mean(0)
-    first, second = torch.cov(a.T), torch.cov(b.T)
+    first, second = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     values, vectors = torch.linalg.eigh(first)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dualat.data.in_distribution import ImageData
-from dualat.data.initial import InitialDistribution
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.record import Record, proportion
@@ -19,22 +18,22 @@ from dualat.sampling import draw
 
 
 def balanced_samples(
-    model: LoadedModel, count: int, seed: int, initial: InitialDistribution | None = None
+    model: LoadedModel, count: int, seed: int, steps: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Class-balanced samples with the model's own sampling settings, rounded to 8 bits.
 
+    steps: gradient steps in place of the model's own number; 0 gives the starting points.
     Returns images (N, C, H, W) in [0, 1] on the CPU, and their labels (N,).
     """
     labels = torch.arange(count) % len(model.class_names)
-    start = initial or model.initial
-    if start is None:
+    if model.initial is None:
         raise ValueError("this model carries no initial distribution to sample from.")
     images = draw(
         model,
-        start,
+        model.initial,
         count,
         labels,
-        steps=model.sampling.steps,
+        steps=model.sampling.steps if steps is None else steps,
         step_size=model.sampling.step_size,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -42,18 +41,18 @@ def balanced_samples(
 
 
 def generation_records(
-    model: LoadedModel,
-    real: ImageData,
-    judge: Judge,
-    count: int,
-    seed: int,
-    initial: InitialDistribution | None = None,
+    model: LoadedModel, real: ImageData, judge: Judge, count: int, seed: int, steps: int | None = None
 ) -> list[Record]:
-    """Records `sample_class_accuracy` and `frechet_distance` of `count` samples against the images `real`."""
-    images, labels = balanced_samples(model, count, seed, initial)
-    settings = {"sampling": asdict(model.sampling), "initial": model.initial_settings.kind}
+    """Records `sample_class_accuracy` and `frechet_distance` of `count` samples against the images `real`.
+
+    With steps=0 they measure the starting points: what the descent of the energy begins with, not its merit.
+    """
+    images, labels = balanced_samples(model, count, seed, steps)
+    sampling = asdict(model.sampling) | ({} if steps is None else {"steps": steps})
+    settings = {"sampling": sampling, "initial": model.initial_settings.kind}
     hits = int((judge.predict(images) == labels).sum())
     distance = frechet_distance(judge.features(images), judge.features(real.float()))
+    features = f"judge-cnn, {judge.steps} steps on {judge.train.name}"
     accuracy = proportion(
         "sample_class_accuracy", hits, count, seed=seed, settings={**settings, "judge": judge.name}
     )
@@ -62,10 +61,6 @@ def generation_records(
         distance,
         count,
         seed=seed,
-        settings={
-            **settings,
-            "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
-            "reference_images": len(real),
-        },
+        settings={**settings, "features": features, "reference_images": len(real)},
     )
     return [accuracy, frechet]

@@ -54,11 +54,13 @@ class Judge:
 
     Args:
         train: the real training images; the judge sees no others.
-        steps: training steps of the feature network, batch 128, Adam 2e-3 with cosine decay.
+        steps: training steps of the feature network, batch 128, Adam 2e-3 with cosine decay; None: 500, or 1500
+            for more than 10,000 images.
     """
 
-    def __init__(self, train: ImageData, steps: int = 500):
-        self.train, self.steps = train, steps
+    def __init__(self, train: ImageData, steps: int | None = None):
+        self.train = train
+        self.steps = steps or (1500 if len(train) > 10_000 else 500)
         self.network = self._trained_network()
         self.svm = None
         if train.images[0].numel() <= SVM_PIXELS and len(train) <= 20_000:

@@ -33,7 +33,8 @@ class Record:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     model: str = "final"
-    """Which weights of the run: final (EMA of the last stage), stage1, best-robust, best-generation, or a file."""
+    """Which weights of the run: final (EMA of the last stage), stage1, best-robust or best-generation; start: the
+    final model's samples before the first step."""
     split: str = "test"
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=versions)
@@ -69,6 +70,9 @@ def write_records(path: Path, records: list[Record]) -> None:
 def read_records(path: Path) -> list[Record]:
     """Records of an evaluation.json. ValueError where it is none."""
     try:
-        return [Record(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+        records = [Record(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no file of records: {error}.") from error
+    for record in records:  # JSON knows no tuples
+        record.ci95 = (record.ci95[0], record.ci95[1]) if record.ci95 else None
+    return records

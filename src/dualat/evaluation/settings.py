@@ -36,7 +36,9 @@ class EvaluationSettings:
                 f"{self.validation_eps} while training)."
             )
         if self.robust_images is not None and self.robust_images < 1:
-            raise ValueError(f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None: all).")
+            raise ValueError(
+                f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None: all)."
+            )
         if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
             raise ValueError(
                 "evaluation.steps must be 1 or more, and numbers of images and samples 2 or more."

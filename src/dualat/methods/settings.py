@@ -31,7 +31,7 @@ class AttackSettings:
                 f"attack.steps must be 0 or more and attack.step_size above 0, "
                 f"not {self.steps} and {self.step_size}."
             )
-        if self.steps and self.eps and self.steps * self.step_size < self.eps:
+        if self.steps and self.steps * self.step_size < self.eps * (1 - 1e-6):
             raise ValueError(
                 f"the attack cannot reach the edge of its ball: attack.steps * attack.step_size is "
                 f"{self.steps * self.step_size:g}, below attack.eps = {self.eps:g}."

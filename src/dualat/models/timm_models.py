@@ -26,4 +26,8 @@ def timm_model(
     try:
         return timm.create_model(name, pretrained=pretrained, img_size=image_size, **settings)
     except TypeError:  # fully convolutional networks take any size and no img_size
+        pass
+    try:
         return timm.create_model(name, pretrained=pretrained, **settings)
+    except TypeError as error:
+        raise ValueError(f"timm's {name} cannot be made with drop_path = {drop_path}: {error}.") from error

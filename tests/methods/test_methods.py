@@ -1,0 +1,242 @@
+"""One contract for all methods, and DAT's and adversarial training's losses against their equations."""
+
+import copy
+import json
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dualat.config import RunConfig
+from dualat.energy import JointEnergyModel
+from dualat.geometry import ThreatModel
+from dualat.losses import energy_bce, gradient_penalty
+from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.methods.dat import DAT
+from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.standard_at import StandardAT
+from dualat.models.wide_resnet import WideResNet
+from dualat.objectives import lower_energy, raise_cross_entropy
+from dualat.pgd import pgd
+from dualat.training.loop import set_train_mode, train_step
+from dualat.training.optimizer import build_optimizer
+from dualat.training.settings import OptimizerSettings, StageSettings
+
+ATTACK = AttackSettings(eps=0.2, steps=2, step_size=0.1)
+CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_size=0.2)
+COUNT = 16
+
+METHODS = {
+    "dat": lambda: DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT),
+    "standard-at": lambda: StandardAT(ATTACK),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    return METHODS[request.param]()
+
+
+def network() -> JointEnergyModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return JointEnergyModel(WideResNet(10, 1, 2, 1, "silu"))
+
+
+def toy(seed: int = 0) -> Batch:
+    """Class 0 is bright on the left, class 1 on the right; contrastive samples start from noise."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def images() -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(COUNT) % 2
+        x = 0.2 * torch.rand(COUNT, 1, 8, 8, generator=generator)
+        for i, label in enumerate(labels.tolist()):
+            x[i, :, :, 4 * label : 4 * label + 4] += 0.7
+        return x, labels
+
+    starts = torch.rand(COUNT, 1, 8, 8, generator=generator)
+    return Batch(*images(), *images(), starts)
+
+
+def settings(freeze: bool = False) -> StageSettings:
+    optimizer = OptimizerSettings(lr=0.02, weight_decay=0.0)
+    return StageSettings(steps=1, freeze_batchnorm=freeze, optimizer=optimizer)
+
+
+def train(
+    model: JointEnergyModel, method: Method, steps: int, freeze: bool = False
+) -> list[dict[str, float]]:
+    stage = settings(freeze)
+    optimizer = build_optimizer(model, stage.optimizer)
+    batch = toy()
+    return [
+        train_step(model, method, batch, optimizer, stage.optimizer.lr, stage, torch.float32)
+        for _ in range(steps)
+    ]
+
+
+def test_every_method_of_the_configuration_is_under_contract():
+    assert set(METHODS) == set(get_args(get_type_hints(RunConfig)["method"]))
+    assert all(make().name == name for name, make in METHODS.items())
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_step_changes_every_weight_and_statistics_unless_frozen(method, freeze):
+    model = network()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train(model, method, 1, freeze)
+    weights = {k for k, _ in model.named_parameters()}
+    for key, value in model.state_dict().items():
+        changed = not torch.equal(value, before[key])
+        assert changed == (key in weights or not freeze), key
+    assert not any(m.training for m in batchnorm_modules(model)) if freeze else model.training
+
+
+def test_frozen_batchnorm_still_learns_scale_and_shift(method):
+    model = network()
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    train(model, method, 1, freeze=True)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not torch.equal(model.network.bn1.weight, before["network.bn1.weight"])
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_the_loss_falls_on_a_toy(method, freeze):
+    model = network()
+    with torch.no_grad():  # statistics of real images, as after a first stage
+        for _ in range(30):
+            model(toy(1).robust_images)
+    figures = train(model, method, 30, freeze)
+    losses = [f["loss_ce"] for f in figures]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    if "loss_energy" in figures[0]:
+        energies = [f["loss_energy"] for f in figures]
+        assert sum(energies[-5:]) < sum(energies[:5])
+
+
+def test_the_figures_are_plain_and_the_loss_reaches_all_weights(method):
+    model = network()
+    set_train_mode(model, False)
+    loss, figures = method.loss(model, toy())
+    assert loss.shape == () and loss.isfinite() and "loss_ce" in figures
+    assert all(isinstance(v, (int, float)) or not v.requires_grad for v in figures.values())
+    loss.backward()
+    missing = [k for k, p in model.named_parameters() if p.grad is None]
+    assert not missing
+
+
+def test_the_batch_is_left_as_it_was(method):
+    model, batch = network(), toy()
+    kept = copy.deepcopy(batch)
+    method.loss(model, batch)
+    for name in ("robust_images", "robust_labels", "energy_images", "energy_labels", "starts"):
+        assert torch.equal(getattr(batch, name), getattr(kept, name))
+        assert not getattr(batch, name).requires_grad
+
+
+def test_a_restored_method_goes_on_alike(method):
+    model = network()
+    train(model, method, 7)  # somewhere inside a window of the curriculum
+    state = json.loads(json.dumps(method.state()))
+    other = METHODS[method.name]()
+    other.restore(state)
+    assert other.state() == method.state()
+    twin = copy.deepcopy(model)
+    assert train(model, method, 6) == train(twin, other, 6)
+    assert other.state() == method.state()
+    assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_methods_without_an_energy_loss_need_no_energy_batch(method):
+    batch = toy()
+    bare = Batch(batch.robust_images, batch.robust_labels)
+    if method.needs_energy_batch:
+        with pytest.raises(AssertionError):
+            method.loss(network(), bare)
+    else:
+        assert method.loss(network().eval(), bare)[0] == method.loss(network().eval(), batch)[0]
+
+
+def adversarial(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return pgd(
+        model,
+        batch.robust_images,
+        raise_cross_entropy(batch.robust_labels),
+        ThreatModel(ATTACK.norm, ATTACK.eps),
+        steps=ATTACK.steps,
+        step_size=ATTACK.step_size,
+    )
+
+
+def test_adversarial_training_is_the_cross_entropy_of_attacked_images():
+    model, batch = network().eval(), toy()
+    loss, _ = StandardAT(ATTACK).loss(model, batch)
+    expected = F.cross_entropy(model(adversarial(model, batch)), batch.robust_labels)
+    torch.testing.assert_close(loss, expected)
+    assert loss > F.cross_entropy(model(batch.robust_images), batch.robust_labels)  # the attack attacks
+
+
+@pytest.mark.parametrize("energy", ["joint", "marginal"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_dat_is_its_equation(energy, steps):
+    model, batch = network().eval(), toy()
+    weights = LossSettings(cross_entropy=0.7, energy=1.3, r1=0.2)
+    contrastive = ContrastiveSettings(t_max=4, window=1000, step_size=0.2, energy=energy)
+    method = DAT(ATTACK, contrastive, weights, COUNT)
+    method.curriculum.steps = steps
+    loss, figures = method.loss(model, batch)
+    objective = lower_energy(batch.energy_labels if energy == "joint" else None)
+    samples = pgd(model, batch.starts, objective, steps=steps, step_size=0.2)
+    ce = F.cross_entropy(model(adversarial(model, batch)), batch.robust_labels)
+    bce = energy_bce(model(batch.energy_images), model(samples))
+    expected = 0.7 * ce + 1.3 * bce + 0.2 * gradient_penalty(model, batch.energy_images)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    assert figures["T"] == steps
+    torch.testing.assert_close(figures["loss_ce"], ce.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(figures["loss_energy"], bce.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_no_gradient_runs_through_the_loops():
+    """The loss's gradient is that of fixed adversarial and contrastive images."""
+    model, batch = network().eval(), toy()
+    method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+    method.curriculum.steps = 2
+    weights = list(model.parameters())
+    found = torch.autograd.grad(method.loss(model, batch)[0], weights)
+    samples = pgd(model, batch.starts, lower_energy(batch.energy_labels), steps=2, step_size=0.2)
+    fixed = F.cross_entropy(model(adversarial(model, batch)), batch.robust_labels)
+    fixed = fixed + energy_bce(model(batch.energy_images), model(samples))
+    for one, other in zip(found, torch.autograd.grad(fixed, weights), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_dats_auroc_is_high_where_real_images_have_the_higher_logit():
+    model = network().eval()
+    batch = toy()
+
+    class Bright(nn.Module):  # f(x)[y] = brightness for both classes
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return self.scale * x.flatten(1).mean(1, keepdim=True).expand(-1, 2)
+
+    for real, start, expected in ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.5, 0.5, 0.5)):
+        batch.energy_images = torch.full_like(batch.energy_images, real)
+        batch.starts = torch.full_like(batch.starts, start)
+        method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+        assert method.loss(Bright(), batch)[1]["auroc"] == expected
+    assert not model.training
+
+
+def test_dat_warns_when_contrastive_samples_never_come_near():
+    method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+    assert method.warning() is None
+    method.restore({"curriculum": {"steps": 2, "window": [1.0, 1.0]}})
+    assert "T_max = 2" in method.warning()
+    method.restore({"curriculum": {"steps": 1, "window": [1.0, 1.0]}})
+    assert method.warning() is None
+    assert StandardAT(ATTACK).warning() is None

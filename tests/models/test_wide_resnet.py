@@ -1,0 +1,103 @@
+"""Wide ResNets: published names and sizes, and a reference forward pass written apart."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dualat.models.wide_resnet import WideResNet
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_published_sizes():
+    with torch.device("meta"):  # no memory, no initial values
+        assert parameters(WideResNet(34, 10, 10)) == 46_160_474
+        assert parameters(WideResNet(28, 10, 10)) == 36_479_194
+        assert parameters(WideResNet(34, 10, 100)) == 46_160_474 + 90 * 641
+
+
+def batchnorm(name: str) -> set[str]:
+    return {f"{name}.{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+
+
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2)])
+def test_names_are_those_of_published_weights(depth, width):
+    expected = {"conv1.weight", "fc.weight", "fc.bias", *batchnorm("bn1")}
+    for group in (1, 2, 3):
+        for layer in range((depth - 4) // 6):
+            name = f"block{group}.layer.{layer}"
+            expected |= {f"{name}.conv1.weight", f"{name}.conv2.weight"}
+            expected |= batchnorm(f"{name}.bn1") | batchnorm(f"{name}.bn2")
+            if layer == 0 and (group > 1 or width > 1):  # 16 -> 16 needs no shortcut
+                expected.add(f"{name}.convShortcut.weight")
+    assert set(WideResNet(depth, width, 3).state_dict()) == expected
+
+
+def reference(state: dict[str, Tensor], x: Tensor, activation, layers: int) -> Tensor:
+    """The network as Zagoruyko's and TRADES's code compute it, from a state dict alone."""
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        scale = state[f"{name}.weight"] / (var + 1e-5).sqrt()
+        return (x - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1) + state[f"{name}.bias"].view(-1, 1, 1)
+
+    x = F.conv2d(x, state["conv1.weight"], padding=1)
+    for group in (1, 2, 3):
+        for layer in range(layers):
+            name, stride = f"block{group}.layer.{layer}", 2 if group > 1 and layer == 0 else 1
+            h = activation(norm(x, f"{name}.bn1"))
+            shortcut = state.get(f"{name}.convShortcut.weight")
+            x = x if shortcut is None else F.conv2d(h, shortcut, stride=stride)
+            h = F.conv2d(h, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+            x = x + F.conv2d(activation(norm(h, f"{name}.bn2")), state[f"{name}.conv2.weight"], padding=1)
+    x = activation(norm(x, "bn1"))
+    return F.linear(x.mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2)])
+def test_forward_agrees_with_the_reference(depth, width, activation):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = WideResNet(depth, width, 4, 3, activation).double()
+        model(torch.rand(8, 3, 8, 8).double())  # statistics of its own
+        for name, parameter in model.named_parameters():
+            if "bn" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        x = torch.rand(2, 3, 8, 8).double()
+    expected = reference(model.state_dict(), x, getattr(F, activation), (depth - 4) // 6)
+    torch.testing.assert_close(model.eval()(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 9, 14), (5, 33, 32)], ids=str)
+def test_any_size_and_number_of_channels(shape):
+    model = WideResNet(10, 1, 7, shape[0]).eval()
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+
+
+def test_silu_is_smooth_and_relu_is_not_silu():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        relu, silu = WideResNet(10, 1, 3, 1, "relu").eval(), WideResNet(10, 1, 3, 1, "silu").eval()
+        silu.load_state_dict(relu.state_dict())
+        x = torch.rand(2, 1, 8, 8)
+    assert (relu(x) - silu(x)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((9, 1, 3), "depth 9"),
+        ((12, 1, 3), "6n [+] 4"),
+        ((4, 1, 3), "depth 4"),
+        ((10, 0, 3), "width 0"),
+        ((10, 1, 3, 1, "gelu"), "'gelu'.*relu, silu"),
+    ],
+    ids=str,
+)
+def test_networks_that_do_not_exist_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        WideResNet(*arguments)

@@ -1,0 +1,231 @@
+"""Configuration: mistakes answered by the nearest right name, contradictions refused, recipes complete."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dualat.config import (
+    RunConfig,
+    build_config,
+    load_recipe,
+    merge,
+    nearest_setting,
+    recipe_names,
+    recipe_text,
+    setting_names,
+    to_yaml,
+)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_is_complete(name):
+    config = load_recipe(name)
+    assert config.method == "dat" and config.stages == "both" and config.data.source == name
+    written = yaml.safe_load(recipe_text(name))
+    groups = {
+        "data",
+        "network",
+        "attack",
+        "contrastive",
+        "initial",
+        "stage1",
+        "stage2",
+        "sampling",
+        "evaluation",
+    }
+    assert groups <= set(written)
+    for stage in (config.stage1, config.stage2):
+        assert (stage.epochs is None) != (stage.steps is None)
+    assert config.stage2.freeze_batchnorm and config.stage1.optimizer.clip_norm is None
+
+
+def test_the_recipes_of_the_first_issue_are_there():
+    assert {"digits", "fashion-mnist", "cifar10"} <= set(recipe_names())
+
+
+def test_cifar10_is_the_papers_row():
+    config = load_recipe("cifar10")
+    assert config.network.name == "wrn-34-10" and config.contrastive.t_max == 50
+    assert (config.attack.norm, config.attack.eps, config.attack.steps) == ("L2", 0.5, 10)
+    assert (config.contrastive.auc_threshold, config.contrastive.step_size) == (0.8, 0.1)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_resolved_configuration_survives_yaml(name):
+    overrides = {
+        "stage2.optimizer.lr": 1e-5,
+        "stage1.optimizer.clip_norm": 1e20,
+        "evaluation.eps": [0.1, 1e-7],
+        "evaluation.validation_eps": 1e-7,
+        "output": "runs/größer: # 'q'",
+        "weights": "null",
+    }
+    config = load_recipe(name, overrides)
+    again = build_config(yaml.safe_load(to_yaml(config)))
+    assert again == config
+    assert again.evaluation.eps == (0.1, 1e-7) and again.weights == "null"
+    assert to_yaml(again) == to_yaml(config)
+
+
+def test_written_yaml_is_complete_and_plain(tmp_path: Path):
+    text = to_yaml(load_recipe("digits"))
+
+    def names(values: dict, prefix: str = "") -> set[str]:
+        found = set()
+        for key, value in values.items():
+            found.add(prefix + key)
+            if isinstance(value, dict):
+                found |= names(value, f"{prefix}{key}.")
+        return found
+
+    assert names(yaml.safe_load(text)) == set(setting_names()) and "!!" not in text
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "mine.yaml")) == load_recipe("digits")
+
+
+def test_overrides_change_what_they_name_and_nothing_else():
+    config = load_recipe("digits", {"stage2.optimizer.lr": 0.5, "seed": 7})
+    assert config.stage2.optimizer.lr == 0.5 and config.seed == 7
+    base = load_recipe("digits")
+    config.stage2.optimizer.lr, config.seed = base.stage2.optimizer.lr, base.seed
+    assert config == base
+
+
+def test_groups_are_merged_not_replaced():
+    base = {"a": 1, "group": {"x": 1, "y": 2}}
+    assert merge(base, {"group": {"y": 3}}) == {"a": 1, "group": {"x": 1, "y": 3}}
+    assert base["group"]["y"] == 2
+    assert load_recipe("digits").stage2.optimizer.momentum == RunConfig().stage2.optimizer.momentum
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("stage2.optimizer.lrr", "stage2.optimizer.lr"),
+        ("stage1.step", "stage1.steps"),
+        ("atack", "attack"),
+        ("contrastive.tmax", "contrastive.t_max"),
+        ("sede", "seed"),
+        ("evaluation.validation_ep", "evaluation.validation_eps"),
+        ("t_max", "contrastive.t_max"),
+    ],
+)
+def test_unknown_keys_are_named_with_the_nearest_right_name(key, nearest):
+    with pytest.raises(ValueError) as caught:
+        load_recipe("digits", {key: 1})
+    assert f"{key} is no setting. Did you mean {nearest}?" in str(caught.value)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_far_names_bring_no_suggestion():
+    assert nearest_setting("qqqqqq") == ""
+    with pytest.raises(ValueError, match=r"^qqqqqq is no setting\.$"):
+        build_config({"qqqqqq": 1})
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(ValueError) as caught:
+        build_config({"sead": 1, "attack": {"epss": 1, "steps": "many"}})
+    assert all(text in str(caught.value) for text in ("sead", "attack.epss", "attack.steps is 'many'"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"method": "standard-at", "stages": "2"}, "standard-at has one stage"),
+        ({"stages": "2"}, "weights"),
+        ({"stage1.epochs": 3}, "epochs is 3.0 and steps is 300"),
+        ({"stage1.steps": None}, "epochs is None and steps is None"),
+        ({"stage1.steps": 0}, "positive"),
+        ({"evaluation.validation_eps": 0.3}, "validation_eps is 0.3"),
+        ({"evaluation.eps": []}, "evaluation.eps"),
+        ({"attack.eps": 4.0}, "cannot reach"),
+        ({"attack.eps": float("inf")}, "attack.eps is inf"),
+        ({"attack.norm": "l2"}, "attack.norm is 'l2'.*'L2' or 'Linf'"),
+        ({"contrastive.auc_threshold": 1.2}, "auc_threshold is 1.2"),
+        ({"network.drop_path": 0.1}, "drop_path"),
+        ({"network.pretrained": True}, "pretrained"),
+        ({"data.image_size": 32}, "image_size.*folders"),
+        ({"data.source": "photos"}, "image_size is missing"),
+        ({"initial.kind": "images"}, "source"),
+        ({"initial.kind": "uniform", "initial.blur": 1.0}, "blur does nothing"),
+        ({"method": "jem"}, "method is 'jem'"),
+        ({"seed": "x"}, "seed is 'x'.*integer"),
+        ({"stage2.batch_size": 1}, "batch_size"),
+        ({"stage2.optimizer.clip_norm": 0.0}, "clip_norm"),
+        ({"loss.energy": -1.0}, "weights of the loss"),
+        ({"stage1": 5}, "stage1"),
+        ({"stage3.steps": 5}, "stage3 is no setting"),
+        ({"method.name": "dat"}, "method"),
+        ({"network.name.depth": 10}, "network.name"),
+    ],
+    ids=str,
+)
+def test_contradictions_and_impossible_values_are_refused_in_a_sentence(overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_recipe("digits", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_attack_that_just_reaches_its_edge_is_allowed():
+    """6 * 0.15 is 0.8999... in floating point."""
+    config = load_recipe("digits", {"attack.eps": 0.9, "attack.steps": 6, "attack.step_size": 0.15})
+    assert config.attack.eps == 0.9
+
+
+def test_the_cifar10_recipes_own_advice_works(tmp_path: Path):
+    """Its header says: --initial.kind images --initial.source FOLDER."""
+    config = load_recipe("cifar10", {"initial.kind": "images", "initial.source": str(tmp_path)})
+    assert config.initial.source == str(tmp_path)
+
+
+def test_unknown_recipes_bring_the_nearest_name():
+    with pytest.raises(
+        ValueError, match=r"'digit' is unknown. Did you mean digits\?.*cifar10.*ends in \.yaml"
+    ):
+        load_recipe("digit")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml does not exist"):
+        load_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [1", b"- 1\n- 2\n", b"just text", b"\xff\xfe\x00", b"1: 2\n", b"stage1: {1: 2}\n"],
+    ids=str,
+)
+def test_files_that_are_no_recipe_are_refused(tmp_path: Path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_recipe_is_the_defaults(tmp_path: Path):
+    (tmp_path / "empty.yml").write_text("")
+    assert load_recipe(str(tmp_path / "empty.yml")) == RunConfig()
+
+
+def test_settings_are_checked_when_they_are_changed_later():
+    config = load_recipe("digits")
+    with pytest.raises(ValueError, match="seed"):
+        config.seed = "x"  # type: ignore[assignment]
+
+
+def test_every_setting_has_one_dotted_name():
+    names = list(setting_names())
+    assert len(names) == len(set(names)) and "stage2.optimizer.clip_norm" in names
+
+
+def test_reading_recipes_imports_neither_torch_nor_timm():
+    code = (
+        "import sys, dualat.config as c\n"
+        "[c.to_yaml(c.load_recipe(n)) for n in c.recipe_names()]\n"
+        "print(*sorted({'torch', 'timm', 'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == ""
