@@ -33,9 +33,7 @@ def posterior(x: Tensor) -> Tensor:
 def picture(model: nn.Module, path: str, side: int = 300) -> None:
     """Energy landscape with data on top, true posterior, learned posterior (both faded out where no data is)."""
     line = (torch.arange(side) + 0.5) / side
-    x = torch.cartesian_prod(line, line).flip(1)[
-        :, :, None, None
-    ]  # rows of the picture run along the second axis
+    x = torch.cartesian_prod(line, line).flip(1)[:, :, None, None]  # rows of the picture: the second axis
     points, labels = draw(500, torch.Generator().manual_seed(1))
     seen = (density(x).mean(dim=1) / 0.1).clamp(0, 1).view(side, side)
     figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained", sharey=True)

@@ -46,15 +46,14 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
         off = uniform[density(uniform).mean(dim=1) < 1e-3]  # p(x) at its peak is about 3
         error = (model.predict_proba(on) - posterior(on)).abs().mean().item()
         near, far = model.energy(on).abs(), model.energy(off).abs()
-        right = auroc(
-            far, near
-        ).item()  # share of pairs of points with |E| smaller on the support than off it
-    return model.eval(), {
+        right = auroc(far, near).item()  # pairs of points with |E| smaller on the support than off it
+    figures = {
         "posterior MAE": error,
         "|E| on": near.mean().item(),
         "|E| off": far.mean().item(),
         "right": right,
     }
+    return model.eval(), figures
 
 
 if __name__ == "__main__":

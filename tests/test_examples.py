@@ -22,3 +22,8 @@ def test_own_folder_then_use_the_model(tmp_path):
     printed = run_example("use_a_model.py", str(tmp_path / "run"))
     assert "under attack" in printed and "counterfactuals" in printed
     assert (tmp_path / "run" / "samples" / "use_a_model.png").is_file()
+
+
+def test_examples_stay_short():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert len(lengths) == 4 and max(lengths.values()) <= 60, lengths
