@@ -47,20 +47,14 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
         error = (model.predict_proba(on) - posterior(on)).abs().mean().item()
         near, far = model.energy(on).abs(), model.energy(off).abs()
         right = auroc(far, near).item()  # pairs of points with |E| smaller on the support than off it
-    figures = {
-        "posterior MAE": error,
-        "|E| on": near.mean().item(),
-        "|E| off": far.mean().item(),
-        "right": right,
-    }
-    return model.eval(), figures
+    names = ("posterior MAE", "|E| on", "|E| off", "right")
+    return model.eval(), dict(zip(names, (error, near.mean().item(), far.mean().item(), right), strict=True))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="docs/two_rings.png", help="the picture")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    model, figures = train(arguments.seed)
+    model, figures = train()
     print("\n".join(f"{name:16}{value:8.3f}" for name, value in figures.items()))
     picture(model, arguments.output)
