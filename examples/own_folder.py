@@ -17,33 +17,22 @@ def make_folder(folder: Path, per_class: int = 60) -> None:
     digits = load_digits(n_class=3)
     for label in range(3):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(digits.images[digits.target == label][:per_class]):
-            Image.fromarray((image / 16 * 255).round().astype("uint8")).save(
-                folder / str(label) / f"{i:03d}.png"
-            )
+        pixels = (digits.images[digits.target == label] / 16 * 255).round().astype("uint8")
+        for i, image in enumerate(pixels[:per_class]):
+            Image.fromarray(image).save(folder / str(label) / f"{i:03d}.png")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folder", type=Path, help="where to put the images (FOLDER/images) and the run (FOLDER/run)"
-    )
+    parser.add_argument("folder", type=Path, help="new folder for the images (images/) and the run (run/)")
     parser.add_argument("--steps", type=int, default=200, help="training steps of each stage")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
-    make_folder(arguments.folder / "images")
-    settings = {
-        "data.source": str(arguments.folder / "images"),
-        "data.image_size": 8,
-        "data.channels": 1,
-        "stage1.steps": arguments.steps,
-        "stage2.steps": arguments.steps,
-        "output": str(arguments.folder / "run"),
-    }
-    run = train("digits", settings, overwrite=True)
+    make_folder(args.folder / "images")
+    data = {"data.source": str(args.folder / "images"), "data.image_size": 8, "data.channels": 1}
+    steps = {"stage1.steps": args.steps, "stage2.steps": args.steps}
+    run = train("digits", {**data, **steps, "output": str(args.folder / "run")}, overwrite=True)
     model = load(run)
     samples = sample(model, torch.arange(30) % 3, generator=torch.Generator().manual_seed(0))
-    save_picture(grid(samples, 3), run / "samples" / "mine.png")
-    print(
-        f"{len(samples)} samples of the classes {', '.join(model.class_names)}: {run / 'samples' / 'mine.png'}"
-    )
+    save_picture(grid(samples, columns=3), run / "samples" / "mine.png")
+    print(f"30 samples of the classes {', '.join(model.class_names)}: {run / 'samples' / 'mine.png'}")

@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 CENTRES, RADIUS, NOISE = torch.tensor([[0.4, 0.5], [0.6, 0.5]]), 0.22, 0.04
-COLOURS = ["#e8743b", "#3b8ee8"]
+COLOURS = ["#b40426", "#3b4cc0"]  # the ends of the colour map "coolwarm_r"
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -33,28 +33,26 @@ def posterior(x: Tensor) -> Tensor:
 def picture(model: nn.Module, path: str, side: int = 300) -> None:
     """Energy landscape with data on top, true posterior, learned posterior (both faded out where no data is)."""
     line = (torch.arange(side) + 0.5) / side
-    x = torch.cartesian_prod(line, line).flip(1)[:, :, None, None]  # rows of the picture: the second axis
+    x = torch.cartesian_prod(line, line).flip(1)[:, :, None, None]  # a row of the picture runs along axis 0
     points, labels = draw(500, torch.Generator().manual_seed(1))
-    seen = (density(x).mean(dim=1) / 0.1).clamp(0, 1).view(side, side)
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained", sharey=True)
-    where = {"origin": "lower", "extent": (0, 1, 0, 1), "interpolation": "bilinear"}
+    seen = density(x).mean(dim=1).clamp(0, 1).view(side, side)
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained", sharey=True)
+    square = {"origin": "lower", "extent": (0, 1, 0, 1)}
 
     energy = model.energy(x).view(side, side)
-    heat = axes[0].imshow(energy, cmap="magma_r", vmin=-1, vmax=8, **where)
-    axes[0].contour(line, line, energy, levels=[0, 2, 4, 6], colors="white", linewidths=0.6)
+    heat = axes[0].imshow(energy, cmap="bone_r", vmin=-1, vmax=8, **square)
+    lines = axes[0].contour(line, line, energy, [0.5, 2, 4, 6], colors="#777777", linewidths=0.8)
+    axes[0].clabel(lines, fontsize=7)
     for label, colour in enumerate(COLOURS):
-        horizontal, vertical = points[labels == label].flatten(1).T
-        axes[0].scatter(
-            horizontal, vertical, s=7, color=colour, edgecolor="white", lw=0.3, label=f"class {label}"
-        )
+        across, up = points[labels == label].flatten(1).T
+        axes[0].scatter(across, up, s=5, color=colour, label=f"class {label}")
     axes[0].legend(loc="upper right", fontsize=8)
-    axes[0].set_title("Energy E(x) learned by DAT, and data")
-    figure.colorbar(heat, ax=axes[0], label="E(x): 0 on the data in theory", extend="both")
-    for ax, title, p in (
-        (axes[1], "True p(class 1 | x)", posterior),
-        (axes[2], "Learned softmax f(x)", model.predict_proba),
-    ):
-        shown = ax.imshow(p(x)[:, 1].view(side, side), cmap="coolwarm_r", vmin=0, vmax=1, alpha=seen, **where)
-        ax.set_title(title)
-    figure.colorbar(shown, ax=axes[1:], label="probability of class 1, where data is")
-    figure.savefig(path, dpi=110)
+    axes[0].set_title("Learned energy, and data")
+    figure.colorbar(heat, ax=axes[0], extend="both", label="E(x); in theory 0 on the data")
+    posteriors = {"True posterior": posterior(x), "Learned posterior": model.predict_proba(x)}
+    for axis, (title, p) in zip(axes[1:], posteriors.items(), strict=True):
+        image = p[:, 1].view(side, side)
+        shown = axis.imshow(image, cmap="coolwarm_r", vmin=0, vmax=1, alpha=seen, **square)
+        axis.set_title(title)
+    figure.colorbar(shown, ax=axes[1:], label="p(class 1 | x), faded where data is rare")
+    figure.savefig(path, dpi=90)

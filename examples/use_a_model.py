@@ -9,6 +9,7 @@ import torch
 import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
+from dualat.geometry import ThreatModel
 from dualat.objectives import raise_cross_entropy
 from dualat.pictures import grid, save_picture
 
@@ -17,34 +18,20 @@ model = dualat.load(run)
 test = load_splits(load_recipe(str(run / "config.yaml")).data).test
 test = test.take(torch.arange(8) * len(test) // 8)
 x, y = test.float(), test.labels
-
-# Classify: p(y|x), and the energy, which is low where an image looks like the training data.
-with torch.no_grad():
-    print("true classes  ", [model.class_names[i] for i in y])
-    print("predicted     ", [model.class_names[i] for i in model.predict_proba(x).argmax(1)])
-    print(
-        "mean energy   ",
-        f"{model.energy(x).mean():.2f}, of noise {model.energy(torch.rand_like(x)).mean():.2f}",
-    )
-
-# Attack: raise the cross-entropy inside an L2 ball.
-attacked = dualat.pgd(
-    model, x, raise_cross_entropy(y), dualat.ThreatModel("L2", 0.5), steps=20, step_size=0.06
-)
-with torch.no_grad():
-    print("under attack  ", [model.class_names[i] for i in model.predict_proba(attacked).argmax(1)])
-
-# Sample one image of each class asked for.
-samples = dualat.sample(model, y, generator=torch.Generator().manual_seed(0))
-
-# Explain: what would have to change for the model to see the next class?
 target = (y + 1) % len(model.class_names)
-changed = dualat.counterfactual(model, x, target, dualat.ThreatModel("L2", 2.0))
-with torch.no_grad():
-    print(
-        "p(next class) ",
-        f"{model.predict_proba(x).gather(1, target[:, None]).mean():.3f}, counterfactuals "
-        f"{model.predict_proba(changed).gather(1, target[:, None]).mean():.3f}",
-    )
 
-save_picture(grid(torch.cat([x, attacked, samples, changed]), 8), run / "samples" / "use_a_model.png")
+attacked = dualat.pgd(model, x, raise_cross_entropy(y), ThreatModel("L2", 0.5), steps=20, step_size=0.06)
+samples = dualat.sample(model, y, generator=torch.Generator().manual_seed(0))
+# What would have to change for the model to see the next class?
+changed = dualat.counterfactual(model, x, target, ThreatModel("L2", 2.0))
+
+with torch.no_grad():
+    print("true classes    ", y.tolist())
+    print("predicted       ", model.predict_proba(x).argmax(dim=1).tolist())
+    print("under attack    ", model.predict_proba(attacked).argmax(dim=1).tolist())
+    print("counterfactuals ", model.predict_proba(changed).argmax(dim=1).tolist(), "wanted", target.tolist())
+    for name, images in {"images": x, "samples": samples, "noise": torch.rand_like(x)}.items():
+        print(f"mean energy of {name}: {model.energy(images).mean():.2f}")
+picture = run / "samples" / "use_a_model.png"
+save_picture(grid(torch.cat([x, attacked, samples, changed]), columns=8), picture)
+print(f"images, attacked images, samples, counterfactuals, a row each: {picture}")

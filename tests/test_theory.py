@@ -13,7 +13,7 @@ import two_rings
 
 
 def test_softmax_is_the_posterior_and_energy_is_nearer_zero_on_the_support():
-    _, figures = two_rings.train(seed=0)
+    _, figures = two_rings.train(seed=0, steps=600)
     assert figures["posterior MAE"] <= 0.05
     assert figures["|E| on"] < 0.5 and figures["|E| off"] > 4 * figures["|E| on"]
     assert figures["right"] > 0.95
@@ -50,8 +50,6 @@ def test_posterior_sums_to_one_and_matches_counts():
     share = torch.bincount(cell, weights=labels.double(), minlength=1600) / count
     expected = torch.bincount(cell, weights=p[:, 1].double(), minlength=1600) / count
     full = count > 1000
+    spread = (expected * (1 - expected) / count).sqrt()
     assert full.sum() > 100
-    deviation = (share - expected)[full] / (expected * (1 - expected) / count)[full].clamp_min(1e-12).sqrt()
-    assert (share - expected)[full].abs().max() < 0.05 and deviation[
-        (count * expected * (1 - expected))[full] > 10
-    ].abs().max() < 5
+    assert ((share - expected).abs() < 5 * spread + 0.002)[full].all()  # 0.002: where both are next to 0 or 1

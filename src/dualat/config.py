@@ -4,6 +4,7 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, fields, is_dataclass
 from importlib import resources
@@ -32,7 +33,7 @@ class SamplingSettings:
     """L2 length of a step, in pixel units of [0, 1]."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.step_size <= 0:
+        if self.steps < 0 or not 0 < self.step_size < math.inf:
             raise ValueError(
                 f"sampling.steps must be 0 or more and sampling.step_size above 0, "
                 f"not {self.steps} and {self.step_size}."
@@ -191,9 +192,11 @@ def setting_names(kind: type = RunConfig, prefix: str = "") -> Iterator[str]:
 def nearest_setting(name: str) -> str:
     """' Did you mean X?' with the nearest setting's dotted name, or nothing."""
     names = list(setting_names())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
     if not near:
         tails = {n.rpartition(".")[2]: n for n in names}
+        if name.rpartition(".")[2] in tails:
+            return f" Did you mean {tails[name.rpartition('.')[2]]}?"
         near = [
             tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], list(tails), n=1, cutoff=0.7)
         ]

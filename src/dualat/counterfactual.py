@@ -1,4 +1,4 @@
-"""Counterfactual images: the smallest visible change that makes the model see another class.
+"""Counterfactual images: the change within a ball that raises another class the most.
 
     x_cf = argmax over ||x' - x||_p <= eps of f(x')[target],   by the gradient loop from x itself.
 

@@ -60,6 +60,10 @@ class JointEnergyModel(nn.Module):
 
 def check_labels(labels: Tensor, classes: int) -> Tensor:
     """Labels as they came, or a ValueError that names the first label outside [0, classes)."""
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be whole numbers, one per image, not {labels.dtype} of shape {tuple(labels.shape)}."
+        )
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise ValueError(

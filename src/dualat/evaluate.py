@@ -150,7 +150,7 @@ def validation_evaluator(
 ) -> Callable[[LoadedModel, int, int], dict[str, float]]:
     """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
     settings = config.evaluation
-    chosen = splits.validation.take(torch.arange(min(settings.validation_images, len(splits.validation))))
+    chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
     judge = Judge(splits.train)
     reference = judge.features(splits.validation.float())
 

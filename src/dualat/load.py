@@ -1,5 +1,7 @@
 """A model on disk: `model.safetensors` (weights, and the initial distribution's numbers) and `model.json` (what it is).
 
+The description is stored in the header of model.safetensors, which `load` reads; model.json is a copy for people.
+
 Nothing but tensors and JSON is ever read, so that a file from a stranger cannot run anything.
 """
 
@@ -35,7 +37,7 @@ class SamplingDefaults:
 
 @dataclass(config=STRICT)
 class ModelDescription:
-    """Everything but the weights: what model.json holds."""
+    """Everything but the weights: the header of model.safetensors, and its readable copy model.json."""
 
     network: NetworkSettings
     class_names: list[str]

@@ -2,7 +2,7 @@
 
     x_0 ~ initial distribution,   x_{t+1} = clip_[0,1]( x_t + eta * g / ||g||_2 ),   g = grad_x f(x)[y]  or  grad_x s(x)
 
-Source: DAT (arXiv 2510.13872), sec. 3 and its sampling protocol (method.md, section 5).
+Source: DAT (arXiv 2510.13872), sec. 3.
 """
 
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def sample(
             raise ValueError(f"the number of samples is {labels}, but must be 0 or more.")
         count, wanted = labels, None
     else:
-        wanted = torch.as_tensor(labels, dtype=torch.long)
+        wanted = torch.as_tensor(labels, dtype=torch.long if len(labels) == 0 else None)
         if conditional:
             check_labels(wanted, len(model.class_names))
         count = len(wanted)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from dualat.config import RunConfig, load_recipe, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
+from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.evaluate import evaluate_run, validation_evaluator
@@ -78,6 +79,8 @@ def train(
     if text := path_sentence(config, model.initial, splits.train):
         warnings.warn(text, stacklevel=2)
     state = load_state(folder / "checkpoints") if resume else None
+    if resume and state is None:
+        announce(f"there is no checkpoint in {folder} yet: starting anew")
     tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
     tracker.rewind(*((state.stage, state.step) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
@@ -157,7 +160,10 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
 def channel_statistics(data: ImageData) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of the training images, in [0, 1]."""
     histogram = torch.stack(
-        [torch.bincount(c.flatten().long(), minlength=256) for c in data.images[:20_000].transpose(0, 1)]
+        [
+            torch.bincount(c.flatten().long(), minlength=256)
+            for c in data.images[evenly(len(data), 20_000)].transpose(0, 1)
+        ]
     ).double()
     levels = torch.arange(256, dtype=torch.float64) / 255
     weights = histogram / histogram.sum(1, keepdim=True)
@@ -172,7 +178,7 @@ def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: 
     if config.method != "dat" or config.stages == "1" or initial is None:
         return None
     count = 200
-    labels = data.labels[torch.arange(count) % len(data)]
+    labels = data.labels[torch.arange(count) * len(data) // count]
     starts = initial.sample(count, labels, torch.Generator().manual_seed(0))
     path = config.contrastive.t_max * config.contrastive.step_size
     return path_warning(path, distance_to_data(starts, data))

@@ -93,7 +93,7 @@ def test_auto_augment_changes_most_images_and_only_colour():
 @pytest.mark.parametrize("kind", ["none", "basic", "strong"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_a_batch_do_not_touch_each_other(kind, channels):
-    settings, x = AugmentSettings(kind=kind, cutout=4), pictures(30, channels)
+    settings, x = AugmentSettings(kind=kind, cutout=4 if kind == "strong" else 16), pictures(30, channels)
     out = augment(x, settings, seeded())
     assert torch.equal(out, augment(x, settings, seeded()))  # same generator state, same output
     assert kind == "none" or not torch.equal(out, augment(x, settings, seeded(1)))

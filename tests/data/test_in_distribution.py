@@ -290,7 +290,7 @@ def test_truncated_image_is_refused_or_skipped(tmp_path):
     Image.fromarray(noise).save(bad)
     bad.write_bytes(bad.read_bytes()[:400])
     (tmp_path / "bee" / "0.png").write_text("no image at all")
-    with pytest.raises(ValueError, match=r"ant/2.png cannot be read.*--data.on_bad_image skip"):
+    with pytest.raises(ValueError, match=r"ant/2.png cannot be read.*--data.on-bad-image skip"):
         load_splits(DataSettings(source=str(tmp_path), image_size=4))
     with pytest.warns(UserWarning) as caught:
         splits = load_splits(DataSettings(source=str(tmp_path), image_size=4, on_bad_image="skip"))

@@ -84,3 +84,14 @@ def test_stage_2_starts_from_given_weights(tiny, tiny_run, tmp_path):
         if "running" in name:
             assert torch.equal(buffer, given.get_buffer(name)), "frozen BatchNorm statistics moved"
     assert not torch.equal(trained.network.network.fc.weight, given.network.network.fc.weight)
+
+
+def test_a_finite_loss_with_an_undefined_gradient_changes_no_weight(tiny, tmp_path, monkeypatch):
+    def zero_with_nan_gradient(real, contrastive):
+        return (real.sum() * 0).sqrt()  # 0, whose derivative is 0 * inf
+
+    monkeypatch.setattr("dualat.methods.dat.energy_bce", zero_with_nan_gradient)
+    with pytest.raises(loop.NonFiniteLoss, match="stage 2, step 1"):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
+    state = load_state(tmp_path / "run" / "checkpoints")
+    assert state is not None and all(torch.isfinite(v).all() for v in state.model.values())

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 
-from dualat.cli.arguments import parse
+from dualat.cli.arguments import UsageError, parse
 from dualat.settings import STRICT
 
 
@@ -27,8 +27,8 @@ class EvaluateArguments:
     """Steps of the attack; None: those of the run's settings."""
     samples: int | None = None
     """Number of samples; None: that of the run's settings."""
-    seed: int = 0
-    """Seed of the samples."""
+    seed: int | None = None
+    """Seed of the samples; None: the run's own."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
     json: bool = False
@@ -37,6 +37,14 @@ class EvaluateArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(EvaluateArguments, args, "dualat evaluate")
+    if "robust_accuracy" not in parsed.metrics and (parsed.eps or parsed.steps):
+        raise UsageError(
+            "--eps and --steps belong to robust_accuracy: name it in --metrics, or leave them out."
+        )
+    if "generation" not in parsed.metrics and (parsed.samples or parsed.seed is not None):
+        raise UsageError(
+            "--samples and --seed belong to generation: name it in --metrics, or leave them out."
+        )
     from dataclasses import replace
 
     from rich.console import Console
@@ -65,9 +73,10 @@ def main(args: list[str]) -> int:
         if v is not None
     }
     settings = replace(config.evaluation, **chosen)
+    seed = config.seed if parsed.seed is None else parsed.seed
     records = [
-        replace(r, model=parsed.weights, seed=parsed.seed)
-        for r in evaluate(model, load_splits(config.data), parsed.metrics, settings, parsed.seed)
+        replace(r, model=parsed.weights, seed=seed)
+        for r in evaluate(model, load_splits(config.data), parsed.metrics, settings, seed)
     ]
     if parsed.json:
         print(json.dumps(as_json(records), indent=2))

@@ -42,9 +42,7 @@ def distance_to_data(start: Tensor, images: ImageData, max_images: int = 5000) -
 
 
 def path_warning(path_length: float, distance: float) -> str | None:
-    """A sentence if the sampler's longest path, T_max * eta, is shorter than the way to the data (method.md,
-    section 6); None if it is long enough.
-    """
+    """A sentence if the sampler's longest path, T_max * eta, is shorter than the way to the data; None if it is long enough."""
     if path_length >= distance:
         return None
     return (

@@ -79,7 +79,7 @@ def read_files(
         if isinstance(result, ValueError):
             if on_bad == "refuse":
                 raise ValueError(
-                    f"{result}: replace or remove it, or give `--data.on_bad_image skip`."
+                    f"{result}: replace or remove it, or give `--data.on-bad-image skip`."
                 ) from result
             warnings.warn(f"{result}: skipped.", stacklevel=2)
             continue

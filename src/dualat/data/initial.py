@@ -1,7 +1,7 @@
 """What contrastive samples start from: Gaussians fitted to the data, noise, or other images.
 
 Default is the Gaussian: near the data, yet off it. Noise is often farther from the data than the sampler can walk
-(method.md, sections 4 and 6; `path_warning`).
+(see `path_warning` in distance.py).
 """
 
 import math

@@ -144,3 +144,7 @@ class AugmentSettings:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but must be 0 (none) or a positive number of pixels."
                 )
+        unused = {"none": ("pad", "flip", "cutout"), "basic": ("cutout",), "strong": ()}[self.kind]
+        for field in fields(self):
+            if field.name in unused and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} does nothing for augmentation {self.kind!r}: leave it out.")

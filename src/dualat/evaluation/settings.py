@@ -39,6 +39,8 @@ class EvaluationSettings:
             raise ValueError(
                 f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None: all)."
             )
+        if len(set(self.eps)) != len(self.eps):
+            raise ValueError(f"evaluation.eps names a radius twice: {self.eps}.")
         if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
             raise ValueError(
                 "evaluation.steps must be 1 or more, and numbers of images and samples 2 or more."

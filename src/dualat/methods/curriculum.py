@@ -1,4 +1,4 @@
-"""Curriculum on T, the number of contrastive steps (DAT, method.md section 3).
+"""Curriculum on T, the number of contrastive steps (DAT, arXiv 2510.13872).
 
 T starts at 0. When the mean AUROC between f(x_real)[y] and f(x_contrastive)[y] over the last ceil(window / batch)
 steps reaches the threshold, the contrastive images have become too easy to tell: T grows by one and the window

@@ -26,7 +26,7 @@ class AttackSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"attack.eps is {self.eps}, but must be 0 or more, and finite.")
-        if self.steps < 0 or self.step_size <= 0:
+        if self.steps < 0 or not 0 < self.step_size < math.inf:
             raise ValueError(
                 f"attack.steps must be 0 or more and attack.step_size above 0, "
                 f"not {self.steps} and {self.step_size}."
@@ -54,7 +54,7 @@ class ContrastiveSettings:
     """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
 
     def __post_init__(self) -> None:
-        if self.t_max < 0 or self.window < 1 or self.step_size <= 0:
+        if self.t_max < 0 or self.window < 1 or not 0 < self.step_size < math.inf:
             raise ValueError(
                 f"contrastive.t_max must be 0 or more, contrastive.window 1 or more and "
                 f"contrastive.step_size above 0, not {self.t_max}, {self.window} and {self.step_size}."
@@ -75,5 +75,8 @@ class LossSettings:
     """Weight of the gradient penalty R1 on real images (stage 2); 0 logs it only."""
 
     def __post_init__(self) -> None:
-        if min(self.cross_entropy, self.energy, self.r1) < 0:
-            raise ValueError("weights of the loss must be 0 or more.")
+        weights = (self.cross_entropy, self.energy, self.r1)
+        if not all(0 <= w < math.inf for w in weights) or self.cross_entropy == self.energy == 0:
+            raise ValueError(
+                f"weights of the loss must be 0 or more, one of the first two above 0, not {weights}."
+            )

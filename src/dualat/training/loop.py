@@ -152,7 +152,7 @@ def train_stage(
             batch = feed.batch(streams, done, seed, method.needs_energy_batch)
             rate = learning_rate(settings.optimizer, done, total)
             figures = train_step(model, method, batch, optimizer, rate, settings, run.dtype)
-            if not math.isfinite(figures["loss"]):
+            if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
                 raise NonFiniteLoss(non_finite_message(number, done, run.folder))
             ema.update(model)
             done += 1
@@ -198,20 +198,21 @@ def train_step(
     settings: StageSettings,
     dtype: torch.dtype,
 ) -> dict[str, float]:
-    """One optimiser step; returns the figures of the step as plain numbers. A non-finite loss changes no weight."""
+    """One optimiser step; returns the figures of the step as plain numbers. A non-finite
+    loss or gradient changes no weight."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     set_train_mode(model, settings.freeze_batchnorm)
     with autocast(dtype, batch.robust_images.device):
         loss, figures = method.loss(model, batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
     value = loss.item()
-    if math.isfinite(value):
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optimizer.clip_norm)
+    if math.isfinite(value) and math.isfinite(norm):
         optimizer.step()
-    return {"loss": value, **{k: float(v) for k, v in figures.items()}}
+    return {"loss": value, "gradient_norm": norm, **{k: float(v) for k, v in figures.items()}}
 
 
 def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:
@@ -232,6 +233,6 @@ def non_finite_message(stage: int, step: int, folder: Path) -> str:
         else "no checkpoint was due before"
     )
     return (
-        f"the loss became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
+        f"the loss or its gradient became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
         f"(--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps) usually helps."
     )

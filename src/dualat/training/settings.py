@@ -1,6 +1,7 @@
 """Settings of training. Imports nothing heavy: the command line reads this file."""
 
-from dataclasses import field
+import math
+from dataclasses import field, fields
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
@@ -34,12 +35,26 @@ class OptimizerSettings:
     """Largest gradient norm over all weights; None: no clipping."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1 or self.warmup_steps < 0:
+        if (
+            not 0 < self.lr < math.inf
+            or not 0 <= self.weight_decay < math.inf
+            or not 0 <= self.momentum < 1
+            or self.warmup_steps < 0
+        ):
             raise ValueError(
                 f"optimiser needs lr above 0, weight_decay and warmup_steps of 0 or more and momentum in "
                 f"[0, 1), not {self.lr}, {self.weight_decay}, {self.warmup_steps} and {self.momentum}."
             )
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma is {self.gamma}, but must be above 0 and at most 1.")
+        unused = {"sgd": {"betas"}, "adamw": {"momentum"}}[self.name]
+        unused |= set() if self.schedule == "step" else {"milestones", "gamma"}
+        for entry in fields(self):
+            if entry.name in unused and getattr(self, entry.name) != entry.default:
+                raise ValueError(
+                    f"{entry.name} does nothing with {self.name} and a {self.schedule} schedule: leave it out."
+                )
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}, but must be above 0 (None for no clipping).")
 
 
