@@ -31,7 +31,8 @@ if __name__ == "__main__":
     make_folder(args.folder / "images")
     data = {"data.source": str(args.folder / "images"), "data.image_size": 8, "data.channels": 1}
     steps = {"stage1.steps": args.steps, "stage2.steps": args.steps}
-    run = train("digits", {**data, **steps, "output": str(args.folder / "run")}, overwrite=True)
+    figures = {"evaluation.samples": 100, "evaluation.validation_samples": 50}  # few: this is a quick example
+    run = train("digits", {**data, **steps, **figures, "output": str(args.folder / "run")}, overwrite=True)
     model = load(run)
     samples = sample(model, torch.arange(30) % 3, generator=torch.Generator().manual_seed(0))
     save_picture(grid(samples, columns=3), run / "samples" / "mine.png")
