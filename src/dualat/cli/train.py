@@ -82,7 +82,7 @@ def refuse_unknown(args: list[str], recipe: str) -> None:
 
 def dry_run(config: RunConfig, as_json: bool) -> int:
     """Resolved settings, size, and estimated time."""
-    from dualat.train import plan
+    from dualat.plan import plan
 
     facts = plan(config)
     if as_json:
