@@ -38,6 +38,10 @@ class Record:
     split: str = "test"
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=versions)
+    details: dict[str, Any] = field(default_factory=dict)
+    """Curves and tables behind the figure, small: bins, points of a curve, one value per class."""
+    key: str = ""
+    """Fingerprint of all that the figure depends on (weights, data, settings): where it is the same, so is the figure."""
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
