@@ -26,3 +26,14 @@ def test_help_answers_within_a_second():
         assert result.returncode == 0, result.stderr
         assert "train" in result.stdout
     assert min(seconds) < 1, f"dualat --help took {min(seconds):.2f} s at best."
+
+
+def test_public_names_stay_callable_when_their_files_are_imported():
+    code = (
+        "import importlib, dualat\n"
+        "for module in sorted(set(dualat._HOME.values())): importlib.import_module(f'dualat.{module}')\n"
+        "print(*[n for n in dualat.__all__ if n != '__version__' and not callable(getattr(dualat, n))])"
+    )
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == ""

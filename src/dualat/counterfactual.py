@@ -5,13 +5,22 @@
 Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR-10.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dualat.energy import check_labels
-from dualat.geometry import ThreatModel
+from dualat.geometry import ThreatModel, image_norm
 from dualat.objectives import lower_energy
 from dualat.pgd import frozen, pgd
+from dualat.pictures import signed_difference, strip
+
+if TYPE_CHECKING:
+    from dualat.load import LoadedModel
 
 
 def counterfactual(
@@ -52,3 +61,54 @@ def counterfactual(
     check_labels(labels, classes)
     size = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size
     return pgd(model, x, lower_energy(labels), threat, steps=steps, step_size=size)
+
+
+@dataclass
+class Change:
+    """What one counterfactual did to one image."""
+
+    target: int
+    name: str
+    """Name of the target class."""
+    image: Tensor
+    """(C, H, W) in [0, 1]."""
+    confidence_before: float
+    confidence: float
+    """p(target | x) before and after."""
+    reached: bool
+    """Whether the model now takes the image for the target class."""
+    distance: float
+    """From the original, in the threat model's norm."""
+
+
+def explain(
+    model: "LoadedModel", x: Tensor, targets: Sequence[int], threat: ThreatModel, steps: int = 50
+) -> list[Change]:
+    """One counterfactual of one image x: (C, H, W) for each target class."""
+    images = x.expand(len(targets), *x.shape)
+    results = counterfactual(model, images, torch.tensor(targets), threat, steps=steps)
+    with frozen(model), torch.no_grad():
+        before, after = model.predict_proba(x[None])[0], model.predict_proba(results)
+    distances = image_norm(results - images, threat.norm)
+    return [
+        Change(
+            target=target,
+            name=model.class_names[target],
+            image=results[i],
+            confidence_before=float(before[target]),
+            confidence=float(after[i, target]),
+            reached=int(after[i].argmax()) == target,
+            distance=float(distances[i]),
+        )
+        for i, target in enumerate(targets)
+    ]
+
+
+def change_strip(x: Tensor, caption: str, changes: Sequence[Change], norm: str) -> Image.Image:
+    """One row of panels: the original x: (C, H, W), then per target the result and the signed difference."""
+    panels = [(x.cpu(), ["original", caption])]
+    for change in changes:
+        result = change.image.cpu()
+        panels.append((result, [f"-> {change.name}", f"p {change.confidence:.2f}"]))
+        panels.append((signed_difference(x.cpu(), result), ["difference", f"{norm} {change.distance:.2f}"]))
+    return strip(panels, side=max(96, x.shape[1]))

@@ -59,12 +59,19 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError: settings, data or checkpoints that cannot work; the sentence says what to do.
-        dualat.training.loop.Stopped: a signal asked the run to stop; its checkpoint is written.
+        dualat.training.signals.Stopped: a signal asked the run to stop; nothing is lost, `resume` goes on.
     """
     config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
     folder = check_folder(config, resume, overwrite)
+    with StopRequest() as stop:
+        _train(config, folder, resume, overwrite, stop)
+    return folder
+
+
+def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
+    """Data, model, stages, final evaluation."""
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     splits = load_splits(config.data)
@@ -74,30 +81,22 @@ def train(
         clear_run(folder)
     write_text(folder / "config.yaml", to_yaml(config))
     if text := path_sentence(config, model.initial, splits.train):
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, stacklevel=3)
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
     tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
     tracker.rewind(*((state.stage, state.step) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
-    with StopRequest() as stop:
-        run = Run(
-            folder,
-            config.seed,
-            choose_dtype(config.precision, device),
-            config.tracking,
-            tracker,
-            validation_evaluator(config, splits, folder),
-            stop,
-        )
-        try:
-            run_stages(model, stages, feed, run, state)
-        finally:
-            tracker.close()
+    dtype = choose_dtype(config.precision, device)
+    try:
+        evaluator = validation_evaluator(config, splits, folder)
+        run = Run(folder, config.seed, dtype, config.tracking, tracker, evaluator, stop)
+        run_stages(model, stages, feed, run, state)
+    finally:
+        tracker.close()
     save_model(model, folder / "model")
     evaluate_run(folder, config, splits, device)
-    return folder
 
 
 def run_stages(

@@ -140,10 +140,10 @@ def test_sample_writes_grid_folder_and_npz(command, tmp_path, tiny_run):
 
 def test_sample_refuses_what_cannot_work(command, tmp_path, tiny_run):
     out = ["--output", tmp_path / "x.png"]
-    assert "no class '11'" in sentence(command("sample", tiny_run, "--classes", 11, *out), 1)
+    assert "no class '11'" in sentence(command("sample", tiny_run, "--classes", 11, *out), 2)
     assert "unknown: give gaussian" in sentence(command("sample", tiny_run, "--initial", "perlin", *out), 1)
     assert "must end in .png or .npz" in sentence(
-        command("sample", tiny_run, "--output", tmp_path / "x.gif"), 1
+        command("sample", tiny_run, "--output", tmp_path / "x.gif"), 2
     )
     assert "does not exist" in sentence(command("sample", tmp_path / "none", *out), 1)
     torch.save({"a": 1}, tmp_path / "foreign.pt")

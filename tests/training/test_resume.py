@@ -1,5 +1,6 @@
 """A run stopped at any step and resumed ends with the same weights, bit for bit, as one never stopped."""
 
+import importlib
 import json
 import os
 import random
@@ -57,6 +58,26 @@ def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path
                 dualat.train("digits", settings, resume=True)
     state = load_state(tmp_path / "run" / "checkpoints")
     assert state is not None and (state.stage, state.step) == (2, 4)
+    dualat.train("digits", settings, resume=True)
+    assert same_weights(tmp_path / "run", tiny_run)
+    assert metric_lines(tmp_path / "run") == metric_lines(tiny_run)
+
+
+@pytest.mark.parametrize("place", ["load_splits", "evaluate_run"])
+def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
+    tiny, tiny_run, tmp_path, monkeypatch, place
+):
+    settings = {**tiny, "output": str(tmp_path / "run")}
+    train_module = importlib.import_module("dualat.train")
+
+    def signalled(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal was ignored")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, place, signalled)
+        with pytest.raises(loop.Stopped, match="SIGTERM outside the training steps"):
+            dualat.train("digits", settings)
     dualat.train("digits", settings, resume=True)
     assert same_weights(tmp_path / "run", tiny_run)
     assert metric_lines(tmp_path / "run") == metric_lines(tiny_run)

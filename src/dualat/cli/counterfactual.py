@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.settings import STRICT
+
+if TYPE_CHECKING:
+    from dualat.counterfactual import Change
 
 
 @dataclass(config=STRICT)
@@ -45,71 +48,60 @@ def main(args: list[str]) -> int:
     import torch
 
     from dualat.cli.sample import wanted_labels
-    from dualat.counterfactual import counterfactual
+    from dualat.counterfactual import change_strip, explain
     from dualat.data.folder import read_image
-    from dualat.geometry import ThreatModel, image_norm
+    from dualat.geometry import ThreatModel
     from dualat.load import load
-    from dualat.pictures import save_picture, signed_difference, strip
+    from dualat.pictures import save_picture
     from dualat.precision import choose_device
 
     model = load(parsed.model, choose_device(parsed.device))
     if not Path(parsed.image).is_file():
         raise FileNotFoundError(f"image {parsed.image} does not exist.")
     pixels = torch.from_numpy(read_image(Path(parsed.image), model.shape).copy())
-    x = (pixels.float() / 255)[None].to(next(model.parameters()).device)
+    x = (pixels.float() / 255).to(next(model.parameters()).device)
     with torch.no_grad():
-        before = model.predict_proba(x)[0]
-    seen = int(before.argmax())
+        before = model.predict_proba(x[None])[0]
+    seen, name = int(before.argmax()), model.class_names[int(before.argmax())]
     if parsed.classes:
         targets = wanted_labels(parsed.classes, model.class_names, len(parsed.classes))
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
-    threat = ThreatModel(parsed.norm, parsed.eps)
-    results = counterfactual(
-        model, x.expand(len(targets), -1, -1, -1), torch.tensor(targets), threat, steps=parsed.steps
-    )
-    with torch.no_grad():
-        after = model.predict_proba(results)
-    distances = image_norm(results - x, parsed.norm)
-    panels = [(x[0].cpu(), ["original", f"{model.class_names[seen]} {before[seen]:.2f}"])]
-    rows = []
-    for i, target in enumerate(targets):
-        confidence, distance = float(after[i, target]), float(distances[i])
-        name = model.class_names[target]
-        panels.append((results[i].cpu(), [f"-> {name}", f"p {confidence:.2f}"]))
-        panels.append(
-            (signed_difference(x[0].cpu(), results[i].cpu()), ["difference", f"{parsed.norm} {distance:.2f}"])
-        )
-        rows.append(
-            {
-                "target": target,
-                "class": name,
-                "confidence": confidence,
-                "distance": distance,
-                "confidence_before": float(before[target]),
-                "reached": int(after[i].argmax()) == target,
-            }
-        )
-    save_picture(strip(panels, side=max(96, model.shape[1])), parsed.output)
+    changes = explain(model, x, targets, ThreatModel(parsed.norm, parsed.eps), parsed.steps)
+    save_picture(change_strip(x, f"{name} {before[seen]:.2f}", changes, parsed.norm), parsed.output)
     if parsed.json:
+        print(json.dumps(as_json(parsed, seen, float(before[seen]), changes)))
+        return 0
+    print(f"{parsed.image}: seen as {name} ({before[seen]:.2f})")
+    for change in changes:
         print(
-            json.dumps(
-                {
-                    "output": parsed.output,
-                    "seen": seen,
-                    "confidence": float(before[seen]),
-                    "norm": parsed.norm,
-                    "eps": parsed.eps,
-                    "targets": rows,
-                }
-            )
+            f"  {change.name:<16} confidence {change.confidence_before:.2f} -> {change.confidence:.2f}   "
+            f"{parsed.norm} distance {change.distance:.2f}"
         )
-    else:
-        print(f"{parsed.image}: seen as {model.class_names[seen]} ({before[seen]:.2f})")
-        for row in rows:
-            print(
-                f"  {row['class']:<16} confidence {row['confidence_before']:.2f} -> {row['confidence']:.2f}   "
-                f"{parsed.norm} distance {row['distance']:.2f}"
-            )
-        print(f"strip: {parsed.output}")
+    print(f"strip: {parsed.output}")
     return 0
+
+
+def as_json(
+    parsed: CounterfactualArguments, seen: int, confidence: float, changes: "list[Change]"
+) -> dict[str, Any]:
+    """What the command found, as plain values."""
+    targets = [
+        {
+            "target": change.target,
+            "class": change.name,
+            "confidence": change.confidence,
+            "distance": change.distance,
+            "confidence_before": change.confidence_before,
+            "reached": change.reached,
+        }
+        for change in changes
+    ]
+    return {
+        "output": parsed.output,
+        "seen": seen,
+        "confidence": confidence,
+        "norm": parsed.norm,
+        "eps": parsed.eps,
+        "targets": targets,
+    }

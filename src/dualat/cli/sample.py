@@ -52,6 +52,10 @@ def main(args: list[str]) -> int:
         raise UsageError("--unconditional and --classes contradict each other: give one of them.")
     if parsed.initial and parsed.initial_images:
         raise UsageError("--initial and --initial-images contradict each other: give one of them.")
+    if Path(parsed.output).suffix not in (".png", ".npz", ""):
+        raise UsageError(
+            f"--output is {parsed.output}, but must end in .png or .npz, or be a folder without an ending."
+        )
     import torch
 
     from dualat.data.settings import InitialSettings
@@ -110,7 +114,7 @@ def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> lis
         elif text.isdigit() and int(text) < len(names):
             numbers.append(int(text))
         else:
-            raise ValueError(
+            raise UsageError(
                 f"this model has no class {text!r}: it has {', '.join(names[:20])}"
                 f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1})."
             )
@@ -131,12 +135,8 @@ def write(path: Path, images: "Tensor", labels: list[int], columns: int) -> None
     elif path.suffix == ".npz":
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, arr_0=to_uint8(images), arr_1=np.array(labels, dtype=np.int64))
-    elif not path.suffix:
+    else:
         path.mkdir(parents=True, exist_ok=True)
         for i, (image, label) in enumerate(zip(to_uint8(images), labels, strict=True)):
             pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
             save_picture(Image.fromarray(pixels), path / f"{i:05d}-class{label}.png")
-    else:
-        raise ValueError(
-            f"--output is {path}, but must end in .png or .npz, or be a folder without an ending."
-        )

@@ -102,7 +102,7 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
     from dualat.evaluation.record import read_records
     from dualat.train import announce
     from dualat.train import train as train_run
-    from dualat.training.loop import Stopped
+    from dualat.training.signals import Stopped
 
     try:
         folder = train_run(config, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -31,7 +31,7 @@ from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer, learning_rate
 from dualat.training.progress import Progress
 from dualat.training.settings import StageSettings, TrackingSettings
-from dualat.training.signals import StopRequest
+from dualat.training.signals import Stopped, StopRequest
 from dualat.training.tracking import Tracker
 
 Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
@@ -39,10 +39,6 @@ Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
 
 BEST = {"robust_accuracy": ("best-robust", 1), "frechet_distance": ("best-generation", -1)}
 """Figures whose best checkpoint is kept: its file's name, and whether more (1) or less (-1) is better."""
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; its checkpoint is written."""
 
 
 class NonFiniteLoss(ValueError):
@@ -145,7 +141,8 @@ def train_stage(
 
     warned = False
     title = f"stage {number} ({method.name})"
-    with Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size) as progress:
+    pace = Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size)
+    with run.stop.steps(), pace as progress:
         while done < total:
             seed = mix_seed(run.seed, number, done)
             torch.manual_seed(seed)
