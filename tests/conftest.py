@@ -44,3 +44,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import dualat
 
     return dualat.train("digits", {**TINY, "output": str(tmp_path_factory.mktemp("runs") / "tiny")})
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """30 steps instead of 100, Square with 100 queries instead of 5,000: here and in pyautoattack alone."""
+    import pyautoattack
+
+    found = pyautoattack.AutoAttack._set_version
+
+    def set_version(self, version="standard"):
+        found(self, version)
+        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 30
+        self.square.n_queries = 100
+
+    monkeypatch.setattr(pyautoattack.AutoAttack, "_set_version", set_version)

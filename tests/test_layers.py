@@ -15,7 +15,7 @@ LAYERS = (
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
     ("training", "evaluation"),
-    ("config", "recipes", "train", "plan", "evaluate", "report", "demo"),
+    ("config", "recipes", "train", "plan", "evaluate", "compare", "report", "demo"),
     ("cli",),
     ("__main__",),
 )

@@ -1,148 +1,175 @@
-"""Evaluation of models: on a run's held-out images, and while training on its validation split."""
+"""Evaluation of models and of samples: on a run's held-out images, and while training on its validation split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 from dualat.config import RunConfig
+from dualat.counterfactual import change_strip, explain
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
-from dualat.evaluation.generation import balanced_samples, generation_records
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.record import Record, timed, write_records
+from dualat.evaluation.masking import grey_radius, masking_warnings
+from dualat.evaluation.metrics import BASIC, METRICS
+from dualat.evaluation.record import Record, read_records, write_records
 from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.subject import Subject
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel, load
 from dualat.pictures import grid, save_picture
 
-METRICS = ("clean_accuracy", "robust_accuracy", "generation")
+Told = Callable[[str], None]
+"""Takes a line for a person."""
 
 
 def evaluate(
-    model: LoadedModel,
-    data: ImageData | Splits,
-    metrics: Sequence[str] = METRICS,
+    model: LoadedModel | None,
+    data: Splits,
+    metrics: Sequence[str] = BASIC,
     settings: EvaluationSettings | None = None,
     seed: int = 0,
-    judge: Judge | None = None,
+    samples: ImageSet | None = None,
 ) -> list[Record]:
-    """Measure a model on held-out images, in fp32.
+    """Measure a model, or samples made elsewhere, on held-out images, in fp32.
 
     Args:
-        model: what `dualat.load` gives.
-        data: held-out images; splits (their test split is used) where `generation` is measured, since its judge
-            is trained on the training images.
-        metrics: any of clean_accuracy, robust_accuracy, generation.
-        settings: radii, attack steps, number of samples.
-        seed: seed of the samples.
-        judge: an independent judge, where one is there already.
+        model: what `dualat.load` gives; None where samples alone are measured.
+        data: real images, as `dualat.data.in_distribution.load_splits` gives them; figures are of the test split.
+        metrics: names in `dualat.evaluation.metrics.METRICS`.
+        settings: radii, steps, numbers of images and samples ...
+        seed: of samples, attacks and intervals.
+        samples: as `dualat.evaluation.samples.read_samples` gives them; None: the model draws them.
 
     Returns:
-        One record per figure. Raises ValueError for an unknown metric or splits that are missing.
+        One record per figure.
+
+    Raises:
+        ValueError: an unknown metric, or data and settings that cannot work.
+        FileNotFoundError: weights that a metric needs are not there.
     """
-    settings = settings or EvaluationSettings()
-    if unknown := [m for m in metrics if m not in METRICS]:
+    check_metrics(metrics)
+    subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
+    return [record for name in metrics for record in measured(subject, name)]
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """ValueError that names the first metric that does not exist."""
+    if unknown := [m for m in names if m not in METRICS]:
         raise ValueError(f"metric {unknown[0]!r} is unknown: give any of {', '.join(METRICS)}.")
-    held_out = data.test if isinstance(data, Splits) else data
-    records = []
-    if "clean_accuracy" in metrics:
-        records.append(timed(lambda: clean_accuracy(model, held_out)))
-    if "robust_accuracy" in metrics:
-        attacked = held_out.take(evenly(len(held_out), settings.robust_images or len(held_out)))
-        for eps in settings.eps:
-            threat = ThreatModel(settings.norm, eps)
-            records.append(
-                timed(lambda threat=threat: robust_accuracy(model, attacked, threat, settings.steps))
-            )
-    if "generation" in metrics:
-        if judge is None:
-            if not isinstance(data, Splits):
-                raise ValueError("generation needs a judge trained on the training images: pass the splits.")
-            judge = Judge(data.train)
-        records += generation_records(model, held_out, judge, settings.samples, seed)
-    return records
+
+
+def measured(subject: Subject, name: str) -> list[Record]:
+    """The records of one metric, with their fingerprint."""
+    metric = METRICS[name]
+    key = subject.key(name, metric.uses)
+    return [replace(record, key=key) for record in metric.measure(subject)]
+
+
+def complete(
+    path: Path,
+    subject: Subject,
+    model_name: str,
+    metrics: Sequence[str],
+    *,
+    by_name: bool,
+    again: bool = False,
+    tell: Told = lambda line: None,
+) -> list[Record]:
+    """Bring the records in `path` up to date, metric by metric; the file is whole after each.
+
+    What is there with the same fingerprint is used again. Newer records of a metric take the place of the older.
+
+    Args:
+        by_name: the metrics were asked for by name: one that lacks its files is an error. Otherwise it is left out.
+        again: measure anew what is there.
+        tell: is told what is used again and what is left out.
+
+    Returns:
+        The records of these metrics and this model.
+    """
+    records = read_records(path) if path.is_file() else []
+    found: list[Record] = []
+    reused = []
+    for name in metrics:
+        key = subject.key(name, METRICS[name].uses)
+        mine = [r for r in records if r.model == model_name and r.key == key]
+        if mine and not again:
+            reused.append(name)
+            found += mine
+            continue
+        try:
+            new = [replace(r, model=model_name, key=key) for r in METRICS[name].measure(subject)]
+        except FileNotFoundError as error:
+            if by_name or not METRICS[name].needs_files:
+                raise
+            tell(f"{name} is left out: {error}")
+            continue
+        records = [r for r in records if r.model != model_name or not r.key.startswith(f"{name}:")] + new
+        found += new
+        write_records(path, records)
+    if reused:
+        tell(f"already in {path}, with the same settings: {', '.join(reused)}")
+    subject.forget()
+    return found
 
 
 def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
-    """Measure a finished run's model, what its samples start from, and its stage-1 model where there is one; write evaluation.json and the
-    final sample grid."""
-    judge = Judge(splits.train)
-    paths = {"final": folder / "model.safetensors"}
+    """What a training run ends with: the basic figures of its model, of what its samples start from, and of its stage-1
+    model where there is one; evaluation.json and the final sample grid."""
+    path = folder / "evaluation.json"
+    final = load(folder / "model.safetensors", device)
+    subjects: list[tuple[str, tuple[str, ...], Subject]] = [
+        ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
+    ]
+    subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
     if config.method == "dat" and config.stages == "both":
-        paths["stage1"] = folder / "checkpoints" / "stage1.safetensors"
+        first = load(folder / "checkpoints" / "stage1.safetensors", device)
+        subjects.append(("stage1", BASIC, Subject(first, splits, config.evaluation, config.seed)))
+    judge = subjects[0][2].judge
     records = []
-    for name, path in paths.items():
-        model = load(path, device)
-        for record in evaluate(model, splits, METRICS, config.evaluation, config.seed, judge):
-            records.append(replace(record, model=name, seed=config.seed))
-        if name == "final":
-            starts = generation_records(
-                model, splits.test, judge, config.evaluation.samples, config.seed, steps=0
-            )
-            records += [replace(record, model="start") for record in starts]
-    write_records(folder / "evaluation.json", records)
-    save_grid(load(paths["final"], device), folder / "samples" / "final.png", config.seed)
+    for name, metrics, subject in subjects:
+        subject.judge = judge
+        records += complete(path, subject, name, metrics, by_name=True)
+    save_grid(final, folder / "samples" / "final.png", config.seed)
     return records
 
 
-def table(records: Sequence[Record], title: str) -> Table:
-    """Records as a table: one row per figure, one column per model."""
-    models = list(dict.fromkeys(r.model for r in records))
-    view = Table(title=title, title_justify="left")
-    view.add_column("figure")
-    for name in models:
-        view.add_column(name, justify="right")
-    view.add_column("n", justify="right")
-    rows: dict[str, dict[str, Record]] = {}
-    for record in records:
-        rows.setdefault(row_name(record), {})[record.model] = record
-    for name, cells in rows.items():
-        view.add_row(
-            name, *(cell(cells[m]) if m in cells else "" for m in models), str(next(iter(cells.values())).n)
-        )
-    return view
-
-
-def row_name(record: Record) -> str:
-    """A figure with the settings that tell it from its neighbours."""
-    s = record.settings
-    if record.metric == "robust_accuracy":
-        return f"robust accuracy, {s['norm']} {s['eps']:g}, PGD-{s['steps']}"
-    if record.metric == "sample_class_accuracy":
-        return "samples: class accuracy"
-    if record.metric == "frechet_distance":
-        return "samples: Frechet distance"
-    return record.metric.replace("_", " ")
-
-
-def cell(record: Record) -> str:
-    """Value, and half the width of its 95 % interval."""
-    if record.ci95 is None:
-        return f"{record.value:.2f}"
-    return f"{record.value:.3f} ±{(record.ci95[1] - record.ci95[0]) / 2:.3f}"
+def warnings_of(records: Sequence[Record], data: ImageData) -> list[str]:
+    """Signs of masked gradients in records measured on `data`."""
+    share = float(data.labels.bincount().max()) / len(data)
+    grey = {"L2": grey_radius("L2", data.shape)}
+    return masking_warnings(list(records), grey=grey, largest_class=share)
 
 
 def save_grid(model: LoadedModel, path: Path, seed: int, per_class: int = 10) -> None:
     """A grid of samples, one class per column (at most 10 classes)."""
+    from dualat.sampling import sample
+
     classes = min(10, len(model.class_names))
-    images, _ = balanced_samples_of(model, classes, per_class * classes, seed)
+    labels = torch.arange(per_class * classes) % classes
+    images = sample(model, labels, generator=torch.Generator().manual_seed(seed)).cpu()
     save_picture(grid(images, classes), path)
 
 
-def balanced_samples_of(
-    model: LoadedModel, classes: int, count: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Samples of the first `classes` classes in turn."""
-    from dualat.sampling import sample
-
-    labels = torch.arange(count) % classes
-    return sample(model, labels, generator=torch.Generator().manual_seed(seed)).cpu(), labels
+def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSettings, folder: Path) -> None:
+    """Counterfactual strips of one held-out image per class (at most 5), towards 3 other classes each."""
+    eps = sorted(settings.counterfactual_eps)[len(settings.counterfactual_eps) // 2]
+    classes = len(model.class_names)
+    for label in range(min(5, classes)):
+        where = (data.labels == label).nonzero().flatten()
+        if not len(where) or classes < 2:
+            continue
+        x = data.float(where[:1])[0].to(next(model.parameters()).device)
+        targets = sorted({(label + shift) % classes for shift in (1, 3, 5)} - {label})
+        changes = explain(model, x, targets, ThreatModel("L2", eps), settings.counterfactual_steps)
+        strip = change_strip(x, model.class_names[label], changes, "L2")
+        save_picture(strip, folder / f"{label}-eps{eps:g}.png")
 
 
 def validation_evaluator(
@@ -156,7 +183,8 @@ def validation_evaluator(
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
         threat = ThreatModel(settings.norm, settings.validation_eps)
-        images, labels = balanced_samples(model, settings.validation_samples, config.seed)
+        samples = from_model(model, settings.validation_samples, config.seed)
+        images, labels = samples.images.float() / 255, samples.labels
         save_grid(model, folder / "samples" / f"stage{stage}-{step:06d}.png", config.seed)
         return {
             "clean_accuracy": clean_accuracy(model, chosen).value,

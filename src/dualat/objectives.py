@@ -29,3 +29,18 @@ def raise_cross_entropy(labels: Tensor) -> Objective:
 def target_class(labels: Tensor) -> Objective:
     """Climb log p(y|x) of a target class: a targeted attack. labels: (N,)."""
     return lambda logits: -F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def raise_confidence() -> Objective:
+    """Climb max_y log( p(y|x) / (1 - p(y|x)) ) = max_y f_y - logsumexp of the other logits. Needs two classes or more.
+
+    The attack that makes an image look in-distribution to the maximum softmax score: it rises with that score, but
+    unlike the score and its logarithm it does not saturate in float32, where confident images would have no gradient.
+    """
+
+    def log_odds(logits: Tensor) -> Tensor:
+        top, index = logits.float().max(dim=1, keepdim=True)
+        others = logits.float().scatter(1, index, float("-inf"))
+        return top.squeeze(1) - others.logsumexp(dim=1)
+
+    return log_odds

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
-from dualat.evaluation.generation import balanced_samples, generation_records
+from dualat.evaluation.generation import generation_records
 from dualat.evaluation.judge import Judge
+from dualat.evaluation.record import Record
+from dualat.evaluation.reference import read_reference
+from dualat.evaluation.samples import ImageSet, from_model
 from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
 from dualat.models.settings import NetworkSettings
 
@@ -59,31 +62,34 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
         return Judge(halves(), steps=40)
 
 
-def test_samples_are_balanced_seeded_and_of_eight_bits():
-    images, labels = balanced_samples(model(), 7, seed=1)
-    assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0] and images.shape == (7, *SHAPE)
-    torch.testing.assert_close(images * 255, (images * 255).round(), rtol=0, atol=1e-4)
-    assert torch.equal(images, balanced_samples(model(), 7, seed=1)[0])
-    assert not torch.equal(images, balanced_samples(model(), 7, seed=2)[0])
+def measured(judge: Judge, count: int = 40, samples: ImageSet | None = None, **fields) -> dict[str, Record]:
+    samples = samples or from_model(model(**fields), count, seed=0)
+    return {r.metric: r for r in generation_records(samples, read_reference(halves()), judge, seed=0)}
 
 
 def test_records_point_the_right_way(judge):
-    accuracy, distance = generation_records(model(), halves(), judge, 40, seed=0)
-    assert (accuracy.metric, distance.metric) == ("sample_class_accuracy", "frechet_distance")
+    found = measured(judge)
+    accuracy, distance = found["sample_class_accuracy"], found["frechet_distance"]
+    assert {"kernel_distance", "precision", "recall"} < set(found)
     assert accuracy.value == 1 and accuracy.n == distance.n == 40 and accuracy.seed == distance.seed == 0
     assert accuracy.settings["judge"] == "svm-rbf-pixels"
     assert accuracy.settings["sampling"]["steps"] == 40 and accuracy.settings["initial"] == "uniform"
-    wrong, _ = generation_records(model(swapped=True), halves(), judge, 40, seed=0)
-    assert wrong.value == 0
-    _, noise = generation_records(model(steps=0), halves(), judge, 40, seed=0)
-    assert noise.value > 2 * distance.value
+    assert measured(judge, swapped=True)["sample_class_accuracy"].value == 0
+    assert measured(judge, steps=0)["frechet_distance"].value > 2 * distance.value
 
 
-def test_no_steps_measure_the_starting_points_and_the_record_says_so(judge):
-    loaded = model()
-    images, _ = balanced_samples(loaded, 10, 3, steps=0)
-    starts = loaded.initial.sample(10, None, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(images, (starts * 255).round() / 255)
-    for record in generation_records(loaded, halves(), judge, 10, 0, steps=0):
-        assert record.settings["sampling"] == {"steps": 0, "step_size": 0.1}
-        assert record.settings["initial"] == "uniform"
+def test_samples_without_labels_have_no_class_accuracy(judge):
+    drawn = from_model(model(), 20, seed=0)
+    found = measured(judge, samples=ImageSet(drawn.images, None, "foreign"))
+    assert "sample_class_accuracy" not in found and found["frechet_distance"].n == 20
+
+
+def test_foreign_samples_of_other_shapes_or_classes_are_refused(judge):
+    wide = ImageSet(torch.zeros(10, 1, 6, 9, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64), "wide")
+    with pytest.raises(
+        ValueError, match="the judge was trained on images of shape 1x6x6, but these are 1x6x9"
+    ):
+        measured(judge, samples=wide)
+    drawn = from_model(model(), 10, seed=0)
+    with pytest.raises(ValueError, match="label 7"):
+        measured(judge, samples=ImageSet(drawn.images, torch.full((10,), 7), "foreign"))

@@ -1,34 +1,49 @@
-"""`dualat evaluate MODEL [--metrics ...]`."""
+"""`dualat evaluate TARGET [--metrics ...]`."""
 
 import json
+import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import tyro
 from pydantic.dataclasses import dataclass
 
-from dualat.cli.arguments import UsageError, parse
+from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.config import RunConfig, load_recipe
+from dualat.data.settings import NAMED_SOURCES, DataSettings
+from dualat.evaluation.settings import EvaluationSettings
 from dualat.settings import STRICT
+
+if TYPE_CHECKING:
+    from dualat.data.images import Splits
+    from dualat.evaluation.subject import Subject
+
+USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
+
+TARGET is a run folder, a .safetensors file of dualat, or samples of anybody's: a folder of images or an .npz.
+`dualat evaluate TARGET --help` lists every setting with the values that TARGET has."""
 
 
 @dataclass(config=STRICT)
-class EvaluateArguments:
-    """Measure a trained model on the held-out images of its run."""
+class EvaluateArguments(EvaluationSettings):
+    """Measure a model or samples on held-out images; what is measured already is used again."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder."""
-    metrics: tuple[str, ...] = ("clean_accuracy", "robust_accuracy", "generation")
-    """What to measure: clean_accuracy, robust_accuracy, generation (sample class accuracy, Frechet distance)."""
+    metrics: tuple[str, ...] = ("all",)
+    """all (those of samples, for samples), or any of clean_accuracy, robust_accuracy, calibration, generation,
+    imagenet_features, inception, step_sweep, ood, counterfactual, energy, throughput, apgd, autoattack."""
     weights: str = "final"
-    """Which weights: final, stage1, best-robust, best-generation."""
-    eps: tuple[float, ...] | None = None
-    """Radii of the attack; None: those of the run's settings."""
-    steps: int | None = None
-    """Steps of the attack; None: those of the run's settings."""
-    samples: int | None = None
-    """Number of samples; None: that of the run's settings."""
+    """Run folders: which weights: final, stage1, best-robust, best-generation."""
+    source: str | None = None
+    """Real images for weights or samples outside a run folder: digits, fashion-mnist, cifar10, cifar100, or a folder."""
+    root: str | None = None
+    """Folder in which the files of that source lie; None: the usual places."""
     seed: int | None = None
-    """Seed of the samples; None: the run's own."""
+    """Seed of samples, attacks and intervals; None: the run's own, or 0."""
+    output: str | None = None
+    """File of records; None: evaluation.json of the run folder, or TARGET.evaluation.json."""
+    again: bool = False
+    """Measure anew what is in that file already."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
     json: bool = False
@@ -36,50 +51,144 @@ class EvaluateArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(EvaluateArguments, args, "dualat evaluate")
-    if "robust_accuracy" not in parsed.metrics and (parsed.eps or parsed.steps):
-        raise UsageError(
-            "--eps and --steps belong to robust_accuracy: name it in --metrics, or leave them out."
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if args[0].startswith("-"):
+        raise UsageError(f"the target comes first, as in `dualat evaluate runs/digits {args[0]} ...`.")
+    target = Path(args[0])
+    config = run_config(target)
+    own = asdict(config.evaluation) if config else {}
+    parsed = parse(EvaluateArguments, args[1:], f"dualat evaluate {target}", EvaluateArguments(**own))
+    if not target.exists():
+        raise FileNotFoundError(
+            f"{target} does not exist: give a run folder, a .safetensors file, or samples (a folder or an .npz)."
         )
-    if "generation" not in parsed.metrics and (parsed.samples or parsed.seed is not None):
-        raise UsageError(
-            "--samples and --seed belong to generation: name it in --metrics, or leave them out."
-        )
-    from dataclasses import replace
+    if parsed.weights != "final" and not (target / "config.yaml").is_file():
+        raise UsageError("--weights chooses among those of a run folder: leave it out.")
+    if config and (parsed.source or parsed.root):
+        raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
+    return evaluate(target, parsed, config)
 
+
+def run_config(target: Path) -> RunConfig | None:
+    """The configuration of the run that the target is, or lies in; None outside a run folder."""
+    for folder in (target, target.parent, target.parent.parent):
+        if (folder / "config.yaml").is_file() and (folder == target or target.suffix == ".safetensors"):
+            return load_recipe(str(folder / "config.yaml"))
+    return None
+
+
+def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) -> int:
+    """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
-    from dualat.config import load_recipe
-    from dualat.data.in_distribution import load_splits
-    from dualat.evaluate import as_json, evaluate, table
-    from dualat.load import load
-    from dualat.precision import choose_device
+    from dualat.evaluate import as_json, check_metrics, complete, save_strips, warnings_of
+    from dualat.evaluation.metrics import METRICS
+    from dualat.evaluation.table import table
 
-    folder = Path(parsed.model)
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"{folder} is no run folder: it holds no config.yaml, which says what data to use."
-        )
-    config = load_recipe(str(folder / "config.yaml"))
-    path = (
-        folder / "model.safetensors"
-        if parsed.weights == "final"
-        else folder / "checkpoints" / f"{parsed.weights}.safetensors"
-    )
-    model = load(path, choose_device(parsed.device))
-    chosen = {
-        k: v
-        for k, v in (("eps", parsed.eps), ("steps", parsed.steps), ("samples", parsed.samples))
-        if v is not None
-    }
-    settings = replace(config.evaluation, **chosen)
-    seed = config.seed if parsed.seed is None else parsed.seed
-    records = [
-        replace(r, model=parsed.weights, seed=seed)
-        for r in evaluate(model, load_splits(config.data), parsed.metrics, settings, seed)
-    ]
+    by_name = parsed.metrics != ("all",)
+    if by_name:
+        check_metrics(parsed.metrics)
+    subject = build_subject(target, parsed, config)
+    if by_name:
+        names = list(dict.fromkeys(parsed.metrics))
+    else:
+        names = [n for n, metric in METRICS.items() if subject.model is not None or metric.of_samples]
+        if subject.model is not None and subject.model.initial is None:
+            say("this model carries no initial distribution: figures of samples are left out")
+            names = [n for n in names if not METRICS[n].of_samples and n != "step_sweep"]
+    subject.progress = Lines()
+    name = parsed.weights if config and target.is_dir() else target.stem if subject.model else target.name
+    path = Path(parsed.output) if parsed.output else records_path(target)
+    records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
+    if subject.model is not None and target.is_dir() and "counterfactual" in names:
+        folder = target / "counterfactuals"
+        save_strips(subject.model, subject.data.test, subject.settings, folder)
     if parsed.json:
         print(json.dumps(as_json(records), indent=2))
     else:
-        Console().print(table(records, f"{folder}: held-out images"))
+        Console().print(table(records, f"{target}: held-out images"))
+        say(f"records: {path}")
+    for text in warnings_of(records, subject.data.test):
+        say(f"warning: {text}")
     return 0
+
+
+def records_path(target: Path) -> Path:
+    """Where records of a target go by default."""
+    if (target / "config.yaml").is_file():
+        return target / "evaluation.json"
+    return target.with_name(f"{target.name}.evaluation.json")
+
+
+def build_subject(target: Path, parsed: EvaluateArguments, config: RunConfig | None) -> "Subject":
+    """Model or samples, with the real images that they are measured on."""
+    from dualat.data.in_distribution import load_splits
+    from dualat.evaluation.samples import read_samples
+    from dualat.evaluation.subject import Subject, partial_folder
+    from dualat.load import load
+    from dualat.precision import choose_device
+
+    fields = field_names(EvaluationSettings)
+    settings = EvaluationSettings(**{k: v for k, v in asdict(parsed).items() if k in fields})
+    seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
+    keep = partial_folder(target, parsed.weights)
+    if config is None and target.suffix != ".safetensors":
+        samples = read_samples(target)
+        data = load_splits(outside_data(parsed, None, samples.shape))
+        return Subject(None, data, settings, seed, given=samples, keep=keep)
+    path = target
+    if target.is_dir():
+        path = (
+            target / "model.safetensors"
+            if parsed.weights == "final"
+            else target / "checkpoints" / f"{parsed.weights}.safetensors"
+        )
+    model = load(path, choose_device(parsed.device))
+    wanted = config.data if config else outside_data(parsed, model.description.source, model.shape)
+    data: Splits = load_splits(wanted)
+    if data.train.shape != model.shape or list(data.train.class_names) != list(model.class_names):
+        raise ValueError(
+            f"{target} was trained on images of shape {model.shape} with {len(model.class_names)} classes, and "
+            f"{wanted.source} has {data.train.shape} with {len(data.train.class_names)}: give its own data by --source."
+        )
+    return Subject(model, data, settings, seed, keep=keep)
+
+
+def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int, int, int]) -> DataSettings:
+    """Where the real images of a target outside a run folder are."""
+    source = parsed.source or source
+    if not source:
+        raise UsageError(
+            f"--source is missing: samples are compared with real images; give one of {', '.join(NAMED_SOURCES)}, or "
+            "a folder with one subfolder per class."
+        )
+    if source in NAMED_SOURCES:
+        return DataSettings(source=source, root=parsed.root)
+    return DataSettings(source=source, image_size=shape[1], channels=shape[0])
+
+
+def say(line: str) -> None:
+    """One line for a person, on the error stream, so that --json output stays clean."""
+    print(f"dualat: {line}", file=sys.stderr)
+
+
+class Lines:
+    """Progress on the error stream: a bar on a terminal, else one line when something new begins, and one each 20 s."""
+
+    def __init__(self) -> None:
+        self.what, self.began, self.told = "", 0.0, 0.0
+        self.bar = sys.stderr.isatty()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began, self.told = what, now, 0.0
+        if self.bar:
+            filled = "█" * (30 * done // max(total, 1))
+            end = "\n" if done == total else ""
+            print(f"\r\033[K{what:<24} {filled:<30} {done}/{total}", end=end, file=sys.stderr, flush=True)
+        elif not self.told or now - self.told > 20:
+            self.told = now
+            print(f"dualat: {what} {done}/{total}", file=sys.stderr, flush=True)

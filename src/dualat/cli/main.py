@@ -16,6 +16,8 @@ COMMANDS = {
     "sample": "draw images of the classes asked for",
     "counterfactual": "show what would have to change in an image for another class",
     "evaluate": "measure a trained model on held-out images",
+    "compare": "set runs, other systems and published figures side by side",
+    "report": "write a run's figures, curves and samples as one HTML page",
     "recipes": "list the recipes, or print one",
 }
 

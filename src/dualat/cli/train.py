@@ -98,8 +98,8 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
     from rich.console import Console
 
-    from dualat.evaluate import table
     from dualat.evaluation.record import read_records
+    from dualat.evaluation.table import table
     from dualat.train import announce
     from dualat.train import train as train_run
     from dualat.training.signals import Stopped

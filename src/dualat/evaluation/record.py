@@ -50,7 +50,11 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, p = 1.959963984540054, hits / n
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
+    low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    return (
+        0.0 if hits == 0 else low,
+        1.0 if hits == n else high,
+    )  # exact there; rounding would leave out the ends
 
 
 def proportion(metric: str, hits: int, n: int, **fields: Any) -> Record:

@@ -1,0 +1,59 @@
+"""`dualat compare A B C [--published cifar10] [--format markdown] [--output FILE]`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from dualat.cli.arguments import UsageError, parse
+from dualat.settings import STRICT
+
+
+@dataclass(config=STRICT)
+class CompareArguments:
+    """Compare runs, other systems and published figures in one table.
+
+    Weights and sample files are measured first, with `dualat evaluate ... --output FILE.json`.
+    """
+
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
+    """Run folders, or files of records as evaluation.json."""
+    published: str | None = None
+    """Add the published figures of a data set: cifar10, cifar100, imagenet256."""
+    models: tuple[str, ...] = ("final",)
+    """Which weights of each source, one row each: final, stage1, start, best-robust ..."""
+    figures: tuple[str, ...] = ()
+    """Figures to show, by their metric's name, as in clean_accuracy robust_accuracy fid; none: all."""
+    format: Literal["table", "markdown", "csv", "latex", "json"] | None = None
+    """Format; None: by the ending of --output (.md, .csv, .tex, .json), else table."""
+    output: str | None = None
+    """File to write; None: print."""
+
+
+def main(args: list[str]) -> int:
+    parsed = parse(CompareArguments, args, "dualat compare")
+    if not parsed.sources and parsed.published is None:
+        raise UsageError("there is nothing to compare: give run folders or files of records, or --published.")
+    if not parsed.models:
+        raise UsageError("--models names none: give at least one, as in --models final.")
+    if len(set(parsed.sources)) != len(parsed.sources):
+        raise UsageError("a source is given twice: give each once.")
+    from dualat.compare import FORMATS, compare, published_names
+
+    if parsed.published is not None and parsed.published not in published_names():
+        raise UsageError(
+            f"--published is {parsed.published!r}, but there are {', '.join(published_names())}."
+        )
+    comparison = compare([Path(s) for s in parsed.sources], parsed.published, parsed.models, parsed.figures)
+    ending = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
+    suffix = Path(parsed.output).suffix if parsed.output else ""
+    text = FORMATS[parsed.format or ending.get(suffix, "table")](comparison)
+    if parsed.output:
+        from dualat.files import write_text
+
+        write_text(parsed.output, text)
+        print(f"comparison: {parsed.output}")
+    else:
+        print(text, end="")
+    return 0

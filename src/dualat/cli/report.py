@@ -1,0 +1,29 @@
+"""`dualat report RUN [--output FILE]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from dualat.cli.arguments import parse
+from dualat.settings import STRICT
+
+
+@dataclass(config=STRICT)
+class ReportArguments:
+    """Write a run's report: one HTML page with figures, curves, samples and settings, and nothing outside itself."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    output: str | None = None
+    """HTML file to write; None: report.html in the run folder."""
+
+
+def main(args: list[str]) -> int:
+    parsed = parse(ReportArguments, args, "dualat report")
+    from dualat.report.page import write_report
+
+    written = write_report(Path(parsed.run), Path(parsed.output) if parsed.output else None)
+    print(f"report: {written}")
+    return 0

@@ -1,0 +1,188 @@
+"""Counterfactuals: from a real image towards another class inside a ball, how far does the model's mind change?
+
+    x' = argmax over ||x' - x|| <= eps of f(x')[c]   (dualat.counterfactual),   c = (y + 1 + (i + seed) mod (K-1)) mod K
+    validity   = 1/N sum [ argmax f(x') = c ]          confidence = 1/N sum p(c | x')
+    distance   = 1/N sum || x' - x ||_2
+    frechet    = mean over classes c of d^2( judge features of x' with target c, of real images of class c )
+
+Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR-10, per-class FID. Ours is a Frechet
+distance in a judge's features, of images rounded to 8 bits, and never called FID.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualat.counterfactual import counterfactual
+from dualat.data.images import ImageData
+from dualat.evaluation.energies import mean_interval
+from dualat.evaluation.frechet import frechet_distance
+from dualat.evaluation.judge import Judge
+from dualat.evaluation.logits import attack_step_size, batches, predict_logits
+from dualat.evaluation.record import Record, proportion
+from dualat.geometry import Norm, ThreatModel, image_norm
+
+LEAST = 20  # images of a class, counterfactual and real, for a Frechet distance of it
+
+
+def counterfactual_targets(labels: Tensor, classes: int, seed: int = 0) -> Tensor:
+    """A class other than its own for each of labels (N,), spread evenly; the seed turns the order."""
+    if classes < 2:
+        raise ValueError("counterfactuals need at least two classes: there is no other class to go to.")
+    turn = (torch.arange(len(labels)) + seed) % (classes - 1)
+    return (labels + 1 + turn) % classes
+
+
+def counterfactual_records(
+    model: nn.Module,
+    data: ImageData,
+    judge: Judge | None,
+    eps_list: Sequence[float],
+    *,
+    real: ImageData | None = None,
+    norm: Norm = "L2",
+    steps: int = 50,
+    step_size: float | None = None,
+    seed: int = 0,
+    least: int = LEAST,
+    batch_size: int = 500,
+) -> list[Record]:
+    """For each eps, `counterfactual_validity`, `_confidence` and `_distance`, and with a judge `_frechet`.
+
+    Args:
+        data: real held-out images to start from.
+        judge: gives the features of the Frechet distance; None: that record is left out.
+        eps_list: radii of the ball in `norm`, above 0.
+        real: real images to compare with, class by class; needed with a judge.
+        steps, step_size: of the gradient loop; default of the size: 2.5 * eps / steps.
+        seed: turns the order of the targets.
+        least: classes with fewer counterfactuals or real images are named in the settings (left_out) and not
+            averaged. Where no class has enough, there is no Frechet record.
+
+    Details hold one value per target class.
+    """
+    _check(data, judge, eps_list, real, least)
+    targets = counterfactual_targets(data.labels, len(data.class_names), seed)
+    reference = judge.features(real.float()).cpu() if judge is not None and real is not None else None
+    records = []
+    for eps in eps_list:
+        threat = ThreatModel(norm, eps)
+        default = attack_step_size(threat, steps)
+        size = default if step_size is None else step_size
+        images, distance = _counterfactuals(model, data, targets, threat, steps, size, batch_size)
+        settings = {
+            "eps": eps,
+            "norm": norm,
+            "steps": steps,
+            "step_size": size,
+            "objective": "target logit",
+            "images": data.name,
+        }
+        chances = predict_logits(model, images, batch_size).double().softmax(dim=1)
+        records += _reached(data.class_names, targets, chances, distance, settings, seed)
+        if judge is not None and real is not None and reference is not None:
+            features = judge.features((images * 255).round() / 255).cpu()
+            settings |= {
+                "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
+                "real": real.name,
+            }
+            records += _frechet(features, targets, reference, real, least, settings, seed)
+    return records
+
+
+def _counterfactuals(
+    model: nn.Module,
+    data: ImageData,
+    targets: Tensor,
+    threat: ThreatModel,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Counterfactuals (N, C, H, W) on the CPU, and their L2 distances (N,) from the originals."""
+    found, distances, first = [], [], 0
+    for x in batches(model, data, batch_size):
+        wanted = targets[first : first + len(x)].to(x.device)
+        first += len(x)
+        changed = counterfactual(model, x, wanted, threat, steps=steps, step_size=step_size)
+        found.append(changed.cpu())
+        distances.append(image_norm(changed - x, "L2").cpu())
+    return torch.cat(found), torch.cat(distances)
+
+
+def _reached(
+    names: Sequence[str],
+    targets: Tensor,
+    chances: Tensor,
+    distance: Tensor,
+    settings: dict[str, Any],
+    seed: int,
+) -> list[Record]:
+    """Validity, confidence and distance from the probabilities (N, K) of the counterfactuals."""
+    valid = (chances.argmax(dim=1) == targets).double()
+    confidence = chances.gather(1, targets[:, None]).squeeze(1)
+
+    def fields(values: Tensor) -> dict[str, Any]:
+        per_class = _per_class(names, targets, lambda rows: float(values[rows].mean()))
+        return {"settings": dict(settings), "seed": seed, "details": {"per_class": per_class}}
+
+    records = [proportion("counterfactual_validity", int(valid.sum()), len(valid), **fields(valid))]
+    for metric, values in (("confidence", confidence), ("distance", distance)):
+        mean, interval = float(values.double().mean()), mean_interval(values)
+        records.append(Record(f"counterfactual_{metric}", mean, len(values), interval, **fields(values)))
+    return records
+
+
+def _per_class(names: Sequence[str], labels: Tensor, measure: Callable[[Tensor], float]) -> dict[str, float]:
+    """measure(positions of the class in labels), by class name; classes without any are left out."""
+    rows = {name: (labels == c).nonzero().flatten() for c, name in enumerate(names)}
+    return {name: round(measure(where), 5) for name, where in rows.items() if len(where)}
+
+
+def _frechet(
+    features: Tensor,
+    targets: Tensor,
+    reference: Tensor,
+    real: ImageData,
+    least: int,
+    settings: dict[str, Any],
+    seed: int,
+) -> list[Record]:
+    """The class-wise Frechet distance, averaged over classes with enough images; no record where there is none."""
+    per_class, left_out, used = {}, [], 0
+    for c, name in enumerate(real.class_names):
+        ours, theirs = features[targets == c], reference[real.labels == c]
+        if min(len(ours), len(theirs)) < least:
+            left_out.append(name)
+            continue
+        per_class[name] = frechet_distance(ours, theirs)
+        used += len(ours)
+    if not per_class:
+        return []
+    return [
+        Record(
+            "counterfactual_frechet",
+            sum(per_class.values()) / len(per_class),
+            used,
+            settings={**settings, "least": least, "left_out": left_out},
+            seed=seed,
+            details={"per_class": {name: round(value, 5) for name, value in per_class.items()}},
+        )
+    ]
+
+
+def _check(
+    data: ImageData, judge: Judge | None, eps_list: Sequence[float], real: ImageData | None, least: int
+) -> None:
+    if judge is not None and real is None:
+        raise ValueError(
+            "a judge compares counterfactuals with real images: pass real, or None for the judge."
+        )
+    if real is not None and (real.shape, real.class_names) != (data.shape, data.class_names):
+        raise ValueError(f"{real.name} and {data.name} must have the same image shape and classes.")
+    if not eps_list:
+        raise ValueError("counterfactuals need at least one eps.")
+    if least < 2:
+        raise ValueError(f"least is {least}, but a Frechet distance needs 2 images or more.")

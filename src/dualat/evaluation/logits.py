@@ -1,0 +1,100 @@
+"""What a model says of many images, and the images that attacks make of them: batch by batch, onto the CPU.
+
+x_adv = the iterate of PGD in the ball around x with the largest objective     (Madry et al., 2018)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from dualat.data.images import ImageData
+from dualat.geometry import ThreatModel
+from dualat.objectives import Objective, raise_cross_entropy
+from dualat.pgd import frozen, pgd
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU for a model without any."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def batches(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> Iterator[Tensor]:
+    """The images in order, as float32 (n, C, H, W) on the model's device.
+
+    Raises ValueError for no images, images of another kind or shape, or a batch size below 1.
+    """
+    data = images if isinstance(images, ImageData) else None
+    tensor = images.images if isinstance(images, ImageData) else images
+    name = data.name if data is not None else "images"
+    if tensor.dim() != 4 or (data is None and not tensor.is_floating_point()):
+        raise ValueError(
+            f"{name} must be floating-point of shape (N, C, H, W) in [0, 1], not {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}."
+        )
+    if not len(tensor):
+        raise ValueError(f"{name} holds no images: give at least one.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be 1 or more.")
+    expected = getattr(model, "shape", None)
+    if isinstance(expected, tuple) and tuple(tensor.shape[1:]) != expected:
+        raise ValueError(
+            f"{name} has images of shape {tuple(tensor.shape[1:])}, but this model takes {expected}: "
+            "fit them to it with dualat.data.images.fit_to_shape."
+        )
+    device = device_of(model)
+    for first in range(0, len(tensor), batch_size):
+        part = slice(first, first + batch_size)
+        yield (data.float(part) if data is not None else tensor[part].float()).to(device)
+
+
+def predict_logits(model: nn.Module, images: Tensor | ImageData, batch_size: int = 500) -> Tensor:
+    """Logits (N, K), float32 on the CPU, in eval mode and without gradients."""
+    with frozen(model), torch.no_grad():
+        return torch.cat([model(x).float().cpu() for x in batches(model, images, batch_size)])
+
+
+def climb(
+    model: nn.Module,
+    data: ImageData,
+    objective: Callable[[Tensor], Objective],
+    threat: ThreatModel,
+    steps: int,
+    step_size: float,
+    batch_size: int = 500,
+) -> Tensor:
+    """Every image's iterate of the gradient loop with the largest objective: (N, C, H, W) float32 on the CPU.
+
+    objective: from the labels (n,) of a batch to what is climbed for it.
+    """
+    found, first = [], 0
+    for x in batches(model, data, batch_size):
+        labels = data.labels[first : first + len(x)].to(x.device)
+        first += len(x)
+        found.append(
+            pgd(model, x, objective(labels), threat, steps=steps, step_size=step_size, keep="best").cpu()
+        )
+    return torch.cat(found)
+
+
+def attack_step_size(threat: ThreatModel, steps: int, factor: float = 2.5) -> float:
+    """factor * eps / steps, so that the path can cross the ball; ValueError for no ball or no steps."""
+    if steps < 1 or not math.isfinite(threat.eps):
+        raise ValueError(
+            f"an attack needs a finite eps and at least 1 step, but they are {threat.eps} and {steps}."
+        )
+    return factor * threat.eps / steps if threat.eps else 1.0
+
+
+def attacked_images(
+    model: nn.Module, data: ImageData, threat: ThreatModel, steps: int, batch_size: int = 500
+) -> Tensor:
+    """PGD on the cross-entropy with steps of 2.5 * eps / steps: (N, C, H, W) float32 on the CPU.
+
+    Of each image the iterate with the largest cross-entropy is kept, the image itself included.
+    """
+    size = attack_step_size(threat, steps)
+    return climb(model, data, raise_cross_entropy, threat, steps, size, batch_size)

@@ -1,0 +1,93 @@
+"""What robust accuracies say about masked gradients: figures that sound attacks do not give.
+
+Sources: signs of masked gradients: Carlini et al., 2019 (arXiv 1902.06705). Difference of two proportions: Newcombe,
+1998, method 10.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dualat.data.images import Shape
+from dualat.evaluation.record import Record, wilson_interval
+
+
+def grey_radius(norm: str, shape: Shape) -> float:
+    """The radius within which every image (C, H, W) of [0, 1] can become the same grey: 1/2 in Linf, sqrt(D)/2 in L2.
+
+    From there on one answer serves all images, so that no classifier can keep more than its largest class.
+    """
+    return 0.5 if norm == "Linf" else math.sqrt(math.prod(shape)) / 2
+
+
+def masking_warnings(
+    records: list[Record], *, grey: Mapping[str, float] | None = None, largest_class: float = 0.1
+) -> list[str]:
+    """Sentences about robust accuracies that sound attacks do not give: the true ones may be lower. [] is no proof.
+
+    They say so where, by more than chance (95 %), a stronger attack leaves more than a weaker one, a larger eps more
+    than a smaller one, a radius that turns every image into the same grey more than one class, or where Square, which
+    needs no gradients, still fools the model on over 0.2 % of the images after attacks that use them.
+
+    Args:
+        records: those of another metric are passed over.
+        grey: that radius for each norm, as `grey_radius` gives it for L2 (Linf: 0.5, known).
+        largest_class: share of the largest class: what one answer for every image gets.
+    """
+    radius = {"Linf": 0.5, **(grey or {})}
+    kept = [
+        r for r in records if r.metric == "robust_accuracy" and {"attack", "norm", "eps"} <= r.settings.keys()
+    ]
+    found = []
+    for a, b in itertools.permutations(kept, 2):
+        if (a.model, a.split, a.settings["norm"]) != (b.model, b.split, b.settings["norm"]) or not _above(
+            a, b
+        ):
+            continue
+        eps, other = a.settings["eps"], b.settings["eps"]
+        if eps == other and _strength(a) > _strength(b) >= 0:
+            found.append(f"{_told(a)}, but the weaker {_told(b)}: the stronger attack is misled.")
+        elif eps > other and _alike(a) == _alike(b):
+            found.append(
+                f"{_told(a)}, more than at the smaller eps {other:g} ({b.value:.1%}): the attack fails."
+            )
+    for r in kept:
+        bound = radius.get(r.settings["norm"], math.inf)
+        if r.settings["eps"] >= bound and _low(r.value, r.n) > largest_class:
+            found.append(
+                f"{_told(r)}, though every image can become the same grey there, which would leave at most "
+                f"{largest_class:.1%}: the attack fails."
+            )
+        after = list(r.details.get("after", {}).items())
+        for (before, was), (name, value) in itertools.pairwise(after):
+            if name == "square" and before != "clean" and _low(was - value, r.n) > 0.002:
+                found.append(f"{_told(r)}, after Square alone broke {was - value:.1%}: gradients are masked.")
+    return found
+
+
+def _above(a: Record, b: Record) -> bool:
+    """p_a - p_b > sqrt((p_a - l_a)^2 + (u_b - p_b)^2), with Wilson's lower l and upper u: more than chance."""
+    high = wilson_interval(round(b.value * b.n), b.n)[1]
+    return a.value - b.value > math.hypot(a.value - _low(a.value, a.n), high - b.value)
+
+
+def _low(share: float, n: int) -> float:
+    return wilson_interval(round(share * n), n)[0]
+
+
+def _strength(record: Record) -> int:
+    attack = record.settings["attack"]
+    return ("pgd", "apgd", "autoattack").index(attack) if attack in ("pgd", "apgd", "autoattack") else -1
+
+
+def _alike(record: Record) -> dict[str, Any]:
+    return {k: v for k, v in record.settings.items() if k not in ("eps", "step_size", "batch_size")}
+
+
+def _told(record: Record) -> str:
+    s = record.settings
+    name = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack"}.get(s["attack"], s["attack"])
+    return (
+        f"{name} at {s['norm']} eps {s['eps']:g} leaves {record.value:.1%} ({record.model}, {record.split})"
+    )

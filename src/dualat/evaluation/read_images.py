@@ -1,0 +1,146 @@
+"""8-bit images and arrays from folders and .npz files, refused with one sentence where they are not what is asked for.
+
+No pickle is ever read: an array of Python objects may run code.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dualat.data.folder import SUFFIXES, class_folders, find_images, read_image
+from dualat.data.images import Shape, check_memory
+
+Pick = Callable[[int], Tensor]
+_AT_A_TIME = 256
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the named arrays that an .npz file has, and the names of all its arrays.
+
+    Raises:
+        ValueError: no .npz file, a damaged or truncated one, or one with Python objects.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with archive as opened:
+            return {name: opened[name] for name in names if name in opened.files}, list(opened.files)
+    except _DAMAGED as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects or a pickle, which may run code when they are read: write plain arrays "
+                "with numpy.savez."
+            ) from error
+        raise ValueError(
+            f"{path} is damaged or no .npz file ({error}): write it anew with numpy.savez."
+        ) from error
+
+
+def read_npz(path: Path, shape: Shape | None, pick: Pick) -> tuple[Tensor, Tensor | None]:
+    """Images (N, C, H, W), uint8, and labels of an .npz file: arr_0 is uint8 NHWC, arr_1 one integer per image."""
+    arrays, names = read_arrays(path, ("arr_0", "arr_1"))
+    if "arr_0" not in arrays:
+        raise ValueError(
+            f"{path} has the arrays {', '.join(names) or 'none'}, but images must be in arr_0 (uint8, NHWC): "
+            "write it with numpy.savez(path, images)."
+        )
+    images, labels = arrays["arr_0"], arrays.get("arr_1")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise ValueError(
+            f"arr_0 of {path} is {images.dtype} of shape {images.shape}, but must be uint8 of shape (N, H, W, C) with "
+            "1 or 3 channels: scale images to 0 to 255, round them, and put the channels last."
+        )
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
+        raise ValueError(
+            f"arr_1 of {path} is {labels.dtype} of shape {labels.shape}, but labels must be one integer per image "
+            f"({len(images)}): correct or leave them out."
+        )
+    found = (images.shape[3], *images.shape[1:3])
+    if shape is not None and found != tuple(shape):
+        raise ValueError(_other_shape(f"images of {path}", found, shape))
+    chosen = pick(len(images))
+    kept = torch.from_numpy(images)[chosen].permute(0, 3, 1, 2).contiguous()
+    return kept, None if labels is None else torch.from_numpy(labels.astype(np.int64))[chosen]
+
+
+def read_folder(
+    folder: Path, shape: Shape | None, pick: Pick, resize: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Images (N, C, H, W), uint8, of all image files below a folder, in the order of their paths, and labels.
+
+    Args:
+        shape: (C, H, W) that they must have; None: that of the first image.
+        pick: from the number of files to the positions of those to read.
+        resize: bring images of other sizes to `shape` (dualat.data.folder.read_image) instead of refusing them.
+    """
+    paths = find_images(folder)
+    if not paths:
+        raise ValueError(f"{folder} has no images: put {', '.join(SUFFIXES)} files there.")
+    found = tuple(class_folders(folder))
+    labels = _labels(folder, paths, found)
+    chosen = pick(len(paths)).tolist()
+    paths = [paths[i] for i in chosen]
+    wanted = shape or natural_shape(paths[0])
+    if not resize:
+        for path in paths:
+            if (natural := natural_shape(path)) != tuple(wanted):
+                raise ValueError(_other_shape(str(path), natural, wanted))
+    check_memory(len(paths), wanted, str(folder))
+    images = torch.empty(len(paths), *wanted, dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _AT_A_TIME):
+            some = paths[start : start + _AT_A_TIME]
+            for i, array in enumerate(pool.map(lambda path: _read(path, wanted), some), start):
+                images[i] = torch.from_numpy(np.array(array))
+    return images, None if labels is None else torch.tensor([labels[i] for i in chosen])
+
+
+def natural_shape(path: Path) -> Shape:
+    """(C, H, W) of an image file, upright, from its header.
+
+    Raises:
+        ValueError: it is no readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION, 1) >= 5:
+                width, height = height, width
+            return (1 if image.mode in _GREY_MODES else 3), height, width
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.") from error
+
+
+def _read(path: Path, shape: Shape) -> np.ndarray:
+    try:
+        return read_image(path, shape)
+    except ValueError as error:
+        raise ValueError(f"{error}: replace or remove it.") from error
+
+
+def _labels(folder: Path, paths: list[Path], classes: tuple[str, ...]) -> list[int] | None:
+    """Class of each file: its subfolder's position, or the number that its name ends in; None where neither is told."""
+    parts = [path.relative_to(folder).parts for path in paths]
+    if all(len(part) > 1 and part[0] in classes for part in parts):
+        return [classes.index(part[0]) for part in parts]
+    told = [re.search(r"-class(\d+)$", path.stem) for path in paths]
+    numbers = [int(match[1]) for match in told if match]
+    return numbers if len(numbers) == len(paths) else None
+
+
+def _other_shape(what: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    one, other = ("x".join(map(str, shape)) for shape in (found, wanted))
+    verb = "have" if what.startswith("images of") else "has"
+    return f"{what} {verb} shape {one} (channels x height x width), but {other} is wanted: give images of one size."

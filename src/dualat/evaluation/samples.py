@@ -1,0 +1,217 @@
+"""Samples to be judged: 8-bit images drawn from a model, or read from a folder or an .npz, and where they came from.
+
+    x -> round(255 x),   labels class-balanced: y_i = i mod K
+
+Source: DAT (arXiv 2510.13872), evaluation of generation. Rounded, never truncated: truncating darkens every image
+and shifts each distance below.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dualat import __version__
+from dualat.data.images import ImageData, Shape
+from dualat.evaluation.read_images import read_folder, read_npz
+from dualat.files import atomic_path
+from dualat.load import LoadedModel
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+from dualat.seeding import mix_seed
+
+CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
+
+
+@dataclass(eq=False)
+class ImageSet:
+    """8-bit images of one origin.
+
+    Attributes:
+        images: (N, C, H, W), uint8.
+        labels: (N,), int64, the class that was asked for; None where it is unknown.
+        name: what a message or a record calls this set.
+        settings: how the images came about, as a record tells it.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(
+                f"images of {self.name} must be uint8 of shape (N, C, H, W), not "
+                f"{str(self.images.dtype).removeprefix('torch.')} of shape {tuple(self.images.shape)}."
+            )
+        if self.images.shape[1] not in (1, 3):
+            raise ValueError(f"images of {self.name} have {self.images.shape[1]} channels: give 1 or 3.")
+        if self.labels is not None and self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"{self.name} has {len(self.images)} images, but labels of shape {tuple(self.labels.shape)}: "
+                "give one label per image."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of the shape and of every pixel."""
+        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @classmethod
+    def of(cls, data: ImageData) -> "ImageSet":
+        """The images of a data source."""
+        return cls(data.images, data.labels, data.name, {"origin": "data"})
+
+
+def from_model(
+    model: LoadedModel,
+    count: int,
+    seed: int,
+    *,
+    state: Path | None = None,
+    steps: int | None = None,
+    step_size: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Class-balanced samples, the same images as `dualat.sample` draws with this seed, rounded to 8 bits.
+
+    All starting points are drawn at once; then chunks of 500 descend the energy.
+
+    Args:
+        state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes.
+            Other weights, settings, seeds and versions have chunks of their own, in subfolders.
+        steps, step_size: in place of the model's own; 0 steps give the starting points.
+        progress: called as progress(images done, count) after each chunk.
+
+    Raises:
+        ValueError: no images asked for, or a model without an initial distribution.
+    """
+    if count < 1:
+        raise ValueError(f"the number of samples is {count}, but must be 1 or more.")
+    if model.initial is None:
+        raise ValueError("this model carries no initial distribution to sample from.")
+    sampling = asdict(model.sampling)
+    sampling |= {} if steps is None else {"steps": steps}
+    sampling |= {} if step_size is None else {"step_size": step_size}
+    labels = torch.arange(count) % len(model.class_names)
+    starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
+    folder = None if state is None else Path(state) / _fingerprint(model, starts, sampling)[:16]
+    images = torch.empty(starts.shape, dtype=torch.uint8)
+    for first in range(0, count, CHUNK):
+        part = slice(first, min(first + CHUNK, count))
+        path = None if folder is None else folder / f"chunk-{first // CHUNK:05d}.safetensors"
+        drawn = None if path is None else _kept(path, images[part].shape)
+        if drawn is None:
+            drawn = _descend(model, starts[part], labels[part], **sampling)
+            if path is not None:
+                with atomic_path(path) as temporary:
+                    save_file({"images": drawn}, temporary)
+        images[part] = drawn
+        if progress is not None:
+            progress(part.stop, count)
+    settings = {
+        "origin": "model",
+        "sampling": sampling,
+        "sampling_seed": seed,
+        "initial": model.initial_settings.kind,
+        "labels": "index mod K",
+    }
+    return ImageSet(images, labels, "samples of the model", settings)
+
+
+def _descend(model: LoadedModel, starts: Tensor, labels: Tensor, steps: int, step_size: float) -> Tensor:
+    """One chunk, rounded to 8 bits."""
+    device = next(model.parameters()).device
+    objective = lower_energy(labels.to(device))
+    x = pgd(model, starts.to(device), objective, steps=steps, step_size=step_size)
+    return (x.cpu() * 255).round().to(torch.uint8)
+
+
+def _kept(path: Path, shape: torch.Size) -> Tensor | None:
+    """The chunk in this file; None where it is absent or damaged."""
+    with suppress(OSError, SafetensorError, ValueError), safe_open(path, framework="pt") as handle:
+        images = handle.get_tensor("images")
+        if images.shape == shape and images.dtype == torch.uint8:
+            return images
+    return None
+
+
+def _fingerprint(model: LoadedModel, starts: Tensor, sampling: dict[str, Any]) -> str:
+    """Hash of all that the samples depend on: weights, network, starting points (so seed and count), steps, versions."""
+    told = {
+        "description": asdict(model.description),
+        "sampling": sampling,
+        "count": len(starts),
+        "versions": [__version__, torch.__version__, next(model.parameters()).device.type],
+    }
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    for name, tensor in sorted({**model.state_dict(), "": starts}.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read_samples(path: Path | str, wanted: int | None = None, shape: Shape | None = None) -> ImageSet:
+    """Samples that something else has made: an .npz (arr_0: uint8 NHWC, arr_1: labels if there are any) or a folder.
+
+    Labels of a folder are its class subfolders in sorted order, or the K of file names that end in -classK, as
+    `dualat sample` writes them. Nothing is resized: all images must have one size.
+
+    Args:
+        wanted: this many, picked by a fixed seed where there are more.
+        shape: (C, H, W) that they must have.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: damaged or truncated files, another shape or type, or fewer images than wanted.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a folder of images or an .npz file of samples.")
+
+    def pick(count: int) -> Tensor:
+        return picked(count, wanted, str(path))
+
+    if path.is_dir():
+        images, labels = read_folder(path, shape, pick)
+    elif path.suffix == ".npz":
+        images, labels = read_npz(path, shape, pick)
+    else:
+        raise ValueError(f"{path} is neither a folder of images nor an .npz file: give one of them.")
+    origin = "folder" if path.is_dir() else "npz"
+    return ImageSet(images, labels, str(path), {"origin": origin, "path": str(path)})
+
+
+def picked(count: int, wanted: int | None, name: str) -> Tensor:
+    """Positions, ascending, of `wanted` out of `count` images; by chance, as files are often sorted by class."""
+    if wanted is None or wanted == count:
+        return torch.arange(count)
+    if wanted < 1:
+        raise ValueError(f"{wanted} images of {name} are wanted, but must be 1 or more.")
+    if count < wanted:
+        raise ValueError(
+            f"{name} has {count} images, but {wanted} are wanted: give more images, or ask for {count}."
+        )
+    generator = torch.Generator().manual_seed(mix_seed("picked", count, wanted))
+    return torch.randperm(count, generator=generator)[:wanted].sort().values

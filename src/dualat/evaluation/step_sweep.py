@@ -1,0 +1,105 @@
+"""How many sampling steps? A sweep on validation images and on samples that no reported figure uses.
+
+    T* = argmin_T d^2( features of x_T, features of validation images ),   x_T after T steps of one trajectory
+
+Source: DAT (arXiv 2510.13872) sweeps a few steps around the training's T on 2,560 samples. The distance is Frechet's, in
+a judge's features (frechet.py).
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dualat.data.images import ImageData
+from dualat.evaluation.frechet import Gaussian, gaussian_distance
+from dualat.evaluation.judge import Judge
+from dualat.evaluation.record import Record
+from dualat.load import LoadedModel
+from dualat.sampling import draw
+from dualat.seeding import mix_seed
+
+
+def step_sweep(
+    model: LoadedModel,
+    reference_images: ImageData,
+    judge: Judge,
+    steps: Sequence[int],
+    count: int,
+    seed: int,
+) -> Record:
+    """Record `step_sweep`: the number of steps with the smallest Frechet distance (of equal ones the smaller number).
+
+    Args:
+        reference_images: the validation split, never what the reported figure is measured against.
+        judge: gives the features, and says which class a sample shows.
+        steps: numbers to try, 0 or more.
+        count: samples, class-balanced; their seed is of a stream of its own.
+
+    Returns:
+        A record whose details hold steps, frechet_distance and sample_class_accuracy, one value per number of steps.
+
+    Raises:
+        ValueError: no steps, negative ones, fewer than 2 samples, test images, or a model that cannot be sampled.
+    """
+    wanted = sorted(set(steps))
+    if not wanted or wanted[0] < 0:
+        raise ValueError(
+            f"the steps to try are {list(steps)}, but must be one or more numbers, each 0 or more."
+        )
+    if count < 2:
+        raise ValueError(f"the sweep has {count} samples, but a distance needs at least 2: give more.")
+    if reference_images.name.endswith(" test"):
+        raise ValueError(
+            f"the sweep is given {reference_images.name}, which the reported figure uses: give the validation split."
+        )
+    began = time.perf_counter()
+    labels = torch.arange(count) % len(model.class_names)
+    target = Gaussian.of_features(judge.features(reference_images.float()))
+    distances, accuracies = [], []
+    for images in _trajectory(model, labels, wanted, mix_seed("step-sweep", seed)):
+        features = Gaussian.of_features(judge.features(images))
+        distances.append(gaussian_distance(features, target))
+        accuracies.append(float((judge.predict(images) == labels).float().mean()))
+    best = min(range(len(wanted)), key=lambda i: distances[i])
+    return Record(
+        "step_sweep",
+        float(wanted[best]),
+        count,
+        seed=seed,
+        split="validation",
+        settings={
+            "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
+            "judge": judge.name,
+            "reference": reference_images.name,
+            "reference_images": len(reference_images),
+            "step_size": model.sampling.step_size,
+            "initial": model.initial_settings.kind,
+        },
+        details={"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies},
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int) -> list[Tensor]:
+    """Images of 8 bits after each wanted number of steps: one descent, looked at on its way."""
+    if model.initial is None:
+        raise ValueError("this model carries no initial distribution to sample from.")
+    seen: dict[int, list[Tensor]] = {t: [] for t in wanted}
+
+    def look(t: int, x: Tensor, _: Tensor) -> None:
+        if t in seen:
+            seen[t].append((x.cpu() * 255).round() / 255)
+
+    draw(
+        model,
+        model.initial,
+        len(labels),
+        labels,
+        steps=wanted[-1],
+        step_size=model.sampling.step_size,
+        generator=torch.Generator().manual_seed(seed),
+        callback=look,
+    )
+    return [torch.cat(seen[t]) for t in wanted]

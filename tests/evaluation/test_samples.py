@@ -1,0 +1,260 @@
+"""Samples: the same bytes as one uninterrupted draw, and files that are read exactly or refused with a sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dualat.data.images import ImageData
+from dualat.data.initial import build_initial
+from dualat.data.settings import InitialSettings
+from dualat.evaluation import samples as module
+from dualat.evaluation.samples import ImageSet, from_model, read_samples
+from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
+from dualat.models.settings import NetworkSettings
+from dualat.sampling import draw
+
+SHAPE = (1, 4, 4)
+COUNT = 1100  # three chunks
+
+
+class Template(nn.Module):
+    """f(x)[y] = -|x - y/2|^2."""
+
+    def __init__(self, scale: float = 1.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1, 1)
+        return -self.scale * (x[:, None] - means).square().flatten(2).sum(2)
+
+
+def model(scale: float = 1.0, initial: bool = True) -> LoadedModel:
+    description = ModelDescription(
+        network=NetworkSettings(name="wrn-10-1"),
+        class_names=["black", "grey", "white"],
+        shape=SHAPE,
+        normalized=False,
+        initial=InitialSettings(kind="uniform"),
+        sampling=SamplingDefaults(steps=3, step_size=0.2),
+    )
+    start = build_initial(description.initial, SHAPE, None) if initial else None
+    return LoadedModel(Template(scale), description, start)
+
+
+def npz(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def pixels(count: int = 6, channels: int = 3, side: int = 5) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (count, side, side, channels)).astype(np.uint8)
+
+
+def png_folder(folder: Path, images: np.ndarray, names: list[str] | None = None) -> Path:
+    for i, image in enumerate(images):
+        path = folder / (names[i] if names else f"{i:04d}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path)
+    return folder
+
+
+def test_samples_are_those_of_the_sampler_balanced_and_rounded():
+    found = from_model(model(), COUNT, seed=3)
+    loaded, labels = model(), torch.arange(COUNT) % 3
+    drawn = draw(
+        loaded,
+        loaded.initial,
+        COUNT,
+        labels,
+        steps=3,
+        step_size=0.2,
+        generator=torch.Generator().manual_seed(3),
+    )
+    images = (drawn * 255).round() / 255
+    assert found.images.dtype == torch.uint8
+    torch.testing.assert_close(found.images.float() / 255, images, rtol=0, atol=0)
+    assert torch.equal(found.labels, labels) and found.labels[:4].tolist() == [0, 1, 2, 0]
+    assert found.settings["sampling"] == {"steps": 3, "step_size": 0.2}
+    assert found.settings["sampling_seed"] == 3 and found.settings["initial"] == "uniform"
+
+
+def test_steps_and_step_size_in_place_of_the_models_own():
+    found = from_model(model(), 8, 0, steps=0, step_size=0.1)
+    starts = model().initial.sample(8, None, torch.Generator().manual_seed(0))
+    assert torch.equal(found.images, (starts * 255).round().to(torch.uint8))
+    assert found.settings["sampling"] == {"steps": 0, "step_size": 0.1}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the chunks that were drawn and not read."""
+    sizes: list[int] = []
+    own = module._descend
+
+    def counted(loaded, starts, labels, **sampling):
+        sizes.append(len(starts))
+        return own(loaded, starts, labels, **sampling)
+
+    monkeypatch.setattr(module, "_descend", counted)
+    return sizes
+
+
+def killed(state: Path, after: int, seed: int = 0) -> None:
+    def stop(done: int, count: int) -> None:
+        assert count == COUNT
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        from_model(model(), COUNT, seed, state=state, progress=stop)
+
+
+def test_a_killed_draw_goes_on_and_ends_with_the_same_bytes(tmp_path, drawn):
+    whole = from_model(model(), COUNT, 0)
+    killed(tmp_path, after=1000)
+    drawn.clear()
+    resumed = from_model(model(), COUNT, 0, state=tmp_path)
+    assert drawn == [100]
+    assert torch.equal(resumed.images, whole.images) and resumed.content == whole.content
+    drawn.clear()
+    assert from_model(model(), COUNT, 0, state=tmp_path).content == whole.content and not drawn
+
+
+def test_a_damaged_chunk_is_drawn_anew(tmp_path, drawn):
+    killed(tmp_path, after=1000)
+    chunk = next(tmp_path.rglob("chunk-00000.safetensors"))
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    drawn.clear()
+    assert from_model(model(), COUNT, 0, state=tmp_path).content == from_model(model(), COUNT, 0).content
+    assert drawn[:2] == [500, 100]
+
+
+@pytest.mark.parametrize("change", ["seed", "weights", "steps", "count"])
+def test_the_state_of_other_samples_is_not_used(tmp_path, drawn, change):
+    killed(tmp_path, after=1000)
+    drawn.clear()
+    loaded = model(scale=2.0 if change == "weights" else 1.0)
+    count, seed = COUNT - (change == "count"), int(change == "seed")
+    from_model(loaded, count, seed, state=tmp_path, steps=2 if change == "steps" else None)
+    assert drawn == [500, 500, count - 1000]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_samples_and_no_start_are_refused():
+    with pytest.raises(ValueError, match="number of samples is 0"):
+        from_model(model(), 0, 0)
+    with pytest.raises(ValueError, match="no initial distribution"):
+        from_model(model(initial=False), 4, 0)
+
+
+def test_npz_and_folder_give_the_same_images(tmp_path):
+    array = pixels()
+    one = read_samples(npz(tmp_path / "a.npz", arr_0=array, arr_1=np.arange(6)))
+    two = read_samples(png_folder(tmp_path / "b", array), shape=(3, 5, 5))
+    assert torch.equal(one.images, torch.from_numpy(array).permute(0, 3, 1, 2))
+    assert one.content == two.content and one.labels.tolist() == list(range(6)) and two.labels is None
+    assert (one.settings["origin"], two.settings["origin"]) == ("npz", "folder")
+
+
+def test_content_tells_pixels_and_shapes_apart():
+    images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    changed = images.clone()
+    changed[1, 0, 1, 1] = 1
+    sets = [ImageSet(x, None, "x") for x in (images, changed, images.view(1, 1, 2, 4))]
+    assert len({s.content for s in sets}) == 3
+    assert ImageSet(images.clone(), None, "y").content == sets[0].content
+
+
+def test_labels_of_class_folders_and_of_file_names(tmp_path):
+    grey = pixels(channels=1)
+    names = [f"{'ab'[i % 2]}/{i}.png" for i in range(6)]
+    assert read_samples(png_folder(tmp_path / "c", grey, names)).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    named = png_folder(tmp_path / "d", grey, [f"{i:05d}-class{i % 3}.png" for i in range(6)])
+    assert read_samples(named).labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert read_samples(named).shape == (1, 5, 5)
+
+
+def test_fewer_than_all_are_picked_by_a_fixed_seed(tmp_path):
+    path = npz(tmp_path / "a.npz", arr_0=pixels(100), arr_1=np.arange(100) // 10)
+    some = read_samples(path, wanted=50)
+    assert len(some) == 50 and len(some.labels.unique()) > 7  # not the first classes alone
+    assert some.content == read_samples(path, wanted=50).content
+    folder = png_folder(tmp_path / "b", pixels(100))
+    assert read_samples(folder, wanted=50).content == some.content
+
+
+def refuses(match: str, path: Path, **arguments) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        read_samples(path, **arguments)
+    text = str(caught.value)
+    assert path.name in text and text.endswith(".") and "\n" not in text
+
+
+def test_bad_arrays_are_refused(tmp_path):
+    array = pixels()
+    refuses("float32", npz(tmp_path / "a.npz", arr_0=array.astype(np.float32)))
+    refuses(r"shape \(6, 5, 5\)", npz(tmp_path / "b.npz", arr_0=array[..., 0]))
+    refuses("channels last", npz(tmp_path / "c.npz", arr_0=array.transpose(0, 3, 1, 2)))
+    refuses("arr_0", npz(tmp_path / "d.npz", pictures=array))
+    refuses("one integer per image", npz(tmp_path / "e.npz", arr_0=array, arr_1=np.arange(5)))
+    refuses("3x32x32", npz(tmp_path / "f.npz", arr_0=array), shape=(3, 32, 32))
+    refuses("has 6 images, but 7 are wanted", npz(tmp_path / "g.npz", arr_0=array), wanted=7)
+    refuses("run code", npz(tmp_path / "h.npz", arr_0=np.array([object()], dtype=object)))
+
+
+def test_damaged_files_are_refused(tmp_path):
+    whole = npz(tmp_path / "a.npz", arr_0=pixels(50)).read_bytes()
+    for name, content in (
+        ("half", whole[: len(whole) // 2]),
+        ("empty", b""),
+        ("text", b"not an archive at all"),
+    ):
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        refuses("damaged|run code", path)
+    flipped = bytearray(whole)
+    flipped[len(flipped) // 2] ^= 255
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    refuses("damaged", tmp_path / "flipped.npz")
+    single = tmp_path / "single.npz"
+    with single.open("wb") as handle:
+        np.save(handle, pixels())
+    refuses("single array", single)
+
+
+def test_bad_folders_are_refused(tmp_path):
+    folder = png_folder(tmp_path / "a", pixels(3, side=40))
+    refuses("has 3 images, but 4 are wanted", folder, wanted=4)
+    with pytest.raises(ValueError, match="0000.png has shape 3x40x40.*3x32x32 is wanted"):
+        read_samples(folder, shape=(3, 32, 32))
+    Image.fromarray(pixels(1, side=39)[0]).save(folder / "other.png")
+    with pytest.raises(ValueError, match="other.png has shape 3x39x39"):
+        read_samples(folder)
+    (folder / "other.png").unlink()
+    broken = folder / "0001.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    with pytest.raises(ValueError, match="0001.png cannot be read as an image.*replace or remove it"):
+        read_samples(folder)
+    (tmp_path / "none").mkdir()
+    refuses("no images", tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_samples(tmp_path / "absent")
+    (tmp_path / "one.txt").write_text("x")
+    refuses("neither a folder", tmp_path / "one.txt")
+
+
+def test_an_image_set_refuses_what_is_no_image():
+    for images in (torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            ImageSet(images, None, "x")
+    with pytest.raises(ValueError, match="channels"):
+        ImageSet(torch.zeros(2, 4, 4, 4, dtype=torch.uint8), None, "x")
+    data = ImageData(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), "d")
+    assert ImageSet.of(data).name == "d"
+    with pytest.raises(ValueError, match="one label per image"):
+        ImageSet(data.images, torch.zeros(3, dtype=torch.int64), "x")
