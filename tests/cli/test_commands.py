@@ -177,21 +177,66 @@ def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
     assert "does not exist" in sentence(command("counterfactual", tiny_run, tmp_path / "none.png"), 1)
 
 
-def test_evaluate_gives_the_records_of_the_run_again(command, tiny_run):
-    code, out, _ = command("evaluate", tiny_run, "--json")
-    fresh = {(r["metric"], r["settings"].get("eps")): r for r in json.loads(out)}
-    stored = [r for r in json.loads((tiny_run / "evaluation.json").read_text()) if r["model"] == "final"]
-    assert code == 0 and len(fresh) == len(stored) == 4
-    for record in stored:
-        again = fresh[record["metric"], record["settings"].get("eps")]
-        assert again["value"] == pytest.approx(record["value"]) and again["n"] == record["n"]
-        assert record["versions"]["torch"] == torch.__version__
-    code, out, _ = command(
-        "evaluate", tiny_run, "--metrics", "robust_accuracy", "--eps", 0.1, 0.2, "--steps", 3, "--json"
-    )
-    assert [r["settings"]["eps"] for r in json.loads(out)] == [0.1, 0.2]
-    assert "unknown" in sentence(command("evaluate", tiny_run, "--metrics", "fid"), 1)
-    assert "config.yaml" in sentence(command("evaluate", Path(tiny_run) / "samples"), 1)
+def test_evaluate_uses_again_what_is_there(command, tiny_run):
+    before = (tiny_run / "evaluation.json").read_bytes()
+    names = ("clean_accuracy", "robust_accuracy", "generation")
+    code, out, err = command("evaluate", tiny_run, "--metrics", *names, "--json")
+    assert code == 0 and "already in" in err and all(name in err for name in names)
+    stored = [r for r in json.loads(before) if r["model"] == "final"]
+    assert json.loads(out) == stored and (tiny_run / "evaluation.json").read_bytes() == before
+
+
+def test_evaluate_measures_with_other_settings(command, tiny_run, tmp_path):
+    robust = ("--metrics", "robust_accuracy", "--output", tmp_path / "e.json", "--json")
+    code, out, _ = command("evaluate", tiny_run, *robust, "--eps", 0.1, 0.5, "--steps", 3)
+    assert code == 0 and [r["settings"]["eps"] for r in json.loads(out)] == [0.1, 0.5, 4.0]
+    assert {r["settings"]["steps"] for r in json.loads(out)} == {3}
+    code, out, _ = command("evaluate", tiny_run, *robust[:-1], "--weights", "stage1")
+    assert code == 0 and "stage1" in out and "robust accuracy, L2 0.5, PGD-2" in out
+    models = {r["model"] for r in json.loads((tmp_path / "e.json").read_text())}
+    assert models == {"final", "stage1"}
+
+
+def test_evaluate_measures_samples_and_bare_weights(command, tiny_run, tmp_path):
+    samples, weights = tmp_path / "s.npz", tmp_path / "w.safetensors"
+    command("sample", tiny_run, "--count", 20, "--output", samples)
+    code, out, _ = command("evaluate", samples, "--source", "digits", "--metrics", "generation", "--json")
+    found = {r["metric"] for r in json.loads(out)}
+    assert code == 0 and {"sample_class_accuracy", "frechet_distance"} < found
+    assert json.loads((tmp_path / "s.npz.evaluation.json").read_text()) == json.loads(out)
+    weights.write_bytes((tiny_run / "model.safetensors").read_bytes())
+    code, out, _ = command("evaluate", weights, "--metrics", "clean_accuracy", "--json")
+    assert code == 0 and json.loads(out)[0]["model"] == "w"
+
+
+def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
+    def refused(*args, code: int = 1) -> str:
+        return sentence(command("evaluate", *args), code)
+
+    assert "unknown" in refused(tiny_run, "--metrics", "fid")
+    assert "does not exist" in refused(tmp_path / "none")
+    assert "--source is missing" in refused(Path(tiny_run) / "samples", code=2)
+    assert "leave them out" in refused(tiny_run, "--source", "digits", code=2)
+    assert "target comes first" in refused("--json", code=2)
+    assert "leave it out" in refused(tiny_run / "model.safetensors", "--weights", "stage1", code=2)
+    assert "ood_steps is 1" in refused(tiny_run, "--ood-steps", 1, code=2)
+    out = ("--output", tmp_path / "e.json")
+    small = ("--metrics", "ood", "--ood-images", 20, *out, "--ood-sources")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(tiny_run, *small, tmp_path / "empty")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "cut.png").write_bytes((tiny_run / "samples" / "final.png").read_bytes()[:200])
+    assert "cut.png" in refused(tiny_run, *small, tmp_path / "bad")
+    generation = ("--metrics", "generation", *out)
+    import numpy as np
+
+    np.savez(tmp_path / "f.npz", arr_0=np.zeros((20, 8, 8, 1)))
+    assert "uint8" in refused(tmp_path / "f.npz", "--source", "digits", *generation)
+    np.savez(tmp_path / "m.npz", mu=np.zeros(7), sigma=np.eye(7))
+    assert "7 features" in refused(tiny_run, *generation, "--reference", tmp_path / "m.npz")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    inception = ("--metrics", "inception", *out, "--inception-weights")
+    assert "no weights of torch-fidelity" in refused(tiny_run, *inception, tmp_path / "w.pth")
 
 
 def test_recipes_lists_and_prints(command):

@@ -191,4 +191,4 @@ class Lines:
             print(f"\r\033[K{what:<24} {filled:<30} {done}/{total}", end=end, file=sys.stderr, flush=True)
         elif not self.told or now - self.told > 20:
             self.told = now
-            print(f"dualat: {what} {done}/{total}", file=sys.stderr, flush=True)
+            print(f"  {what}: {done} of {total}", file=sys.stderr, flush=True)
