@@ -283,17 +283,20 @@ def test_what_is_no_source_is_one_sentence(source, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         compare([tmp_path / "none"])
     (tmp_path / "bare").mkdir()
-    with pytest.raises(FileNotFoundError, match="bare --output NAME.json"):
+    with pytest.raises(FileNotFoundError, match="not measured yet: `dualat evaluate .*bare`"):
         compare([tmp_path / "bare"])
     for name in ("model.safetensors", "samples.npz"):
         (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(ValueError, match=f"dualat evaluate .*{name} --output NAME.json"):
+        with pytest.raises(FileNotFoundError, match=f"not measured yet: `dualat evaluate .*{name}`"):
             compare([tmp_path / name])
+        record = {"metric": "fid", "value": 3.0, "n": 100, "model": "samples"}
+        (tmp_path / f"{name}.evaluation.json").write_text(json.dumps([record]))
+        assert compare([tmp_path / name]).rows[0].model == "samples"
     for text in ("{", "3", "[3]", '{"a": 1}', '[{"metric": "a"}]', '[{"metric": "a", "value": "x"}]', '[{"metric": "a", "value": 1, "settings": 3}]', '[{"metric": "a", "value": 1, "ci95": ["x", 1]}]'):  # fmt: skip
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match="bad.json is no file of records"):
             compare([tmp_path / "bad.json"])
-    with pytest.raises(ValueError, match="empty holds no records of final; it is empty"):
+    with pytest.raises(ValueError, match="empty holds no records of final, samples; it is empty"):
         compare([source("empty")])
 
 

@@ -206,7 +206,7 @@ def test_evaluate_measures_samples_and_bare_weights(command, tiny_run, tmp_path)
     assert json.loads((tmp_path / "s.npz.evaluation.json").read_text()) == json.loads(out)
     weights.write_bytes((tiny_run / "model.safetensors").read_bytes())
     code, out, _ = command("evaluate", weights, "--metrics", "clean_accuracy", "--json")
-    assert code == 0 and json.loads(out)[0]["model"] == "w"
+    assert code == 0 and json.loads(out)[0]["model"] == "final"
 
 
 def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):

@@ -14,15 +14,15 @@ from dualat.settings import STRICT
 class CompareArguments:
     """Compare runs, other systems and published figures in one table.
 
-    Weights and sample files are measured first, with `dualat evaluate ... --output FILE.json`.
+    Weights and samples are measured first, by `dualat evaluate`.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
-    """Run folders, or files of records as evaluation.json."""
+    """Run folders, weights, samples (a folder or an .npz), or files of records as evaluation.json."""
     published: str | None = None
     """Add the published figures of a data set: cifar10, cifar100, imagenet256."""
-    models: tuple[str, ...] = ("final",)
-    """Which weights of each source, one row each: final, stage1, start, best-robust ..."""
+    models: tuple[str, ...] = ("final", "samples")
+    """Which weights of each source, one row each: final, stage1, start, best-robust ...; samples of somebody's."""
     figures: tuple[str, ...] = ()
     """Figures to show, by their metric's name, as in clean_accuracy robust_accuracy fid; none: all."""
     format: Literal["table", "markdown", "csv", "latex", "json"] | None = None

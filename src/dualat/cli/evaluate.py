@@ -99,7 +99,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
             say("this model carries no initial distribution: figures of samples are left out")
             names = [n for n in names if not METRICS[n].of_samples and n != "step_sweep"]
     subject.progress = Lines()
-    name = parsed.weights if config and target.is_dir() else target.stem if subject.model else target.name
+    name = parsed.weights if subject.model is not None else "samples"
     path = Path(parsed.output) if parsed.output else records_path(target)
     records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
     if subject.model is not None and target.is_dir() and "counterfactual" in names:

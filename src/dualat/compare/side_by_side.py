@@ -31,13 +31,13 @@ class Comparison:
 def compare(
     sources: Sequence[Path],
     published: str | None = None,
-    models: Sequence[str] = ("final",),
+    models: Sequence[str] = ("final", "samples"),
     figures: Sequence[str] = (),
 ) -> Comparison:
     """Compare records.
 
     Args:
-        sources: run folders or files of records.
+        sources: run folders, weights or samples that `dualat evaluate` has measured, or files of records.
         published: name of a data set whose published figures are added (see `published_names`).
         models: weights of each source, one row each.
         figures: metrics to show; none: all.

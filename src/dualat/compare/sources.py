@@ -35,18 +35,28 @@ class Row:
         return f"{self.system} (published)" if self.published else self.system
 
 
-def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
-    """Records of a run folder or a file, and the name of the data where config.yaml beside it says that."""
-    path = source / "evaluation.json" if source.is_dir() else source
-    advice = f"`dualat evaluate {source} --output NAME.json` measures weights or samples and makes one"
-    if source.is_dir() and not path.is_file():
-        raise FileNotFoundError(f"{source} holds no evaluation.json: {advice}.")
-    if not path.is_file():
+def records_file(source: Path) -> Path:
+    """Where the records of a source are: in a run folder, beside weights or samples, or in the file itself."""
+    if source.suffix == ".json":
+        path = source
+    elif (source / "evaluation.json").is_file() or (source / "config.yaml").is_file():
+        path = source / "evaluation.json"
+    else:
+        path = source.with_name(f"{source.name}.evaluation.json")
+    if path.is_file():
+        return path
+    if not source.exists():
         raise FileNotFoundError(
-            f"{source} does not exist: give a run folder or a file of records; `dualat evaluate` makes one."
+            f"{source} does not exist: give run folders, weights, samples, or files of records (.json)."
         )
-    if path.suffix != ".json":
-        raise ValueError(f"{source} is no file of records (.json): {advice}.")
+    raise FileNotFoundError(
+        f"{source} is not measured yet: `dualat evaluate {source}` does so and writes {path}."
+    )
+
+
+def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
+    """Records of a source, and the name of the data where config.yaml beside them says that."""
+    path = records_file(source)
     try:
         records = [usable(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
