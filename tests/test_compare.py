@@ -130,7 +130,9 @@ def test_models_choose_rows(source):
     result = compare([a, b], models=["final", "stage1"])
     assert [(r.system, r.model) for r in result.rows] == [("a", "final"), ("a", "stage1"), ("b", "stage1")]
     assert "weights" in FORMATS["markdown"](result)
-    with pytest.raises(ValueError, match="b holds no records of final, samples; it has stage1: choose with --models"):
+    with pytest.raises(
+        ValueError, match="b holds no records of final, samples; it has stage1: choose with --models"
+    ):
         compare([a, b])
 
 

@@ -11,7 +11,7 @@ SOURCE = Path(dualat.__file__).parent
 LAYERS = (
     ("energy", "geometry", "distributed", "precision", "settings", "seeding", "files", "pictures"),
     ("models", "data"),
-    ("objectives", "pgd"),
+    ("objectives", "pgd", "fast"),
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
     ("training", "evaluation"),

@@ -66,6 +66,9 @@ class RunConfig:
     """auto (an accelerator if there is one), cpu, cuda, cuda:1 ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of training; auto: bf16 where the hardware is fast at it. Evaluation runs in fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the gradient loop's step while training, which takes up to a minute per stage; auto: on an accelerator,
+    and on a CPU where the run is long enough for that to pay. Without a compiler the loop runs uncompiled."""
     data: DataSettings = field(default_factory=DataSettings)
     """Real images."""
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -24,6 +24,28 @@ def image_norm(x: Tensor, norm: Norm) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), ord=2 if norm == "L2" else math.inf, dim=1)
 
 
+def ascent(gradient: Tensor, norm: Norm, size: float | Tensor) -> Tensor:
+    """The step of length `size` in this norm along which a linear function rises most."""
+    if norm == "Linf":
+        return size * gradient.sign()
+    return gradient * per_image(size / (image_norm(gradient, "L2") + TINY), gradient)
+
+
+def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Tensor:
+    """The point nearest to x whose distance from `centre` is eps at most."""
+    offset = x - centre
+    if norm == "Linf":
+        offset = torch.minimum(torch.maximum(offset, -_like(eps, offset)), _like(eps, offset))
+    else:
+        length = image_norm(offset, "L2").clamp_min(TINY)
+        offset = offset * per_image((eps / length).clamp(max=1), offset)
+    return centre + offset
+
+
+def _like(value: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """The set {x' : ||x' - x||_p <= eps} around an image, in pixel units of [0, 1]. eps = inf: no ball.
@@ -42,20 +64,12 @@ class ThreatModel:
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
         """Steepest ascent of length `size` in this norm: size * g / ||g||_2 (L2), size * sign(g) (Linf)."""
-        if self.norm == "Linf":
-            return size * gradient.sign()
-        return gradient * per_image(size / (image_norm(gradient, "L2") + TINY), gradient)
+        return ascent(gradient, self.norm, size)
 
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         """Nearest point of the ball around `centre` (then of the box [0, 1], which never leaves the ball)."""
         if math.isfinite(self.eps):
-            offset = x - centre
-            if self.norm == "Linf":
-                offset = offset.clamp(-self.eps, self.eps)
-            else:
-                length = image_norm(offset, "L2").clamp_min(TINY)
-                offset = offset * per_image((self.eps / length).clamp(max=1), offset)
-            x = centre + offset
+            x = into_ball(x, centre, self.norm, self.eps)
         return x.clamp(0, 1)
 
     def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -4,6 +4,7 @@ Attacks, contrastive samples, sampling, counterfactuals and OOD attacks differ i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,21 +15,55 @@ Objective = Callable[[Tensor], Tensor]
 """Maps logits (N, K) to the value (N,) that the loop raises."""
 
 
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An objective as a function of logits and of a tensor of labels (N,), or of logits alone.
+
+    Function and labels are kept apart, so that the compiled loop (fast.py) is traced once for all labels.
+    """
+
+    function: Callable[..., Tensor]
+    labels: Tensor | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return self.function(logits) if self.labels is None else self.function(logits, self.labels)
+
+
 def lower_energy(labels: Tensor | None = None) -> Objective:
     """Climb -E(x, y) = f(x)[y] for given labels (N,), or -E(x) = s(x) without. (DAT, sec. 3; contrastive samples.)"""
-    if labels is None:
-        return lambda logits: -marginal_energy(logits)
-    return lambda logits: -joint_energy(logits, labels)
+    return Labelled(_score) if labels is None else Labelled(_class_score, labels)
 
 
 def raise_cross_entropy(labels: Tensor) -> Objective:
     """Climb CE(f(x), y): the untargeted attack of adversarial training (Madry et al., 2018). labels: (N,)."""
-    return lambda logits: F.cross_entropy(logits.float(), labels, reduction="none")
+    return Labelled(_cross_entropy, labels)
 
 
 def target_class(labels: Tensor) -> Objective:
     """Climb log p(y|x) of a target class: a targeted attack. labels: (N,)."""
-    return lambda logits: -F.cross_entropy(logits.float(), labels, reduction="none")
+    return Labelled(_log_likelihood, labels)
+
+
+def _score(logits: Tensor) -> Tensor:
+    return -marginal_energy(logits)
+
+
+def _class_score(logits: Tensor, labels: Tensor) -> Tensor:
+    return -joint_energy(logits, labels)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    return -_cross_entropy(logits, labels)
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    top, index = logits.float().max(dim=1, keepdim=True)
+    others = logits.float().scatter(1, index, float("-inf"))
+    return top.squeeze(1) - others.logsumexp(dim=1)
 
 
 def raise_confidence() -> Objective:
@@ -37,10 +72,4 @@ def raise_confidence() -> Objective:
     The attack that makes an image look in-distribution to the maximum softmax score: it rises with that score, but
     unlike the score and its logarithm it does not saturate in float32, where confident images would have no gradient.
     """
-
-    def log_odds(logits: Tensor) -> Tensor:
-        top, index = logits.float().max(dim=1, keepdim=True)
-        others = logits.float().scatter(1, index, float("-inf"))
-        return top.squeeze(1) - others.logsumexp(dim=1)
-
-    return log_odds
+    return Labelled(_log_odds)

@@ -7,10 +7,12 @@ Source: DAT (arXiv 2510.13872), eq. 8 (contrastive samples, no ball); Madry et a
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from dualat.fast import compiled_advance
 from dualat.geometry import ThreatModel, per_image
 from dualat.objectives import Objective
 
@@ -72,26 +74,48 @@ def pgd(
     threat = threat or ThreatModel()
     centre = x.detach()
     x = threat.random_start(centre, generator) if random_start else centre.clamp(0, 1)
-    judged = (
-        keep == "best" or callback is not None
-    )  # the last iterate needs a value too: one more forward pass
-    best, best_value = x, None
+    judged = keep == "best" or callback is not None  # then the last iterate needs a value too
+    best = Best() if keep == "best" else None
+    advance = compiled_advance(model, objective, threat, step_size, centre)
     with frozen(model), torch.enable_grad():
+        advance = advance or partial(eager_advance, model, objective, threat, step_size)
         for t in range(steps + 1):
-            if t == steps and not judged:
-                break
-            x = x.detach().requires_grad_(t < steps)
-            value = objective(model(x))
-            if judged:
-                seen = value.detach()
-                if callback is not None:
-                    callback(t, x.detach(), seen)
-                better = (
-                    seen > best_value if best_value is not None else torch.ones_like(seen, dtype=torch.bool)
-                )
-                best = torch.where(per_image(better, x), x.detach(), best)
-                best_value = seen if best_value is None else torch.where(better, seen, best_value)
             if t < steps:
-                (gradient,) = torch.autograd.grad(value.sum(), x)
-                x = threat.project(x.detach() + threat.step(gradient, step_size), centre)
-    return (best if keep == "best" else x).detach()
+                following, value = advance(x, centre)
+            elif judged:
+                with torch.no_grad():
+                    following, value = x, objective(model(x))
+            else:
+                break
+            if judged:
+                if callback is not None:
+                    callback(t, x, value)
+                if best is not None:
+                    best.see(x, value)
+            x = following
+    return x if best is None else best.images
+
+
+def eager_advance(
+    model: nn.Module, objective: Objective, threat: ThreatModel, step_size: float, x: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of the loop: x_{t+1}, and the objective's value (N,) at x_t."""
+    x = x.detach().requires_grad_(True)
+    value = objective(model(x))
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    return threat.project(x.detach() + threat.step(gradient, step_size), centre), value.detach()
+
+
+class Best:
+    """Of each image, the iterate with the largest value so far."""
+
+    images: Tensor
+    value: Tensor | None = None
+
+    def see(self, x: Tensor, value: Tensor) -> None:
+        if self.value is None:
+            self.images, self.value = x, value
+            return
+        better = value > self.value
+        self.images = torch.where(per_image(better, x), x, self.images)
+        self.value = torch.where(better, value, self.value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
@@ -29,6 +30,7 @@ from dualat.load import (
 from dualat.methods.base import Method
 from dualat.methods.dat import DAT
 from dualat.methods.standard_at import StandardAT
+from dualat.pgd import frozen
 from dualat.precision import choose_device, choose_dtype
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
@@ -36,6 +38,9 @@ from dualat.training.loop import Feed, Run, train_stage
 from dualat.training.settings import StageSettings
 from dualat.training.signals import StopRequest
 from dualat.training.tracking import Tracker
+
+LONG_RUN = 2e15
+"""Floating-point operations from which compiling pays on a CPU: more than an hour on 2 cores, of which it saves minutes."""
 
 
 def train(
@@ -91,7 +96,8 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     dtype = choose_dtype(config.precision, device)
     try:
         evaluator = validation_evaluator(config, splits, folder)
-        run = Run(folder, config.seed, dtype, config.tracking, tracker, evaluator, stop)
+        compiles = worth_compiling(config, model, splits.train, stages)
+        run = Run(folder, config.seed, dtype, config.tracking, tracker, evaluator, stop, compiles)
         run_stages(model, stages, feed, run, state)
     finally:
         tracker.close()
@@ -125,6 +131,32 @@ def stage_plan(config: RunConfig, train_data: ImageData) -> list[tuple[int, Meth
     batch = min(config.stage2.batch_size, len(train_data))
     second = (2, DAT(config.attack, config.contrastive, config.loss, batch), config.stage2)
     return [second] if config.stages == "2" else [first, second]
+
+
+def worth_compiling(
+    config: RunConfig,
+    model: LoadedModel,
+    data: ImageData,
+    stages: list[tuple[int, Method, StageSettings]],
+) -> bool:
+    """Whether the gradient loop runs compiled. `auto` decides by settings alone, so that a resumed run decides alike."""
+    if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
+        return config.compile != "off"
+    work = 0.0
+    for _, method, settings in stages:
+        contrastive = config.contrastive.t_max if method.needs_energy_batch else 0
+        batch = min(settings.batch_size, len(data))
+        passes = config.attack.steps + contrastive
+        work += settings.length(max(1, len(data) // batch)) * batch * passes
+    # a pass through the network and back to its input costs about two forward passes
+    return 2 * work * forward_operations(model) > LONG_RUN
+
+
+def forward_operations(model: LoadedModel) -> int:
+    """Floating-point operations of one image's forward pass."""
+    with frozen(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *model.shape, device=next(model.parameters()).device))
+    return counter.get_total_flops()
 
 
 def new_model(config: RunConfig, data: ImageData, device: torch.device) -> LoadedModel:

@@ -9,6 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from dualat.data.in_distribution import ImageData
 from dualat.data.initial import InitialDistribution
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import AugmentSettings
+from dualat.fast import compiled
 from dualat.load import LoadedModel, save_model
 from dualat.losses import gradient_penalty
 from dualat.methods.base import Batch, Method, batchnorm_modules
@@ -87,6 +89,8 @@ class Run:
     tracker: Tracker
     evaluator: Evaluator
     stop: StopRequest
+    compile: bool = False
+    """Whether the gradient loop runs compiled (fast.py)."""
 
 
 def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
@@ -142,7 +146,8 @@ def train_stage(
     warned = False
     title = f"stage {number} ({method.name})"
     pace = Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size)
-    with run.stop.steps(), pace as progress:
+    loop = compiled(model, streams[0].batch_size) if run.compile else nullcontext()
+    with run.stop.steps(), loop, pace as progress:
         while done < total:
             seed = mix_seed(run.seed, number, done)
             torch.manual_seed(seed)
