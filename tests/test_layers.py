@@ -15,7 +15,7 @@ LAYERS = (
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
     ("training", "evaluation"),
-    ("config", "recipes", "train", "plan", "evaluate", "compare", "report", "demo"),
+    ("config", "recipes", "train", "plan", "evaluate", "compare", "report", "demo", "bench"),
     ("cli",),
     ("__main__",),
 )

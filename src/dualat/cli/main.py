@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out images",
     "compare": "set runs, other systems and published figures side by side",
     "report": "write a run's figures, curves and samples as one HTML page",
+    "bench": "time the loops against a textbook's, on this machine",
     "recipes": "list the recipes, or print one",
 }
 

@@ -1,0 +1,1 @@
+"""Speed against a textbook loop and other libraries, in one process, interleaved: `dualat bench`."""

@@ -1,0 +1,43 @@
+"""Settings of the benchmark. Imports nothing heavy: the command line reads this file."""
+
+from pydantic.dataclasses import dataclass
+
+from dualat.settings import STRICT
+
+TASKS = ("train_step", "sampling", "attack", "classification", "data")
+
+
+@dataclass(config=STRICT)
+class BenchSettings:
+    """What is timed."""
+
+    network: str = "wrn-28-2"
+    """Network: wrn-DEPTH-WIDTH or a timm name."""
+    channels: int = 3
+    """Channels of the images."""
+    image_size: int = 32
+    """Side of the images, in pixels."""
+    classes: int = 10
+    """Number of classes."""
+    batch_size: int = 64
+    """Images per batch."""
+    steps: int = 10
+    """T: steps of contrastive samples, and of sampling."""
+    attack_steps: int = 10
+    """Steps of the L2 attack, alone and inside the training step."""
+    eps: float = 0.5
+    """Radius of the attack."""
+    repeats: int = 7
+    """Timed calls of every contender."""
+    tasks: tuple[str, ...] = ("train_step", "sampling", "attack", "classification", "data")
+    """What to time: train_step (stage 2), sampling, attack (PGD), classification, data (reading and augmenting)."""
+
+    def __post_init__(self) -> None:
+        if wrong := [t for t in self.tasks if t not in TASKS]:
+            raise ValueError(f"tasks has {wrong[0]!r}, but must be any of {', '.join(TASKS)}.")
+        if min(self.channels, self.image_size, self.batch_size, self.steps, self.attack_steps) < 1:
+            raise ValueError("channels, image_size, batch_size, steps and attack_steps must be 1 or more.")
+        if self.repeats < 3:
+            raise ValueError(f"repeats is {self.repeats}, but a median needs 3 or more.")
+        if self.classes < 2 or not 0 < self.eps < float("inf"):
+            raise ValueError("classes must be 2 or more, and eps above 0 and finite.")
