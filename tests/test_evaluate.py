@@ -73,6 +73,9 @@ def test_every_metric_gives_records_that_can_be_trusted(measured, name):
     for record in records:
         assert math.isfinite(record.value) and record.n > 0 and record.model == "final"
         assert record.versions["torch"] == torch.__version__
+        assert (
+            record.seconds > 0 and record.seed is not None and record.data.startswith("digits test, sha256 ")
+        )
         assert record.ci95 is None or record.ci95[0] <= record.value <= record.ci95[1]
         json.dumps(asdict(record), allow_nan=False)
 
@@ -162,14 +165,63 @@ def test_other_weights_data_or_seeds_have_another_fingerprint(tiny_run, splits):
     assert key == subject(tiny_run, splits).key("clean_accuracy", ())
 
 
-def test_newer_records_take_the_place_of_the_older(tiny_run, splits, tmp_path):
+def test_records_of_other_settings_stay_and_those_of_other_weights_go(tiny_run, splits, tmp_path):
     path = tmp_path / "e.json"
-    complete(path, subject(tiny_run, splits), "final", ["clean_accuracy", "robust_accuracy"], by_name=True)
+    both = ["clean_accuracy", "robust_accuracy"]
+    complete(path, subject(tiny_run, splits), "final", both, by_name=True)
     complete(path, subject(tiny_run, splits), "stage1", ["clean_accuracy"], by_name=True)
     complete(path, subject(tiny_run, splits, eps=(0.3, 0.5)), "final", ["robust_accuracy"], by_name=True)
     records = read_records(path)
     assert [r.model for r in records if r.metric == "clean_accuracy"] == ["final", "stage1"]
     assert [r.settings["eps"] for r in records if r.metric == "robust_accuracy"] == [0.3, 0.5, 4.0]
+    complete(path, subject(tiny_run, splits, robust_images=5), "final", ["robust_accuracy"], by_name=True)
+    assert [r.n for r in read_records(path) if r.metric == "robust_accuracy"] == [12, 12, 12, 5, 5]
+    other = subject(tiny_run, splits)
+    with torch.no_grad():
+        next(other.required_model.parameters()).add_(1e-3)
+    complete(path, other, "final", ["robust_accuracy"], by_name=True)
+    records = [r for r in read_records(path) if r.metric == "robust_accuracy"]
+    assert len(records) == 2 and {r.key.split(":")[1] for r in records} == {other.content[:12]}
+
+
+def test_another_evaluation_of_the_same_file_loses_nothing(tiny_run, splits, tmp_path, monkeypatch):
+    path = tmp_path / "e.json"
+    own = METRICS["calibration"].measure
+
+    def slow(found: Subject) -> list[Record]:
+        complete(path, subject(tiny_run, splits), "final", ["clean_accuracy"], by_name=True)  # meanwhile
+        return own(found)
+
+    monkeypatch.setitem(METRICS, "calibration", replace(METRICS["calibration"], measure=slow))
+    complete(path, subject(tiny_run, splits), "final", ["calibration"], by_name=True)
+    assert {r.metric for r in read_records(path)} == {"clean_accuracy", "ece"}
+
+
+def test_half_done_work_of_another_metric_stays(tiny_run, splits, tmp_path):
+    keep = tmp_path / "partial"
+    state = subject(tiny_run, splits, keep).partial("autoattack", METRICS["autoattack"].uses)
+    assert state is not None
+    state.mkdir(parents=True)
+    complete(tmp_path / "e.json", subject(tiny_run, splits, keep), "final", ["generation"], by_name=True)
+    assert list(keep.iterdir()) == [state]
+
+
+def test_what_a_setting_names_is_part_of_the_fingerprint(tiny_run, splits, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    found = subject(tiny_run, splits, reference=str(folder))
+    empty = found.key("generation", METRICS["generation"].uses)
+    (folder / "a.png").write_bytes(b"1")
+    assert found.key("generation", METRICS["generation"].uses) != empty
+    assert found.key("clean_accuracy", ()) == subject(tiny_run, splits).key("clean_accuracy", ())
+
+
+def test_the_averages_of_few_images_have_their_number(tiny_run, splits):
+    few = replace(splits, train=splits.train.take(torch.arange(50)))
+    records = METRICS["energy"].measure(subject(tiny_run, few, energy_images=80))
+    of = {r.settings["images"]: r for r in records if r.metric == "energy"}
+    assert of["train"].n == 50 and of["train"].split == "train" and of["test"].split == "test"
+    assert of["contrastive"].split == ""
 
 
 class Killed(BaseException):
@@ -209,7 +261,7 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
     monkeypatch.setattr(ensemble, "_perturber", watched)
     assert told(measure("killed.json")) == told(whole)
     assert names == ["square"]  # the chunks that were finished are not attacked again
-    assert not keep.exists()  # half-done work is removed at the end
+    assert not list(keep.iterdir())  # half-done work is removed at the end
 
 
 def test_metrics_without_their_files_are_left_out_unless_named(tiny_run, splits, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import dualat
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
-from dualat.data.settings import InitialSettings
+from dualat.data.settings import DataSettings, InitialSettings
 from dualat.load import LoadedModel, ModelDescription, SamplingDefaults, build_model, save_model
 from dualat.models.settings import NetworkSettings
 

@@ -109,7 +109,8 @@ class RunConfig:
         if self.evaluation.validation_eps not in self.evaluation.eps:
             raise ValueError(
                 f"evaluation.validation_eps is {self.evaluation.validation_eps}, but must be one of "
-                f"evaluation.eps, {self.evaluation.eps}: checkpoints are chosen at a reported radius."
+                f"evaluation.eps, {self.evaluation.eps}: checkpoints are chosen at a reported radius; give both "
+                "(--evaluation.eps and --evaluation.validation-eps)."
             )
 
 

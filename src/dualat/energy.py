@@ -19,7 +19,7 @@ def joint_energy(logits: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(
             f"labels must be one per image, {len(logits)} in all, but have shape {tuple(labels.shape)}."
         )
-    return -logits.float().gather(1, labels[:, None]).squeeze(1)
+    return -logits.float().gather(1, labels.to(logits.device)[:, None]).squeeze(1)
 
 
 def marginal_energy(logits: Tensor) -> Tensor:

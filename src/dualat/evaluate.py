@@ -1,5 +1,7 @@
 """Evaluation of models and of samples: on a run's held-out images, and while training on its validation split."""
 
+import difflib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
+from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings
 from dualat.evaluation.metrics import BASIC, METRICS
@@ -23,6 +26,7 @@ from dualat.evaluation.subject import Subject
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel, load
 from dualat.pictures import grid, save_picture
+from dualat.precision import strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -59,16 +63,27 @@ def evaluate(
 
 
 def check_metrics(names: Iterable[str]) -> None:
-    """ValueError that names the first metric that does not exist."""
+    """ValueError that names the first metric that does not exist, and the nearest that does."""
     if unknown := [m for m in names if m not in METRICS]:
-        raise ValueError(f"metric {unknown[0]!r} is unknown: give any of {', '.join(METRICS)}.")
+        near = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"metric {unknown[0]!r} is unknown.{hint} There are {', '.join(METRICS)}.")
 
 
 def measured(subject: Subject, name: str) -> list[Record]:
-    """The records of one metric, with their fingerprint."""
+    """The records of one metric, with all that does not depend on the metric: fingerprint, data, seed, seconds."""
     metric = METRICS[name]
     key = subject.key(name, metric.uses)
-    return [replace(record, key=key) for record in metric.measure(subject)]
+    test = subject.data.test
+    began = time.perf_counter()
+    with strict_fp32():
+        records = metric.measure(subject)
+    seconds = round(time.perf_counter() - began, 3)
+    for record in records:
+        record.key, record.data = key, f"{test.name}, sha256 {test.content[:12]}"
+        record.seconds = record.seconds or seconds  # the metric's, where its figures are measured together
+        record.seed = subject.seed if record.seed is None else record.seed
+    return records
 
 
 def complete(
@@ -83,40 +98,58 @@ def complete(
 ) -> list[Record]:
     """Bring the records in `path` up to date, metric by metric; the file is whole after each.
 
-    What is there with the same fingerprint is used again. Newer records of a metric take the place of the older.
+    What is there with the same fingerprint is used again.
 
     Args:
-        by_name: the metrics were asked for by name: one that lacks its files is an error. Otherwise it is left out.
+        by_name: the metrics were asked for by name: one whose weights are missing is an error. Otherwise it is left
+            out.
         again: measure anew what is there.
         tell: is told what is used again and what is left out.
 
     Returns:
         The records of these metrics and this model.
     """
-    records = read_records(path) if path.is_file() else []
     found: list[Record] = []
     reused = []
     for name in metrics:
         key = subject.key(name, METRICS[name].uses)
-        mine = [r for r in records if r.model == model_name and r.key == key]
+        known = read_records(path) if path.is_file() else []
+        mine = [r for r in known if r.model == model_name and r.key == key]
         if mine and not again:
             reused.append(name)
             found += mine
             continue
         try:
-            new = [replace(r, model=model_name, key=key) for r in METRICS[name].measure(subject)]
-        except FileNotFoundError as error:
-            if by_name or not METRICS[name].needs_files:
+            new = [replace(r, model=model_name) for r in measured(subject, name)]
+        except MissingWeights as error:
+            if by_name:
                 raise
             tell(f"{name} is left out: {error}")
             continue
-        records = [r for r in records if r.model != model_name or not r.key.startswith(f"{name}:")] + new
         found += new
-        write_records(path, records)
+        # read again: another evaluation may have written to the file meanwhile
+        write_records(path, merged(read_records(path) if path.is_file() else [], new))
+        subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
-    subject.forget()
+    if any(METRICS[name].of_samples for name in metrics):
+        subject.forget("samples", ("samples",))
     return found
+
+
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """Old and new records of one metric and model. Dropped are those of other weights or data, which are out of date,
+    and those of the same figure; the same metric with other settings stays."""
+    (model,), (metric, content, _) = {r.model for r in new}, new[0].key.split(":")
+    figures = [(r.metric, r.settings, r.n, r.seed) for r in new]
+
+    def stays(r: Record) -> bool:
+        if r.model != model or not r.key.startswith(f"{metric}:"):
+            return True
+        current = r.key.startswith(f"{metric}:{content}:")
+        return current and (r.metric, r.settings, r.n, r.seed) not in figures
+
+    return [r for r in old if stays(r)] + list(new)
 
 
 def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dualat import __version__
 from dualat.data.initial import InitialDistribution, restore_initial
-from dualat.data.settings import InitialSettings
+from dualat.data.settings import DataSettings, InitialSettings
 from dualat.energy import JointEnergyModel
 from dualat.files import atomic_path, write_text
 from dualat.models.registry import build_network
@@ -45,7 +45,10 @@ class ModelDescription:
     normalized: bool
     initial: InitialSettings | None = None
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
-    source: str = ""
+    data: DataSettings | None = None
+    """What it was trained on, so that its held-out images can be found again."""
+    train_sha256: str = ""
+    """Content of the training split: where it is another one, its test images may have been trained on."""
     dualat_version: str = __version__
 
 

@@ -53,7 +53,7 @@ def _class_score(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    return F.cross_entropy(logits.float(), labels.to(logits.device), reduction="none")
 
 
 def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 bf16 keeps float32's range, so that no loss scaling is needed; it pays only where matrix units exist for it.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -41,6 +42,17 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
             torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         )
     return torch.bfloat16 if fast else torch.float32
+
+
+@contextmanager
+def strict_fp32() -> Iterator[None]:
+    """float32 that is float32: inside, GPUs do not round the factors of products to TF32's 10 bits."""
+    found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = found
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:

@@ -170,7 +170,8 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         normalized=config.network.normalize == "data",
         initial=config.initial,
         sampling=SamplingDefaults(config.sampling.steps, config.sampling.step_size),
-        source=config.data.source,
+        data=config.data,
+        train_sha256=data.content,
     )
     model = build_model(description, initial, mean, std)
     if config.weights is not None:

@@ -206,14 +206,32 @@ def test_evaluate_measures_samples_and_bare_weights(command, tiny_run, tmp_path)
     assert json.loads((tmp_path / "s.npz.evaluation.json").read_text()) == json.loads(out)
     weights.write_bytes((tiny_run / "model.safetensors").read_bytes())
     code, out, _ = command("evaluate", weights, "--metrics", "clean_accuracy", "--json")
-    assert code == 0 and json.loads(out)[0]["model"] == "final"
+    (record,) = json.loads(out)
+    stored = json.loads((tiny_run / "evaluation.json").read_text())
+    assert code == 0 and record["model"] == "final"
+    assert record["n"] == 431 and record["data"] == stored[0]["data"]  # the run's own held-out images
+    few = ("--metrics", "generation", "--samples", 30)
+    assert "20 images, but 30 are wanted" in sentence(
+        command("evaluate", samples, "--source", "digits", *few), 1
+    )
 
 
 def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
     def refused(*args, code: int = 1) -> str:
         return sentence(command("evaluate", *args), code)
 
-    assert "unknown" in refused(tiny_run, "--metrics", "fid")
+    assert "unknown" in refused(tiny_run, "--metrics", "fid", code=2)
+    assert "Did you mean clean_accuracy" in refused(tiny_run, "--metrics", "clean_acuracy", code=2)
+    assert "give all alone" in refused(tiny_run, "--metrics", "all", "ood", code=2)
+    assert "--bins belongs to calibration" in refused(tiny_run, "--metrics", "ood", "--bins", 7, code=2)
+    assert "best-robust" in refused(tiny_run, "--weights", "best")
+    assert "holds runs" in refused(Path(tiny_run).parent, code=2)
+    (tmp_path / "foreign.pth").write_bytes(b"x")
+    assert "may run code" in refused(tmp_path / "foreign.pth", "--source", "digits")
+    (tmp_path / "cut.json").write_text('[{"metric": "a"')
+    assert "no file of records" in refused(tiny_run, "--output", tmp_path / "cut.json")
+    (tmp_path / "odd.json").write_text('[{"metric": "a", "value": 1, "n": 3, "ci95": 5}]')
+    assert "no file of records" in refused(tiny_run, "--output", tmp_path / "odd.json")
     assert "does not exist" in refused(tmp_path / "none")
     assert "--source is missing" in refused(Path(tiny_run) / "samples", code=2)
     assert "leave them out" in refused(tiny_run, "--source", "digits", code=2)

@@ -40,7 +40,9 @@ def main(args: list[str]) -> int:
     if parsed.json:
         print(text, end="")
         return 0
-    hardware = result["hardware"]
+    hardware, console = result["hardware"], Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # into a file: the whole table
     for task, rows in result["tasks"].items():
         table = Table(
             title=f"{task}: {hardware['device']}, {hardware['threads']} threads", title_justify="left"
@@ -54,7 +56,7 @@ def main(args: list[str]) -> int:
                 cells += [f"{row['times_textbook']:.2f}", f"{low:.2f}-{high:.2f}"]
                 cells += [f"{row['first_call_seconds']:.1f}", f"{row['mfu']:.0%}"]
             table.add_row(*cells)
-        Console().print(table)
+        console.print(table)
     print(f"peak of matrix products, GFLOP/s: {result['matmul_peak_gflops']}")
     if "data_share_of_train_step" in result:
         print(f"data, share of the fastest training step: {result['data_share_of_train_step']:.1%}")

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,16 +59,46 @@ def main(args: list[str]) -> int:
     target = Path(args[0])
     config = run_config(target)
     own = asdict(config.evaluation) if config else {}
-    parsed = parse(EvaluateArguments, args[1:], f"dualat evaluate {target}", EvaluateArguments(**own))
+    base = EvaluateArguments(**own)
+    parsed = parse(EvaluateArguments, args[1:], f"dualat evaluate {target}", base)
     if not target.exists():
         raise FileNotFoundError(
             f"{target} does not exist: give a run folder, a .safetensors file, or samples (a folder or an .npz)."
+        )
+    if target.is_dir() and not config and (runs := sorted(p.parent for p in target.glob("*/config.yaml"))):
+        raise UsageError(f"{target} holds runs: give one of them, as in `dualat evaluate {runs[0]}`.")
+    if target.is_file() and target.suffix not in (".safetensors", ".npz"):
+        raise ValueError(
+            f"{target} is neither .safetensors (weights of dualat) nor .npz (samples): other formats may run code when "
+            "they are read, and are refused."
         )
     if parsed.weights != "final" and not (target / "config.yaml").is_file():
         raise UsageError("--weights chooses among those of a run folder: leave it out.")
     if config and (parsed.source or parsed.root):
         raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
+    refuse_unused(parsed, base)
     return evaluate(target, parsed, config)
+
+
+def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
+    """A setting that none of the metrics asked for depends on would be ignored: say so."""
+    if parsed.metrics == ("all",):
+        return
+    if "all" in parsed.metrics:
+        raise UsageError("--metrics has all and others: give all alone, or names.")
+    from dualat.evaluate import check_metrics
+    from dualat.evaluation.metrics import METRICS
+
+    try:
+        check_metrics(parsed.metrics)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    used = {setting for name in parsed.metrics for setting in METRICS[name].uses}
+    for name in sorted(field_names(EvaluationSettings) - used):
+        if getattr(parsed, name) != getattr(base, name):
+            owners = [n for n, metric in METRICS.items() if name in metric.uses]
+            whose = f"belongs to {', '.join(owners)}" if owners else "is used while training alone"
+            raise UsageError(f"--{name.replace('_', '-')} {whose}: name one in --metrics, or leave it out.")
 
 
 def run_config(target: Path) -> RunConfig | None:
@@ -83,13 +113,11 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
-    from dualat.evaluate import as_json, check_metrics, complete, save_strips, warnings_of
+    from dualat.evaluate import as_json, complete, save_strips, warnings_of
     from dualat.evaluation.metrics import METRICS
     from dualat.evaluation.table import table
 
     by_name = parsed.metrics != ("all",)
-    if by_name:
-        check_metrics(parsed.metrics)
     subject = build_subject(target, parsed, config)
     if by_name:
         names = list(dict.fromkeys(parsed.metrics))
@@ -99,7 +127,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
             say("this model carries no initial distribution: figures of samples are left out")
             names = [n for n in names if not METRICS[n].of_samples and n != "step_sweep"]
     subject.progress = Lines()
-    name = parsed.weights if subject.model is not None else "samples"
+    name = model_name(target, parsed.weights) if subject.model is not None else "samples"
     path = Path(parsed.output) if parsed.output else records_path(target)
     records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
     if subject.model is not None and target.is_dir() and "counterfactual" in names:
@@ -113,6 +141,11 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     for text in warnings_of(records, subject.data.test):
         say(f"warning: {text}")
     return 0
+
+
+def model_name(target: Path, weights: str) -> str:
+    """How records name the weights: a checkpoint by its file, others as asked for."""
+    return target.stem if target.is_file() and target.parent.name == "checkpoints" else weights
 
 
 def records_path(target: Path) -> Path:
@@ -135,7 +168,8 @@ def build_subject(target: Path, parsed: EvaluateArguments, config: RunConfig | N
     seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
     keep = partial_folder(target, parsed.weights)
     if config is None and target.suffix != ".safetensors":
-        samples = read_samples(target)
+        wanted = parsed.samples if parsed.samples != EvaluationSettings().samples else None
+        samples = read_samples(target, wanted)
         data = load_splits(outside_data(parsed, None, samples.shape))
         return Subject(None, data, settings, seed, given=samples, keep=keep)
     path = target
@@ -145,9 +179,25 @@ def build_subject(target: Path, parsed: EvaluateArguments, config: RunConfig | N
             if parsed.weights == "final"
             else target / "checkpoints" / f"{parsed.weights}.safetensors"
         )
+        if not path.is_file():
+            there = sorted(p.stem for p in (target / "checkpoints").glob("*.safetensors"))
+            raise FileNotFoundError(
+                f"{path} does not exist: --weights can be {', '.join(['final', *there])} here, where training has got so "
+                "far."
+            )
     model = load(path, choose_device(parsed.device))
-    wanted = config.data if config else outside_data(parsed, model.description.source, model.shape)
+    own = model.description.data
+    wanted = config.data if config else own
+    if wanted is None or parsed.source:
+        wanted = outside_data(parsed, None, model.shape)
+    elif parsed.root:
+        wanted = replace(wanted, root=parsed.root)
     data: Splits = load_splits(wanted)
+    if data.train.content != model.description.train_sha256:
+        say(
+            "warning: the training split is another than the one that this model was trained on: images that it has "
+            "seen may be among those it is measured on"
+        )
     if data.train.shape != model.shape or list(data.train.class_names) != list(model.class_names):
         raise ValueError(
             f"{target} was trained on images of shape {model.shape} with {len(model.class_names)} classes, and "

@@ -63,6 +63,8 @@ def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
         raise ValueError(
             f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one."
         ) from error
+    if len(named := {entry["data"] for entry in records if entry["data"]}) == 1:
+        return records, named.pop()
     try:
         config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
         return records, str(config["data"]["source"])
@@ -82,6 +84,7 @@ def usable(entry: dict[str, Any]) -> dict[str, Any]:
         "seed": entry.get("seed"),
         "model": str(entry.get("model", "final")),
         "split": str(entry.get("split", "test")),
+        "data": str(entry.get("data", "")),
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ Shape = tuple[int, int, int]
 MEMORY_LIMIT = 8 * 2**30  # bytes
 
 
-@dataclass
+@dataclass(eq=False)
 class ImageData:
     """Labelled images in memory.
 
@@ -51,6 +53,14 @@ class ImageData:
         """(C, H, W) of one image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of shape, class names, pixels and labels."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.class_names}".encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def float(self, indices: Tensor | slice | None = None) -> Tensor:
         """Images as float32 (n, C, H, W) in [0, 1]: all, or those at `indices`."""

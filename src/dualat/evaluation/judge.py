@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -91,18 +92,14 @@ class Judge:
             torch.manual_seed(0)
             network = JudgeNetwork(self.train.shape, classes)
             key = mix_seed(
-                self.train.name,
-                len(self.train),
+                self.train.content,
                 self.steps,
-                str(self.train.shape),
                 torch.__version__,
-                int(self.train.images.sum()),
-                int((self.train.labels * torch.arange(len(self.train))).sum()),
             )
             path = cache_folder() / f"judge-{key:016x}.safetensors"
             try:
                 network.load_state_dict(load_file(path))
-            except Exception:  # absent or damaged: train it (again)
+            except (OSError, SafetensorError, RuntimeError):  # absent or damaged: train it (again)
                 fit(network, self.train, self.steps)
                 try:
                     with atomic_path(path) as temporary:

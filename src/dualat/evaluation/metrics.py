@@ -4,11 +4,11 @@ Add a metric here; `dualat evaluate`, `dualat.evaluate`, fingerprints and the re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from dualat.data.images import ImageData, fit_to_shape
+from dualat.data.images import ImageData, evenly, fit_to_shape
 from dualat.data.in_distribution import load_images
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.autoattack import STANDARD, autoattack
@@ -19,7 +19,7 @@ from dualat.evaluation.features import ImageNetFeatures
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.generation import generation_records
 from dualat.evaluation.inception import inception_records
-from dualat.evaluation.logits import attacked_images, predict_logits
+from dualat.evaluation.logits import attack_step_size, attacked_images, predict_logits
 from dualat.evaluation.masking import grey_radius
 from dualat.evaluation.ood import noise_images, ood_records, scores
 from dualat.evaluation.record import Record, timed
@@ -56,8 +56,8 @@ def _ensemble(subject: Subject, name: str, attacks: tuple[str, ...]) -> list[Rec
     records = []
     for eps in settings.autoattack_eps or (settings.validation_eps,):
         threat = ThreatModel(settings.norm, eps)
-        # another fingerprint has another file: a state never meets weights or settings that are not its own
-        state = subject.partial(f"{subject.key(name, ENSEMBLE).replace(':', '-')}-{eps:g}.json")
+        folder = subject.partial(name, ENSEMBLE)
+        state = None if folder is None else folder / f"{eps:g}.json"
 
         def measure(threat: ThreatModel = threat, state=state) -> Record:
             return autoattack(
@@ -85,7 +85,8 @@ def _calibration(subject: Subject) -> list[Record]:
     attacked = subject.held_out(settings.robust_images)
     threat = ThreatModel(settings.norm, settings.validation_eps)
     images = attacked_images(model, attacked, threat, settings.steps)
-    attack = {"norm": threat.norm, "eps": threat.eps, "steps": settings.steps}
+    size = attack_step_size(threat, settings.steps)
+    attack = {"norm": threat.norm, "eps": threat.eps, "steps": settings.steps, "step_size": size}
     logits = predict_logits(model, images)
     return [*records, calibration(logits, attacked.labels, settings.bins, temperature, attack)]
 
@@ -95,15 +96,13 @@ def _generation(subject: Subject) -> list[Record]:
 
 
 def _imagenet_features(subject: Subject) -> list[Record]:
-    features = ImageNetFeatures.for_shape(subject.samples.shape, _device(subject))
+    features = ImageNetFeatures.for_shape(subject.samples.shape, subject.device)
     return fidelity_records(subject.samples, subject.reference, features, subject.seed)
 
 
 def _inception(subject: Subject) -> list[Record]:
     weights = subject.settings.inception_weights
-    return inception_records(
-        subject.samples, subject.reference, weights, subject.seed, device=_device(subject)
-    )
+    return inception_records(subject.samples, subject.reference, weights, subject.seed, device=subject.device)
 
 
 def outside_images(source: str, inside: ImageData, wanted: int, seed: int) -> ImageData:
@@ -156,7 +155,7 @@ def _energy(subject: Subject) -> list[Record]:
     settings, model = subject.settings, subject.required_model
     wanted = settings.energy_images
     test = subject.held_out(wanted)
-    train = subject.data.train.take(torch.arange(wanted) * len(subject.data.train) // wanted)
+    train = subject.data.train.take(evenly(len(subject.data.train), wanted))
     threat = ThreatModel(settings.norm, settings.validation_eps)
     sets = {"train": train.float(), "test": test.float()}
     if model.initial is not None:
@@ -164,14 +163,18 @@ def _energy(subject: Subject) -> list[Record]:
     sets["adversarial"] = attacked_images(model, test, threat, settings.steps)
     for source in settings.ood_sources:
         sets[f"ood: {source}"] = outside_images(source, test, wanted, subject.seed).float()
-    return [*energy_records(model, sets), r1_record(model, test)]
+    records = [*energy_records(model, sets), r1_record(model, test)]
+    splits = {"train": "train", "contrastive": "", **{name: "" for name in sets if name.startswith("ood: ")}}
+    for record in records:
+        record.split = splits.get(record.settings["images"], "test")
+    return records
 
 
 def _throughput(subject: Subject) -> list[Record]:
     model, settings = subject.required_model, subject.settings
     threat = ThreatModel(settings.norm, settings.validation_eps)
     sampling = model.sampling
-    return throughput_records(
+    records = throughput_records(
         model,
         subject.held_out(200),
         threat,
@@ -180,6 +183,7 @@ def _throughput(subject: Subject) -> list[Record]:
         sampling_step_size=sampling.step_size,
         seed=subject.seed,
     )
+    return [replace(record, split="") for record in records]
 
 
 def _step_sweep(subject: Subject) -> list[Record]:
@@ -189,10 +193,6 @@ def _step_sweep(subject: Subject) -> list[Record]:
     return [
         step_sweep(model, subject.data.validation, subject.judge, tried, settings.sweep_samples, subject.seed)
     ]
-
-
-def _device(subject: Subject) -> torch.device:
-    return torch.device("cpu") if subject.model is None else next(subject.model.parameters()).device
 
 
 @dataclass(frozen=True)

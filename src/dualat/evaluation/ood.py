@@ -144,7 +144,7 @@ def detection_records(inside: Tensor, outside: Tensor, settings: dict) -> list[R
         Record(
             "ood_fpr95",
             passed / len(outside),
-            n,
+            len(outside),
             wilson_interval(passed, len(outside)),
             settings=dict(settings),
         ),

@@ -38,6 +38,8 @@ class Record:
     split: str = "test"
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=versions)
+    data: str = ""
+    """The test split: its name, and the beginning of its SHA-256."""
     details: dict[str, Any] = field(default_factory=dict)
     """Curves and tables behind the figure, small: bins, points of a curve, one value per class."""
     key: str = ""
@@ -78,9 +80,26 @@ def write_records(path: Path, records: list[Record]) -> None:
 def read_records(path: Path) -> list[Record]:
     """Records of an evaluation.json. ValueError where it is none."""
     try:
-        records = [Record(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no file of records: {error}.") from error
-    for record in records:  # JSON knows no tuples
-        record.ci95 = (record.ci95[0], record.ci95[1]) if record.ci95 else None
-    return records
+        return [usable(Record(**fields)) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no file of records ({type(error).__name__}: {error}): move it away, or name another by --output."
+        ) from error
+
+
+def usable(record: Record) -> Record:
+    """The record with its interval as a tuple, which JSON does not know. ValueError for fields of other types."""
+    if record.ci95 is not None:
+        low, high = record.ci95
+        record.ci95 = (float(low), float(high))
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "metric": str,
+        "value": (int, float),
+        "n": int,
+        "settings": dict,
+    }
+    kinds |= {"model": str, "key": str, "data": str, "details": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(record, name), kind):
+            raise ValueError(f"{name} is {getattr(record, name)!r}")
+    return record

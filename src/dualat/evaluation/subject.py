@@ -17,6 +17,7 @@ from dualat.evaluation.judge import Judge, cache_folder
 from dualat.evaluation.reference import Reference, read_reference
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.throughput import device_name
 from dualat.load import LoadedModel
 
 Progress = Callable[[str, int, int], None]
@@ -71,7 +72,7 @@ class Subject:
             self.required_model,
             self.settings.samples,
             self.seed,
-            state=None if self.keep is None else self.keep / "samples",
+            state=self.partial("samples", ("samples",)),
             steps=self.sampling_steps,
             progress=lambda done, total: self.progress("samples", done, total),
         )
@@ -90,9 +91,7 @@ class Subject:
         """Hash of the weights or samples and of every real image."""
         digest = hashlib.sha256()
         for part in (self.data.train, self.data.validation, self.data.test):
-            digest.update(f"{tuple(part.images.shape)} {part.class_names}".encode())
-            digest.update(part.images.contiguous().numpy().data)
-            digest.update(part.labels.contiguous().numpy().data)
+            digest.update(part.content.encode())
         if self.given is not None:
             digest.update(self.given.content.encode())
         if self.model is not None:
@@ -103,27 +102,49 @@ class Subject:
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; the CPU for samples alone."""
+        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+
     def key(self, metric: str, used: Sequence[str]) -> str:
-        """Fingerprint of a metric's records: METRIC:HASH over content, seed, version and the settings that it uses."""
+        """Fingerprint of a metric's records, METRIC:CONTENT:HASH; the hash is taken over content, seed, kind of device,
+        dualat's version, the settings that the metric uses, and the state of the files that they name."""
         values = asdict(self.settings)
         told: dict[str, Any] = {
             "content": self.content,
             "seed": self.seed,
             "sampling_steps": self.sampling_steps,
+            "device": self.device.type,
             "dualat": __version__,
-            **{name: values[name] for name in used},
+            **{name: [values[name], file_state(values[name])] for name in used},
         }
+        if metric == "throughput":
+            told["hardware"] = [device_name(self.device), torch.get_num_threads()]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        return f"{metric}:{digest[:16]}"
+        return f"{metric}:{self.content[:12]}:{digest[:16]}"
 
-    def partial(self, name: str) -> Path | None:
-        """A place for half-done work of this name; None where nothing is kept."""
-        return None if self.keep is None else self.keep / name
+    def partial(self, name: str, used: Sequence[str]) -> Path | None:
+        """A folder for half-done work of a metric, of this fingerprint alone; None where nothing is kept."""
+        return None if self.keep is None else self.keep / self.key(name, used).replace(":", "-")
 
-    def forget(self) -> None:
-        """Remove half-done work: everything is measured."""
-        if self.keep is not None:
-            shutil.rmtree(self.keep, ignore_errors=True)
+    def forget(self, name: str, used: Sequence[str]) -> None:
+        """Remove the half-done work of a metric: it is measured."""
+        if (folder := self.partial(name, used)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_state(value: Any) -> list[Any]:
+    """Name, size and time of change of every file that a setting (a path, or several) names; [] for other values."""
+    found = []
+    for entry in value if isinstance(value, tuple | list) else (value,):
+        path = Path(entry).expanduser() if isinstance(entry, str) else None
+        if path is None or not path.exists():
+            continue
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            state = file.stat()
+            found.append([str(file), state.st_size, state.st_mtime_ns])
+    return found
 
 
 def partial_folder(target: Path, name: str) -> Path:

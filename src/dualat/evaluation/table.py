@@ -54,7 +54,7 @@ def row_name(record: Record) -> str:
         return f"calibration error (ECE){under(s.get('attack'))}"
     if metric.startswith("ood_"):
         name = {"ood_auroc": "AUROC", "ood_aupr": "AUPR", "ood_fpr95": "FPR at 95 % TPR"}[metric]
-        return f"OOD {s['source']}, {s['score']}: {name}{under(s.get('attack'))}"
+        return f"OOD {s['source']}, {s['score']}: {name}{under(s.get('attack'), s['score'])}"
     if metric.startswith("counterfactual_"):
         return f"counterfactuals, {s['norm']} {s['eps']:g}: {metric.partition('_')[2]}"
     if metric == "energy":
@@ -71,8 +71,16 @@ def row_name(record: Record) -> str:
 ATTACKS = {"autoattack": "AutoAttack", "apgd": "APGD"}
 
 
-def under(attack: dict[str, Any] | None) -> str:
-    return "" if attack is None else f", attacked {attack['norm']} {attack['eps']:g}"
+def under(attack: dict[str, Any] | None, score: str | None = None) -> str:
+    """How an attack is named in a row; by the score that it climbs, where that is another than the row's."""
+    if attack is None:
+        return ""
+    through = (
+        f" through {attack['objective']}"
+        if score is not None and attack.get("objective", score) != score
+        else ""
+    )
+    return f", attacked{through} {attack['norm']} {attack['eps']:g}"
 
 
 def cell(record: Record) -> str:
@@ -87,5 +95,8 @@ def cell(record: Record) -> str:
     )
     if record.ci95 is None:
         return value
-    half = (record.ci95[1] - record.ci95[0]) / 2
+    low, high = record.ci95
+    half = (high - low) / 2
+    if abs(high + low - 2 * record.value) > 0.3 * half:
+        return f"{value} [{low:.3f}, {high:.3f}]"  # ± would be misread
     return f"{value} ±{half:.3f}" if small else f"{value} ±{half:.2f}"

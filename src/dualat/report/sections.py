@@ -55,6 +55,10 @@ def chosen(figures: Sequence[Figure]) -> list[Figure]:
     model = "final" if "final" in models or not models else models[0]
     own = [f for f in figures if f.model == model]
     robust = [f for f in own if f.metric == "robust_accuracy"]
+    most = max((f.n or 0 for f in robust), default=0)
+    robust = [
+        f for f in robust if 2 * (f.n or 0) >= most
+    ]  # not the strongest attack's few images for all the others'
     strongest = max((STRENGTH.get(str(f.settings.get("attack")), 0) for f in robust), default=0)
     robust = [f for f in robust if STRENGTH.get(str(f.settings.get("attack")), 0) == strongest][:3]
     picked = []
@@ -68,6 +72,11 @@ def chosen(figures: Sequence[Figure]) -> list[Figure]:
         if metric == "clean_accuracy":
             picked += robust
     return picked
+
+
+def alike(figure: Figure) -> dict[str, Any]:
+    """The settings that must agree for a figure to stand beside one of other weights: all but those of the samples."""
+    return {k: v for k, v in figure.settings.items() if k not in ("samples_sha256", "sampling", "interval")}
 
 
 def headline(figures: Sequence[Figure], run: str) -> Section:
@@ -86,11 +95,7 @@ def headline(figures: Sequence[Figure], run: str) -> Section:
                 f"{plain(figure.settings.get('source'))}, score {plain(figure.settings.get('score'))}"
             )
         for other in figures:
-            same = (other.metric, other.settings, other.split) == (
-                figure.metric,
-                figure.settings,
-                figure.split,
-            )
+            same = (other.metric, alike(other), other.split) == (figure.metric, alike(figure), figure.split)
             if same and other.model in ("stage1", "start") and other.model != figure.model:
                 notes.append(f"{'stage 1' if other.model == 'stage1' else 'start'}: {shown(other.value)}")
         section.cards.append(Card(label, shown(figure.value), half(figure), notes))
