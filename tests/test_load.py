@@ -33,7 +33,7 @@ def small(kind: str = "gaussian", normalized: bool = True, name: str = "wrn-10-1
         normalized=normalized,
         initial=settings,
         sampling=SamplingDefaults(steps=3, step_size=0.3),
-        source="toy",
+        data=DataSettings(split_seed=3),
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
