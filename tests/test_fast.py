@@ -72,6 +72,23 @@ def test_the_real_compiler_gives_the_eager_result_too(model):
 
 
 @pytest.mark.usefixtures("quick")
+def test_momentum_and_schedules_run_compiled_too(model):
+    x, labels = images(30)
+    x = x.contiguous(memory_format=torch.channels_last)
+    run = partial(pgd, model, x, lower_energy(labels), steps=6, step_size=0.1, schedule="cosine")
+    plain, heavy = run(), run(momentum=0.9)
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    with compiled(model, 12):
+        torch.testing.assert_close(run(), plain, rtol=0, atol=1e-5)
+        torch.testing.assert_close(run(momentum=0.9), heavy, rtol=0, atol=1e-5)
+        torch.testing.assert_close(run(momentum=0.9), heavy, rtol=0, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert (plain - heavy).abs().max() > 1e-3
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("count", [6, 11, 12, 13, 30])
 def test_any_number_of_images_and_every_hook(model, count):
     x, labels = images(count)

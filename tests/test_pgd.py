@@ -1,5 +1,6 @@
 """The gradient loop: closed-form worst cases, directions, independence of images, and a model left as it was found."""
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ import dualat
 from dualat.geometry import ThreatModel, image_norm
 from dualat.models.wide_resnet import WideResNet
 from dualat.objectives import lower_energy, raise_cross_entropy, target_class
-from dualat.pgd import frozen, pgd
+from dualat.pgd import frozen, pgd, step_sizes
 
 SHAPE = (2, 3, 4)
 DIMENSION = 24
@@ -341,3 +342,53 @@ def test_labels_that_are_not_one_per_image_are_refused(count):
     """Too few would leave the images at the end where they are, without a word."""
     with pytest.raises(ValueError, match="label"):
         pgd(linear(), middle(), lower_energy(torch.zeros(count, dtype=torch.long)), steps=1, step_size=0.1)
+
+
+def test_schedules_have_the_same_path_and_fall():
+    for schedule in ("constant", "linear", "cosine"):
+        sizes = step_sizes(schedule, 8, 0.3)
+        assert sum(sizes) == pytest.approx(8 * 0.3) and len(sizes) == 8 and min(sizes) > 0
+        assert sizes == sorted(sizes, reverse=True)
+    assert step_sizes("linear", 2, 1.0) == [1.5, 0.5] and step_sizes("constant", 0, 1.0) == []
+    with pytest.raises(ValueError, match="schedule is 'steep'"):
+        step_sizes("steep", 3, 0.1)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_steps_have_the_scheduled_lengths(schedule):
+    """On a linear model far from the box's walls every step has exactly its length."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x, path = torch.full((2, 1, 4, 4), 0.5), []
+    objective = lower_energy(torch.tensor([0, 2]))
+    pgd(
+        model,
+        x,
+        objective,
+        steps=4,
+        step_size=0.02,
+        schedule=schedule,
+        callback=lambda t, x, value: path.append(x),
+    )
+    lengths = [(b - a).flatten(1).norm(dim=1) for a, b in itertools.pairwise(path)]
+    for length, size in zip(lengths, step_sizes(schedule, 4, 0.02), strict=True):
+        torch.testing.assert_close(length, torch.full((2,), size), rtol=1e-3, atol=1e-6)
+
+
+def test_momentum_is_that_of_the_formula_and_per_image():
+    """v <- 0.5 v + g / ||g||_1, each step along v with length eta; against a loop written out in NumPy's manner."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3))
+    x, labels = torch.rand(3, 1, 4, 4) * 0.2 + 0.4, torch.tensor([0, 1, 2])
+    found = pgd(model, x, lower_energy(labels), steps=3, step_size=0.05, momentum=0.5)
+    for i in range(3):
+        point, velocity = x[i : i + 1].clone(), torch.zeros(1, 1, 4, 4)
+        for _ in range(3):
+            point.requires_grad_(True)
+            (gradient,) = torch.autograd.grad(model(point)[0, labels[i]], point)
+            velocity = 0.5 * velocity + gradient / gradient.abs().sum()
+            point = (point.detach() + 0.05 * velocity / velocity.norm()).clamp(0, 1)
+        torch.testing.assert_close(found[i : i + 1], point, rtol=0, atol=1e-6)
+    plain = pgd(model, x, lower_energy(labels), steps=3, step_size=0.05)
+    assert not torch.allclose(found, plain, atol=1e-4)
+    with pytest.raises(ValueError, match="momentum is 1"):
+        pgd(model, x, lower_energy(labels), steps=1, step_size=0.1, momentum=1.0)

@@ -80,6 +80,8 @@ def test_the_models_own_steps_are_the_default():
     assert torch.equal(own, dualat.sample(model, labels, steps=6, step_size=0.07, generator=seeded()))
     assert not torch.equal(own, dualat.sample(model, labels, steps=5, generator=seeded()))
     assert not torch.equal(own, dualat.sample(model, labels, step_size=0.02, generator=seeded()))
+    for other in ({"schedule": "linear"}, {"momentum": 0.5}):
+        assert not torch.equal(own, dualat.sample(model, labels, **other, generator=seeded()))
 
 
 def test_seeds_decide_the_samples():

@@ -30,7 +30,11 @@ class SamplingSettings:
     steps: int = 40
     """Gradient steps."""
     step_size: float = 0.1
-    """L2 length of a step, in pixel units of [0, 1]."""
+    """Mean L2 length of a step, in pixel units of [0, 1]."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the length goes over the steps: constant, or falling to 0, along a line or a cosine."""
+    momentum: float = 0.0
+    """Share of the direction of earlier steps that counts on in each, in [0, 1)."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.step_size < math.inf:
@@ -38,6 +42,8 @@ class SamplingSettings:
                 f"sampling.steps must be 0 or more and sampling.step_size above 0, "
                 f"not {self.steps} and {self.step_size}."
             )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"sampling.momentum is {self.momentum}, but must be 0 or more, and below 1.")
 
 
 def _stage1() -> StageSettings:

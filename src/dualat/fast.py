@@ -19,11 +19,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dualat.geometry import Norm, ThreatModel, ascent, into_ball
+from dualat.geometry import Norm, ThreatModel, accumulate, ascent, into_ball
 from dualat.objectives import Labelled, Objective
 
-Advance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""advance(x_t, centre) -> x_{t+1} and the objective's value (N,) at x_t"""
+Advance = Callable[[Tensor, Tensor, float, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+"""advance(x_t, centre, step size, velocity) -> x_{t+1}, the objective's value (N,) at x_t, and the velocity"""
 
 _enabled: "weakref.WeakKeyDictionary[nn.Module, CompiledLoop]" = weakref.WeakKeyDictionary()
 
@@ -42,7 +42,7 @@ def compiled(model: nn.Module, batch_size: int) -> Iterator[None]:
 
 
 def compiled_advance(
-    model: nn.Module, objective: Objective, threat: ThreatModel, step_size: float, centre: Tensor
+    model: nn.Module, objective: Objective, threat: ThreatModel, momentum: float, centre: Tensor
 ) -> Advance | None:
     """The compiled step for this loop; None where the model has none, or the objective is none of objectives.py."""
     loop = _enabled.get(model)
@@ -53,7 +53,7 @@ def compiled_advance(
         or 2 * len(centre) < loop.batch_size
     ):
         return None
-    return loop.advance(objective, threat, step_size, centre)
+    return loop.advance(objective, threat, momentum, centre)
 
 
 def shared_view(module: nn.Module) -> nn.Module:
@@ -78,51 +78,57 @@ class CompiledLoop:
         self.view = shared_view(model)
         self.batch_size = batch_size
         self.failed = False
-        self.steps: dict[tuple, Callable[..., tuple[Tensor, Tensor]]] = {}
+        self.steps: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}
 
     def advance(
-        self, objective: Labelled, threat: ThreatModel, step_size: float, centre: Tensor
+        self, objective: Labelled, threat: ThreatModel, momentum: float, centre: Tensor
     ) -> Advance | None:
         """The step on batches of any size; None, after a warning, where it cannot be compiled."""
         kind, ball = centre.device.type, math.isfinite(threat.eps)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        heavy = momentum > 0
         key = (
             objective.function,
             objective.labels is None,
             threat.norm,
             ball,
+            heavy,
             dtype,
-            tuple(centre.shape[1:]),
+            centre.shape[1:],
         )
         new = key not in self.steps
         if new:
-            function = one_step(self.view, objective.function, threat.norm, ball, dtype)
+            function = one_step(self.view, objective.function, threat.norm, ball, heavy, dtype)
             self.steps[key] = torch.compile(function, dynamic=False, fullgraph=True)
         step = self.steps[key]
-        size, eps = (torch.tensor(v, device=centre.device) for v in (step_size, threat.eps if ball else 0.0))
+        eps = torch.tensor(threat.eps if ball else 0.0, device=centre.device)
+        decay = torch.tensor(momentum, device=centre.device)
+        labels = () if objective.labels is None else (objective.labels,)
 
-        def advance(x: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-            following, values = [], []
+        def advance(
+            x: Tensor, centre: Tensor, size: float, velocity: Tensor | None
+        ) -> tuple[Tensor, Tensor, Tensor | None]:
+            length = torch.full((), size, device=x.device)
+            carried = () if velocity is None else (velocity,)
+            parts = []
             for first in range(0, len(x), self.batch_size):
                 part = slice(first, first + self.batch_size)
-                labels = () if objective.labels is None else (self.filled(objective.labels[part]),)
-                inputs = self.filled(x[part]), self.filled(centre[part]), size, eps, *labels
+                images = (self.filled(tensor[part]) for tensor in (x, centre))
+                more = (self.filled(tensor[part]) for tensor in (*carried, *labels))
                 # the same modes outside at every call: each is a condition under which the graph holds
                 with torch.no_grad(), torch.autocast(kind, enabled=False):
-                    moved, value = step(*inputs)
-                count = len(x[part])
-                following.append(moved[:count])
-                values.append(value[:count])
-            if len(values) == 1:
-                return following[0], values[0]
-            return torch.cat(following), torch.cat(values)
+                    found = step(*images, length, eps, decay, *more)
+                parts.append([tensor[: len(x[part])] for tensor in found])
+            joined = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*parts, strict=True)]
+            return joined[0], joined[1], joined[2] if heavy else None
 
-        return advance if not new or self.works(advance, centre) else None
+        return advance if not new or self.works(advance, centre, heavy) else None
 
-    def works(self, advance: Advance, centre: Tensor) -> bool:
+    def works(self, advance: Advance, centre: Tensor, heavy: bool) -> bool:
         """Compile and run the step once; where that fails, say so and never try again."""
         try:
-            advance(centre, centre)
+            # copies: which inputs are one tensor is a condition of the graph too
+            advance(centre.clone(), centre, 0.1, torch.zeros_like(centre) if heavy else None)
         except Exception as error:  # the compiler's own errors are of many kinds, and eager steps do the same
             self.failed = True
             warnings.warn(
@@ -139,20 +145,34 @@ class CompiledLoop:
 
 
 def one_step(
-    view: nn.Module, objective: Callable[..., Tensor], norm: Norm, ball: bool, dtype: torch.dtype
-) -> Callable[..., tuple[Tensor, Tensor]]:
-    """x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)) ) ) ) and the objective's values, as the
-    function that is compiled."""
+    view: nn.Module,
+    objective: Callable[..., Tensor],
+    norm: Norm,
+    ball: bool,
+    heavy: bool,
+    dtype: torch.dtype,
+) -> Callable[..., tuple[Tensor, ...]]:
+    """The function that is compiled: x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)) ) ) ), the
+    objective's values, and the velocity if there is momentum. Inputs: x, centre, eta, eps, momentum, then the velocity
+    if there is momentum, then labels if the objective has them.
+
+    ball: whether there is one to project into. heavy: whether there is momentum.
+    """
 
     def values(x: Tensor, labels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             value = objective(view(x), *labels)
         return value.sum(), value
 
-    def step(x: Tensor, centre: Tensor, size: Tensor, eps: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
-        gradient, value = torch.func.grad(values, has_aux=True)(x, labels)
-        x = x + ascent(gradient, norm, size)
-        return (into_ball(x, centre, norm, eps) if ball else x).clamp(0, 1), value
+    def step(
+        x: Tensor, centre: Tensor, size: Tensor, eps: Tensor, momentum: Tensor, *more: Tensor
+    ) -> tuple[Tensor, ...]:
+        direction, value = torch.func.grad(values, has_aux=True)(x, more[1:] if heavy else more)
+        if heavy:
+            direction = accumulate(more[0], direction, momentum)
+        x = x + ascent(direction, norm, size)
+        x = (into_ball(x, centre, norm, eps) if ball else x).clamp(0, 1)
+        return (x, value, direction) if heavy else (x, value)
 
     # The compiler keeps its graphs, at most eight, with a function's code: every step gets code of its own.
     step.__code__ = step.__code__.replace()

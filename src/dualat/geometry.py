@@ -31,6 +31,12 @@ def ascent(gradient: Tensor, norm: Norm, size: float | Tensor) -> Tensor:
     return gradient * per_image(size / (image_norm(gradient, "L2") + TINY), gradient)
 
 
+def accumulate(velocity: Tensor, gradient: Tensor, momentum: float | Tensor) -> Tensor:
+    """v <- momentum * v + g / ||g||_1, per image: directions of earlier steps count on. (RATIO, Augustin et al., 2020.)"""
+    length = gradient.flatten(1).abs().sum(dim=1)
+    return momentum * velocity + gradient * per_image(1 / (length + TINY), gradient)
+
+
 def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Tensor:
     """The point nearest to x whose distance from `centre` is eps at most."""
     offset = x - centre

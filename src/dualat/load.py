@@ -8,7 +8,7 @@ Nothing but tensors and JSON is ever read, so that a file from a stranger cannot
 import json
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -33,6 +33,8 @@ class SamplingDefaults:
 
     steps: int = 40
     step_size: float = 0.1
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    momentum: float = 0.0
 
 
 @dataclass(config=STRICT)

@@ -1,20 +1,24 @@
 """The one gradient loop. Attacks, contrastive samples, sampling and counterfactuals are all this function.
 
-    x_0 = start,   x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)) ) ) )
+    x_0 = start,   x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)), eta_t ) ) )
 
 Source: DAT (arXiv 2510.13872), eq. 8 (contrastive samples, no ball); Madry et al. 2018 (attacks, ball).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dualat.fast import compiled_advance
-from dualat.geometry import ThreatModel, per_image
+from dualat.geometry import ThreatModel, accumulate, per_image
 from dualat.objectives import Objective
+
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 @contextmanager
@@ -42,6 +46,8 @@ def pgd(
     *,
     steps: int,
     step_size: float,
+    schedule: Schedule = "constant",
+    momentum: float = 0.0,
     random_start: bool = False,
     keep: str = "last",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
@@ -57,6 +63,8 @@ def pgd(
         threat: ball around x and norm of the steps; None: L2 steps and no ball.
         steps: number of gradient steps, 0 or more.
         step_size: length of a step in the threat model's norm, in pixel units of [0, 1].
+        schedule: how eta_t goes over the steps; step_size is its mean (see `step_sizes`).
+        momentum: in [0, 1): each step goes along v <- momentum * v + g / ||g||_1 in place of g.
         random_start: begin at a uniform point of the ball instead of at x.
         keep: "last" iterate, or the "best" one of each image by the objective (start included).
         callback: called as callback(t, x_t, value_t) for t = 0 .. steps with images and objective values (N,).
@@ -69,6 +77,8 @@ def pgd(
         raise ValueError(
             f"steps must be 0 or more and step_size above 0, but they are {steps} and {step_size}."
         )
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}, but must be 0 (none) or more, and below 1.")
     if keep not in ("last", "best"):
         raise ValueError(f"keep is {keep!r}, but must be 'last' or 'best'.")
     threat = threat or ThreatModel()
@@ -76,12 +86,14 @@ def pgd(
     x = threat.random_start(centre, generator) if random_start else centre.clamp(0, 1)
     judged = keep == "best" or callback is not None  # then the last iterate needs a value too
     best = Best() if keep == "best" else None
-    advance = compiled_advance(model, objective, threat, step_size, centre)
+    sizes = step_sizes(schedule, steps, step_size)
+    velocity = torch.zeros_like(x) if momentum else None
+    advance = compiled_advance(model, objective, threat, momentum, centre)
     with frozen(model), torch.enable_grad():
-        advance = advance or partial(eager_advance, model, objective, threat, step_size)
+        advance = advance or partial(eager_advance, model, objective, threat, momentum)
         for t in range(steps + 1):
             if t < steps:
-                following, value = advance(x, centre)
+                following, value, velocity = advance(x, centre, sizes[t], velocity)
             elif judged:
                 with torch.no_grad():
                     following, value = x, objective(model(x))
@@ -96,14 +108,38 @@ def pgd(
     return x if best is None else best.images
 
 
+def step_sizes(schedule: Schedule, steps: int, mean: float) -> list[float]:
+    """eta_t for t = 0 .. T-1, of the given mean, so that the path T * eta is as long under every schedule.
+
+    constant: eta_t = eta;   linear: eta_t = 2 eta (1 - u);   cosine: eta_t = eta (1 + cos(pi u));   u = (t + 1/2) / T
+    """
+    places = [(t + 0.5) / steps for t in range(steps)]
+    if schedule == "constant":
+        return [mean] * steps
+    if schedule == "linear":
+        return [2 * mean * (1 - u) for u in places]
+    if schedule == "cosine":
+        return [mean * (1 + math.cos(math.pi * u)) for u in places]
+    raise ValueError(f"schedule is {schedule!r}, but must be constant, linear or cosine.")
+
+
 def eager_advance(
-    model: nn.Module, objective: Objective, threat: ThreatModel, step_size: float, x: Tensor, centre: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the loop: x_{t+1}, and the objective's value (N,) at x_t."""
+    model: nn.Module,
+    objective: Objective,
+    threat: ThreatModel,
+    momentum: float,
+    x: Tensor,
+    centre: Tensor,
+    size: float,
+    velocity: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One step of the loop: x_{t+1}, the objective's value (N,) at x_t, and the velocity where there is momentum."""
     x = x.detach().requires_grad_(True)
     value = objective(model(x))
     (gradient,) = torch.autograd.grad(value.sum(), x)
-    return threat.project(x.detach() + threat.step(gradient, step_size), centre), value.detach()
+    if velocity is not None:
+        gradient = velocity = accumulate(velocity, gradient, momentum)
+    return threat.project(x.detach() + threat.step(gradient, size), centre), value.detach(), velocity
 
 
 class Best:

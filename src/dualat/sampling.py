@@ -15,7 +15,7 @@ from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 from dualat.energy import check_labels
 from dualat.objectives import lower_energy
-from dualat.pgd import pgd
+from dualat.pgd import Schedule, pgd
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
@@ -31,6 +31,8 @@ def draw(
     *,
     steps: int,
     step_size: float,
+    schedule: Schedule = "constant",
+    momentum: float = 0.0,
     generator: torch.Generator | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     batch_size: int = 500,
@@ -47,7 +49,18 @@ def draw(
         wanted = None if labels is None else labels[first : first + batch_size].to(device)
         x = starts[first : first + batch_size].to(device)
         objective = lower_energy(wanted)
-        batches.append(pgd(model, x, objective, steps=steps, step_size=step_size, callback=callback))
+        batches.append(
+            pgd(
+                model,
+                x,
+                objective,
+                steps=steps,
+                step_size=step_size,
+                schedule=schedule,
+                momentum=momentum,
+                callback=callback,
+            )
+        )
     return torch.cat(batches) if batches else starts.to(device)
 
 
@@ -57,6 +70,8 @@ def sample(
     *,
     steps: int | None = None,
     step_size: float | None = None,
+    schedule: Schedule | None = None,
+    momentum: float | None = None,
     initial: str | InitialSettings | InitialDistribution | None = None,
     conditional: bool = True,
     generator: torch.Generator | None = None,
@@ -67,7 +82,8 @@ def sample(
     Args:
         model: what `dualat.load` gives.
         labels: one class per image, (N,); with conditional=False their number alone matters, or an int N.
-        steps, step_size: gradient steps and the L2 length of one, in pixel units; default: the model's own.
+        steps, step_size: gradient steps and the mean L2 length of one, in pixel units; default: the model's own.
+        schedule, momentum: of the steps (see `dualat.pgd`); default: the model's own.
         initial: what samples start from: a name ("gaussian", "uniform", "normal", "smooth-noise" ...), settings,
             or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
         conditional: True descends the joint energy E(x, y); False the marginal energy E(x).
@@ -99,6 +115,8 @@ def sample(
         wanted if conditional else None,
         steps=model.sampling.steps if steps is None else steps,
         step_size=model.sampling.step_size if step_size is None else step_size,
+        schedule=model.sampling.schedule if schedule is None else schedule,
+        momentum=model.sampling.momentum if momentum is None else momentum,
         generator=generator,
         callback=callback,
     )

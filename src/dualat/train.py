@@ -169,7 +169,7 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         shape=data.shape,
         normalized=config.network.normalize == "data",
         initial=config.initial,
-        sampling=SamplingDefaults(config.sampling.steps, config.sampling.step_size),
+        sampling=SamplingDefaults(**asdict(config.sampling)),
         data=config.data,
         train_sha256=data.content,
     )

@@ -18,6 +18,7 @@ from dualat.models.settings import NetworkSettings
 from dualat.sampling import draw
 
 SHAPE = (1, 4, 4)
+PLAIN = {"schedule": "constant", "momentum": 0.0}
 COUNT = 1100  # three chunks
 
 
@@ -79,7 +80,7 @@ def test_samples_are_those_of_the_sampler_balanced_and_rounded():
     assert found.images.dtype == torch.uint8
     torch.testing.assert_close(found.images.float() / 255, images, rtol=0, atol=0)
     assert torch.equal(found.labels, labels) and found.labels[:4].tolist() == [0, 1, 2, 0]
-    assert found.settings["sampling"] == {"steps": 3, "step_size": 0.2}
+    assert found.settings["sampling"] == {"steps": 3, "step_size": 0.2, **PLAIN}
     assert found.settings["sampling_seed"] == 3 and found.settings["initial"] == "uniform"
 
 
@@ -87,7 +88,7 @@ def test_steps_and_step_size_in_place_of_the_models_own():
     found = from_model(model(), 8, 0, steps=0, step_size=0.1)
     starts = model().initial.sample(8, None, torch.Generator().manual_seed(0))
     assert torch.equal(found.images, (starts * 255).round().to(torch.uint8))
-    assert found.settings["sampling"] == {"steps": 0, "step_size": 0.1}
+    assert found.settings["sampling"] == {"steps": 0, "step_size": 0.1, **PLAIN}
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_more_steps_come_nearer_until_the_data_is_reached(judge):
     assert details["sample_class_accuracy"][0] < details["sample_class_accuracy"][2] == 1
     assert record.value == 30 and record.metric == "step_sweep" and record.n == 60
     assert record.split == "validation" and record.settings["reference"] == "halves validation"
-    assert record.settings["step_size"] == 0.1
+    assert record.settings["sampling"] == {"step_size": 0.1, "schedule": "constant", "momentum": 0.0}
 
 
 def test_one_trajectory_gives_what_drawing_anew_gives_and_its_samples_are_its_own(judge):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic.dataclasses import dataclass
@@ -31,7 +31,11 @@ class SampleArguments:
     steps: int | None = None
     """Gradient steps; None: the model's own setting."""
     step_size: float | None = None
-    """L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
+    """Mean L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    """How the length goes over the steps; None: the model's own setting."""
+    momentum: float | None = None
+    """Share of the direction of earlier steps that counts on, in [0, 1); None: the model's own setting."""
     initial: str | None = None
     """What samples start from: gaussian, class-gaussian, uniform, normal, smooth-noise; None: the model's own."""
     initial_images: str | None = None
@@ -75,6 +79,8 @@ def main(args: list[str]) -> int:
         parsed.count if parsed.unconditional else torch.tensor(labels),
         steps=parsed.steps,
         step_size=parsed.step_size,
+        schedule=parsed.schedule,
+        momentum=parsed.momentum,
         initial=initial,
         conditional=not parsed.unconditional,
         generator=torch.Generator().manual_seed(parsed.seed),

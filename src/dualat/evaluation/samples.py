@@ -140,11 +140,11 @@ def from_model(
     return ImageSet(images, labels, "samples of the model", settings)
 
 
-def _descend(model: LoadedModel, starts: Tensor, labels: Tensor, steps: int, step_size: float) -> Tensor:
+def _descend(model: LoadedModel, starts: Tensor, labels: Tensor, **sampling: Any) -> Tensor:
     """One chunk, rounded to 8 bits."""
     device = next(model.parameters()).device
     objective = lower_energy(labels.to(device))
-    x = pgd(model, starts.to(device), objective, steps=steps, step_size=step_size)
+    x = pgd(model, starts.to(device), objective, **sampling)
     return (x.cpu() * 255).round().to(torch.uint8)
 
 

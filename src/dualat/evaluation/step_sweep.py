@@ -8,6 +8,7 @@ a judge's features (frechet.py).
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def step_sweep(
             "judge": judge.name,
             "reference": reference_images.name,
             "reference_images": len(reference_images),
-            "step_size": model.sampling.step_size,
+            "sampling": {k: v for k, v in asdict(model.sampling).items() if k != "steps"},
             "initial": model.initial_settings.kind,
         },
         details={"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies},
@@ -83,23 +84,32 @@ def step_sweep(
 
 
 def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int) -> list[Tensor]:
-    """Images of 8 bits after each wanted number of steps: one descent, looked at on its way."""
+    """Images of 8 bits after each wanted number of steps: one descent, looked at on its way, where all steps are alike;
+    otherwise a descent for each, from the same starts."""
     if model.initial is None:
         raise ValueError("this model carries no initial distribution to sample from.")
     seen: dict[int, list[Tensor]] = {t: [] for t in wanted}
+    sampling = asdict(model.sampling)
 
-    def look(t: int, x: Tensor, _: Tensor) -> None:
-        if t in seen:
-            seen[t].append((x.cpu() * 255).round() / 255)
+    def descend(steps: int, looks: set[int]) -> None:
+        def look(t: int, x: Tensor, _: Tensor) -> None:
+            if t in looks:
+                seen[t].append((x.cpu() * 255).round() / 255)
 
-    draw(
-        model,
-        model.initial,
-        len(labels),
-        labels,
-        steps=wanted[-1],
-        step_size=model.sampling.step_size,
-        generator=torch.Generator().manual_seed(seed),
-        callback=look,
-    )
+        assert model.initial is not None
+        draw(
+            model,
+            model.initial,
+            len(labels),
+            labels,
+            **{**sampling, "steps": steps},
+            generator=torch.Generator().manual_seed(seed),
+            callback=look,
+        )
+
+    if model.sampling.schedule == "constant":
+        descend(wanted[-1], set(wanted))
+    else:
+        for steps in wanted:
+            descend(steps, {steps})
     return [torch.cat(seen[t]) for t in wanted]
