@@ -44,7 +44,7 @@ def bench(settings: BenchSettings, device: torch.device, tell: Callable[[str], N
         "hardware": {
             "device": device_name(device),
             "threads": torch.get_num_threads(),
-            "platform": platform.platform(),
+            "platform": f"{platform.system()} {platform.machine()}",
         },
         "versions": versions(),
         "matmul_peak_gflops": {name: round(value / 1e9, 1) for name, value in peaks.items()},

@@ -114,81 +114,121 @@ def train_stage(
 
     Raises Stopped after a signal, NonFiniteLoss at an undefined loss (the last checkpoint stays).
     """
-    ema = EMA(model, settings.ema_decay)
-    optimizer = build_optimizer(model, settings.optimizer)
-    best: dict[str, float] = {}
-    done = 0
+    stage = Stage(model, number, method, settings, feed, run)
     if resume is not None:
-        model.load_state_dict(resume.model)
-        ema.average = {k: v.to(feed.device) for k, v in resume.ema.items()}
-        ema.updates, done, best = resume.ema_updates, resume.step, dict(resume.best)
-        restore_optimizer(optimizer, resume.optimizer)
-        method.restore(resume.method)
-    streams = feed.streams(run.seed, number, settings.batch_size)
-    total = settings.length(streams[0].steps_per_epoch)
-    average = copy.deepcopy(model)
+        stage.restore(resume)
+    return stage.train()
 
-    def checkpoint() -> None:
+
+class Stage:
+    """One stage of a run: what changes from step to step, and what is done with it."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        number: int,
+        method: Method,
+        settings: StageSettings,
+        feed: Feed,
+        run: Run,
+    ):
+        self.model, self.number, self.method = model, number, method
+        self.settings, self.feed, self.run = settings, feed, run
+        self.ema = EMA(model, settings.ema_decay)
+        self.optimizer = build_optimizer(model, settings.optimizer)
+        self.best: dict[str, float] = {}
+        self.done = 0
+        self.streams = feed.streams(run.seed, number, settings.batch_size)
+        self.total = settings.length(self.streams[0].steps_per_epoch)
+        self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
+        self.title = f"stage {number} ({method.name})"
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a checkpoint of this stage."""
+        self.model.load_state_dict(state.model)
+        self.ema.average = {k: v.to(self.feed.device) for k, v in state.ema.items()}
+        self.ema.updates, self.done, self.best = state.ema_updates, state.step, dict(state.best)
+        restore_optimizer(self.optimizer, state.optimizer)
+        self.method.restore(state.method)
+
+    def train(self) -> dict[str, Tensor]:
+        """All steps that are left; logs, evaluations and checkpoints where they are due."""
+        warned, batch_size = False, self.streams[0].batch_size
+        pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
+        loop = compiled(self.model, batch_size) if self.run.compile else nullcontext()
+        tracking = self.run.tracking
+        with self.run.stop.steps(), loop, pace as progress:
+            while self.done < self.total:
+                batch, figures = self.step()
+                last = self.done == self.total
+                if last or self.done % tracking.log_every == 0:
+                    figures["images_per_second"] = progress.rate(self.done) * batch_size
+                    self.log(batch, figures)
+                progress.update(self.done, figures)
+                if not warned and (text := self.method.warning()):
+                    warned = True
+                    warnings.warn(text, stacklevel=3)
+                if last or self.done % self.settings.evaluate_every == 0:
+                    began = time.monotonic()
+                    progress.note(self.evaluate())
+                    progress.exclude(time.monotonic() - began)
+                    self.checkpoint()
+                elif self.done % tracking.checkpoint_every == 0:
+                    self.checkpoint()
+                if self.run.stop.signal is not None:
+                    self.checkpoint()
+                    raise Stopped(
+                        f"stopped by {self.run.stop.signal} at stage {self.number}, step {self.done}; the checkpoint "
+                        "is written: the same command with --resume goes on from there."
+                    )
+        return self.ema.average
+
+    def step(self) -> tuple[Batch, dict[str, float]]:
+        """One training step, its random numbers made of (seed, stage, step) alone."""
+        seed = mix_seed(self.run.seed, self.number, self.done)
+        torch.manual_seed(seed)
+        batch = self.feed.batch(self.streams, self.done, seed, self.method.needs_energy_batch)
+        rate = learning_rate(self.settings.optimizer, self.done, self.total)
+        figures = train_step(
+            self.model, self.method, batch, self.optimizer, rate, self.settings, self.run.dtype
+        )
+        if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
+            raise NonFiniteLoss(non_finite_message(self.number, self.done, self.run.folder))
+        self.ema.update(self.model)
+        self.done += 1
+        return batch, figures | {"lr": rate}
+
+    def log(self, batch: Batch, figures: dict[str, float]) -> None:
+        """Write the step's figures, R1 on its real images among them."""
+        real = batch.robust_images if batch.energy_images is None else batch.energy_images
+        with frozen(self.model), torch.no_grad(), autocast(self.run.dtype, self.feed.device):
+            figures["r1"] = gradient_penalty(self.model, real).item()
+        self.run.tracker.log(self.number, self.done, figures)
+
+    def evaluate(self) -> str:
+        """Measure the averaged weights, keep them where they are the best so far, and say the figures in a line."""
+        self.average.load_state_dict(self.ema.average)
+        found = self.run.evaluator(self.average.eval(), self.number, self.done)
+        self.run.tracker.log(self.number, self.done, {f"validation_{k}": v for k, v in found.items()})
+        keep_best(self.average, found, self.best, self.run.folder)
+        figures = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in found.items())
+        return f"{self.title} {self.done}/{self.total}  validation: {figures}"
+
+    def checkpoint(self) -> None:
+        """Write all that a resume needs."""
         save_state(
-            run.folder / "checkpoints",
+            self.run.folder / "checkpoints",
             TrainingState(
-                number,
-                done,
-                model.state_dict(),
-                ema.average,
-                ema.updates,
-                optimizer.state_dict(),
-                method.state(),
-                best,
+                self.number,
+                self.done,
+                self.model.state_dict(),
+                self.ema.average,
+                self.ema.updates,
+                self.optimizer.state_dict(),
+                self.method.state(),
+                self.best,
             ),
         )
-
-    warned = False
-    title = f"stage {number} ({method.name})"
-    pace = Progress(title, total, done, streams[0].steps_per_epoch, streams[0].batch_size)
-    loop = compiled(model, streams[0].batch_size) if run.compile else nullcontext()
-    with run.stop.steps(), loop, pace as progress:
-        while done < total:
-            seed = mix_seed(run.seed, number, done)
-            torch.manual_seed(seed)
-            batch = feed.batch(streams, done, seed, method.needs_energy_batch)
-            rate = learning_rate(settings.optimizer, done, total)
-            figures = train_step(model, method, batch, optimizer, rate, settings, run.dtype)
-            if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
-                raise NonFiniteLoss(non_finite_message(number, done, run.folder))
-            ema.update(model)
-            done += 1
-            if done % run.tracking.log_every == 0 or done == total:
-                real = batch.robust_images if batch.energy_images is None else batch.energy_images
-                with frozen(model), torch.no_grad(), autocast(run.dtype, feed.device):
-                    figures["r1"] = gradient_penalty(model, real).item()
-                figures |= {"lr": rate, "images_per_second": progress.rate(done) * streams[0].batch_size}
-                run.tracker.log(number, done, figures)
-            progress.update(done, figures)
-            if not warned and (text := method.warning()):
-                warned = True
-                warnings.warn(text, stacklevel=2)
-            if done % settings.evaluate_every == 0 or done == total:
-                began = time.monotonic()
-                average.load_state_dict(ema.average)
-                evaluated = run.evaluator(average.eval(), number, done)
-                run.tracker.log(number, done, {f"validation_{k}": v for k, v in evaluated.items()})
-                keep_best(average, evaluated, best, run.folder)
-                progress.note(
-                    f"{title} {done}/{total}  validation: "
-                    + "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in evaluated.items())
-                )
-                progress.exclude(time.monotonic() - began)
-                checkpoint()
-            elif done % run.tracking.checkpoint_every == 0:
-                checkpoint()
-            if run.stop.signal is not None:
-                checkpoint()
-                raise Stopped(
-                    f"stopped by {run.stop.signal} at stage {number}, step {done}; the checkpoint is "
-                    "written: the same command with --resume goes on from there."
-                )
-    return ema.average
 
 
 def train_step(
