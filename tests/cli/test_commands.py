@@ -225,6 +225,8 @@ def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
     assert "give all alone" in refused(tiny_run, "--metrics", "all", "ood", code=2)
     assert "--bins belongs to calibration" in refused(tiny_run, "--metrics", "ood", "--bins", 7, code=2)
     assert "best-robust" in refused(tiny_run, "--weights", "best")
+    folder = ("--source", tmp_path, "--root", tmp_path)
+    assert "--root is for named sources" in refused(Path(tiny_run) / "samples", *folder, code=2)
     assert "holds runs" in refused(Path(tiny_run).parent, code=2)
     (tmp_path / "foreign.pth").write_bytes(b"x")
     assert "may run code" in refused(tmp_path / "foreign.pth", "--source", "digits")

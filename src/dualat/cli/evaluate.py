@@ -216,6 +216,8 @@ def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int
         )
     if source in NAMED_SOURCES:
         return DataSettings(source=source, root=parsed.root)
+    if parsed.root:
+        raise UsageError(f"--root is for named sources, and {source} is a folder: leave it out.")
     return DataSettings(source=source, image_size=shape[1], channels=shape[0])
 
 
