@@ -24,7 +24,7 @@ from dualat.evaluation.judge import Judge
 from dualat.evaluation.record import versions
 from dualat.evaluation.samples import from_model
 from dualat.files import write_text
-from dualat.load import LoadedModel, SamplingDefaults, load
+from dualat.load import LoadedModel, SamplingSettings, load
 from dualat.seeding import mix_seed
 
 SHARES = (1 / 5, 1 / 3, 1 / 2, 1)  # of the run's own number of steps
@@ -33,7 +33,7 @@ MOMENTA = (0.0, 0.5)
 
 
 def measure(
-    model: LoadedModel, sampling: SamplingDefaults, real: ImageData, judge: Judge, count: int, seed: int
+    model: LoadedModel, sampling: SamplingSettings, real: ImageData, judge: Judge, count: int, seed: int
 ) -> tuple[float, float]:
     """Frechet distance and class accuracy of samples drawn so."""
     model.description.sampling = sampling
@@ -60,7 +60,7 @@ def main() -> None:
         steps = max(1, round(own.steps * share))
         found = []
         for schedule, momentum, length in itertools.product(("constant", "linear", "cosine"), MOMENTA, PATHS):
-            sampling = SamplingDefaults(steps, length * path / steps, schedule, momentum)
+            sampling = SamplingSettings(steps, length * path / steps, schedule, momentum)
             value = measure(model, sampling, splits.validation, judge, 500, mix_seed("sampler", 0))
             found.append((*value, sampling))
             tried.append(
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def report(
-    model: LoadedModel, sampling: SamplingDefaults, real: ImageData, judge: Judge, count: int, name: str
+    model: LoadedModel, sampling: SamplingSettings, real: ImageData, judge: Judge, count: int, name: str
 ) -> dict:
     """Test figures over three seeds."""
     with torch.no_grad():

@@ -152,7 +152,7 @@ def test_every_mistake_is_told_at_once():
         ({"data.source": "photos"}, "image_size is missing"),
         ({"initial.kind": "images"}, "source"),
         ({"initial.kind": "uniform", "initial.blur": 1.0}, "blur does nothing"),
-        ({"method": "jem"}, "method is 'jem'"),
+        ({"method": "jam"}, "method is 'jam'"),
         ({"seed": "x"}, "seed is 'x'.*integer"),
         ({"stage2.batch_size": 1}, "batch_size"),
         ({"stage2.optimizer.clip_norm": 0.0}, "clip_norm"),

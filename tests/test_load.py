@@ -12,7 +12,7 @@ import dualat
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import DataSettings, InitialSettings
-from dualat.load import LoadedModel, ModelDescription, SamplingDefaults, build_model, save_model
+from dualat.load import LoadedModel, ModelDescription, SamplingSettings, build_model, save_model
 from dualat.models.settings import NetworkSettings
 
 SHAPE = (1, 8, 8)
@@ -32,7 +32,7 @@ def small(kind: str = "gaussian", normalized: bool = True, name: str = "wrn-10-1
         shape=SHAPE,
         normalized=normalized,
         initial=settings,
-        sampling=SamplingDefaults(steps=3, step_size=0.3),
+        sampling=SamplingSettings(steps=3, step_size=0.3),
         data=DataSettings(split_seed=3),
     )
     with torch.random.fork_rng():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import dualat
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
-from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
+from dualat.load import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
 from dualat.objectives import lower_energy
 from dualat.pgd import pgd
@@ -34,7 +34,7 @@ def loaded(network: nn.Module | None = None, initial: str | None = "uniform") ->
         shape=SHAPE,
         normalized=False,
         initial=settings,
-        sampling=SamplingDefaults(steps=6, step_size=0.07),
+        sampling=SamplingSettings(steps=6, step_size=0.07),
     )
     return LoadedModel(network, description, build_initial(settings, SHAPE, None) if settings else None)
 
@@ -100,9 +100,8 @@ def test_batch_size_does_not_change_samples():
     model, labels = loaded(network.train()), torch.arange(7) % 3
 
     def drawn(size: int) -> Tensor:
-        return draw(
-            model, model.initial, 7, labels, steps=5, step_size=0.1, generator=seeded(), batch_size=size
-        )
+        settings = SamplingSettings(steps=5, step_size=0.1)
+        return draw(model, model.initial, 7, labels, settings, generator=seeded(), batch_size=size)
 
     for size in (1, 3):
         torch.testing.assert_close(drawn(size), drawn(500), rtol=0, atol=1e-5)

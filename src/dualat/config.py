@@ -4,7 +4,6 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 """
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, fields, is_dataclass
 from importlib import resources
@@ -17,33 +16,19 @@ from pydantic.dataclasses import dataclass
 
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.settings import (
+    AttackSettings,
+    ChainSettings,
+    ContrastiveSettings,
+    LossSettings,
+    OutSettings,
+    PositiveSettings,
+    SharpnessSettings,
+)
 from dualat.models.settings import NetworkSettings
+from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
-from dualat.training.settings import OptimizerSettings, StageSettings, TrackingSettings
-
-
-@dataclass(config=STRICT)
-class SamplingSettings:
-    """How the trained model is sampled; kept with it as its default."""
-
-    steps: int = 40
-    """Gradient steps."""
-    step_size: float = 0.1
-    """Mean L2 length of a step, in pixel units of [0, 1]."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the length goes over the steps: constant, or falling to 0, along a line or a cosine."""
-    momentum: float = 0.0
-    """Share of the direction of earlier steps that counts on in each, in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or not 0 < self.step_size < math.inf:
-            raise ValueError(
-                f"sampling.steps must be 0 or more and sampling.step_size above 0, "
-                f"not {self.steps} and {self.step_size}."
-            )
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"sampling.momentum is {self.momentum}, but must be 0 or more, and below 1.")
+from dualat.training.settings import OptimizerSettings, StabilitySettings, StageSettings, TrackingSettings
 
 
 def _stage1() -> StageSettings:
@@ -58,8 +43,18 @@ def _stage2() -> StageSettings:
 class RunConfig:
     """Everything that decides a run's outcome."""
 
-    method: Literal["dat", "standard-at"] = "dat"
-    """System to train: dat (both losses) or standard-at (adversarial training alone, one stage)."""
+    method: Literal[
+        "dat",
+        "standard-at",
+        "jem",
+        "jempp",
+        "sada-jem",
+        "robust-jem",
+        "at-ebm",
+        "ratio",
+        "eb-jdat",
+    ] = "dat"
+    """System to train. dat has two stages; all others have one, trained by the settings of stage1."""
     stages: Literal["both", "1", "2"] = "both"
     """dat: both stages, stage 1 alone, or stage 2 from `weights`."""
     weights: str | None = None
@@ -83,6 +78,14 @@ class RunConfig:
     """Attack of adversarial training."""
     contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
     """Contrastive samples and curriculum of stage 2."""
+    chain: ChainSettings = field(default_factory=ChainSettings)
+    """Chains of jem, robust-jem, jempp, sada-jem and eb-jdat."""
+    sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
+    """Sharpness-aware minimisation of sada-jem."""
+    out: OutSettings = field(default_factory=OutSettings)
+    """Attack outside the distribution of ratio."""
+    positive: PositiveSettings = field(default_factory=PositiveSettings)
+    """Perturbed real images of at-ebm."""
     initial: InitialSettings = field(default_factory=InitialSettings)
     """Initial distribution that contrastive samples and samples start from."""
     loss: LossSettings = field(default_factory=LossSettings)
@@ -99,13 +102,15 @@ class RunConfig:
     """Sampling of the trained model."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """What is measured, and on how many images."""
+    stability: StabilitySettings = field(default_factory=StabilitySettings)
+    """When training counts as diverged, and what is done then."""
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     """What is written while training."""
 
     def __post_init__(self) -> None:
-        if self.method == "standard-at" and self.stages == "2":
+        if self.method != "dat" and self.stages == "2":
             raise ValueError(
-                "stages is 2, but standard-at has one stage only: set stages to 1, or method to dat."
+                f"stages is 2, but {self.method} has one stage only: set stages to 1, or method to dat."
             )
         if self.method == "dat" and self.stages == "2" and not self.weights:
             raise ValueError(

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 Norm = Literal["L2", "Linf"]
+Rule = Literal["L2", "Linf", "gradient", "clipped"]
+"""How long a step is: eta in a norm, eta times the gradient (Langevin), or that with each value of it clipped."""
 TINY = 1e-10  # keeps g / ||g|| finite where the gradient vanishes (DAT's code uses the same constant)
+LIMIT = 2.0
+"""Largest derivative that `clipped` lets through, per pixel unit of [0, 1]: 1 per unit of [-1, 1], as JEM++ has it."""
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -24,10 +28,17 @@ def image_norm(x: Tensor, norm: Norm) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), ord=2 if norm == "L2" else math.inf, dim=1)
 
 
-def ascent(gradient: Tensor, norm: Norm, size: float | Tensor) -> Tensor:
-    """The step of length `size` in this norm along which a linear function rises most."""
-    if norm == "Linf":
+def ascent(gradient: Tensor, rule: Rule, size: float | Tensor) -> Tensor:
+    """The step of length `size` in a norm along which a linear function rises most; or size * g, or that clipped:
+
+    L2: size * g / ||g||_2;   Linf: size * sign(g);   gradient: size * g;   clipped: size * clip(g, +-LIMIT)
+    """
+    if rule == "Linf":
         return size * gradient.sign()
+    if rule == "gradient":
+        return size * gradient
+    if rule == "clipped":
+        return size * gradient.clamp(-LIMIT, LIMIT)
     return gradient * per_image(size / (image_norm(gradient, "L2") + TINY), gradient)
 
 
@@ -72,11 +83,11 @@ class ThreatModel:
         """Steepest ascent of length `size` in this norm: size * g / ||g||_2 (L2), size * sign(g) (Linf)."""
         return ascent(gradient, self.norm, size)
 
-    def project(self, x: Tensor, centre: Tensor) -> Tensor:
-        """Nearest point of the ball around `centre` (then of the box [0, 1], which never leaves the ball)."""
+    def project(self, x: Tensor, centre: Tensor, clip: bool = True) -> Tensor:
+        """Nearest point of the ball around `centre`, then, with `clip`, of the box [0, 1], which never leaves the ball."""
         if math.isfinite(self.eps):
             x = into_ball(x, centre, self.norm, self.eps)
-        return x.clamp(0, 1)
+        return x.clamp(0, 1) if clip else x
 
     def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps."""

@@ -8,7 +8,7 @@ Nothing but tensors and JSON is ever read, so that a file from a stranger cannot
 import json
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -24,17 +24,8 @@ from dualat.energy import JointEnergyModel
 from dualat.files import atomic_path, write_text
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
+from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
-
-
-@dataclass(config=STRICT)
-class SamplingDefaults:
-    """How this model is sampled unless told otherwise."""
-
-    steps: int = 40
-    step_size: float = 0.1
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    momentum: float = 0.0
 
 
 @dataclass(config=STRICT)
@@ -46,7 +37,7 @@ class ModelDescription:
     shape: tuple[int, int, int]
     normalized: bool
     initial: InitialSettings | None = None
-    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     data: DataSettings | None = None
     """What it was trained on, so that its held-out images can be found again."""
     train_sha256: str = ""
@@ -74,7 +65,7 @@ class LoadedModel(JointEnergyModel):
         return self.description.shape
 
     @property
-    def sampling(self) -> SamplingDefaults:
+    def sampling(self) -> SamplingSettings:
         return self.description.sampling
 
     @property

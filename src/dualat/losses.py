@@ -23,6 +23,13 @@ def energy_bce(real_logits: Tensor, contrastive_logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(scores, targets)
 
 
+def ebm_difference(real_logits: Tensor, sample_logits: Tensor) -> Tensor:
+    """L_EBM = -( mean s(x_real) - mean s(x_sample) ): its gradient is that of -log p(x), estimated with samples of the
+    model. (JEM, Grathwohl et al., 2020, eq. 5.) Unbounded below: what makes it diverge. logits: (B, K). A scalar.
+    """
+    return marginal_energy(real_logits).mean() - marginal_energy(sample_logits).mean()
+
+
 def robust_cross_entropy(adversarial_logits: Tensor, labels: Tensor) -> Tensor:
     """L_AT-CE = CE( f(x_adv), y ) with x_adv found by PGD in the ball. logits: (B, K), labels: (B,). A scalar."""
     return F.cross_entropy(adversarial_logits.float(), labels)

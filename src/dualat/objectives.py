@@ -3,6 +3,7 @@
 Attacks, contrastive samples, sampling, counterfactuals and OOD attacks differ in these lines only.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,16 @@ def lower_energy(labels: Tensor | None = None) -> Objective:
     return Labelled(_score) if labels is None else Labelled(_class_score, labels)
 
 
+def raise_energy() -> Objective:
+    """Climb E(x) = -s(x): the images that an energy-based model holds least likely. (EB-JDAT; AT-EBM's positives.)"""
+    return Labelled(_energy)
+
+
+def raise_uniform_kl() -> Objective:
+    """Climb KL(uniform, softmax f(x)): the attack that makes an image confidently classified. (RATIO, eq. 5.)"""
+    return Labelled(uniform_kl)
+
+
 def raise_cross_entropy(labels: Tensor) -> Objective:
     """Climb CE(f(x), y): the untargeted attack of adversarial training (Madry et al., 2018). labels: (N,)."""
     return Labelled(_cross_entropy, labels)
@@ -42,6 +53,15 @@ def raise_cross_entropy(labels: Tensor) -> Objective:
 def target_class(labels: Tensor) -> Objective:
     """Climb log p(y|x) of a target class: a targeted attack. labels: (N,)."""
     return Labelled(_log_likelihood, labels)
+
+
+def uniform_kl(logits: Tensor) -> Tensor:
+    """KL(uniform, softmax f(x)) = -log K - 1/K sum_k log p(k|x) of each image: (N, K) -> (N,), 0 where p is uniform."""
+    return -F.log_softmax(logits.float(), dim=1).mean(dim=1) - math.log(logits.shape[1])
+
+
+def _energy(logits: Tensor) -> Tensor:
+    return marginal_energy(logits)
 
 
 def _score(logits: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     x_0 = start,   x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)), eta_t ) ) )
 
-Source: DAT (arXiv 2510.13872), eq. 8 (contrastive samples, no ball); Madry et al. 2018 (attacks, ball).
+Source: DAT (arXiv 2510.13872), eq. 8 (contrastive samples, no ball); Madry et al. 2018 (attacks, ball). Langevin
+dynamics (Welling and Teh, 2011; JEM) is the rule "gradient" with noise: x_{t+1} = x_t + eta * g + sigma * z, z ~ N(0, I).
 """
 
 import math
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dualat.fast import compiled_advance
-from dualat.geometry import ThreatModel, accumulate, per_image
+from dualat.geometry import Rule, ThreatModel, accumulate, ascent, per_image
 from dualat.objectives import Objective
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -48,6 +49,9 @@ def pgd(
     step_size: float,
     schedule: Schedule = "constant",
     momentum: float = 0.0,
+    rule: Rule | None = None,
+    noise: float = 0.0,
+    clip: bool = True,
     random_start: bool = False,
     keep: str = "last",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
@@ -65,32 +69,31 @@ def pgd(
         step_size: length of a step in the threat model's norm, in pixel units of [0, 1].
         schedule: how eta_t goes over the steps; step_size is its mean (see `step_sizes`).
         momentum: in [0, 1): each step goes along v <- momentum * v + g / ||g||_1 in place of g.
+        rule: how long a step is (see `geometry.ascent`); None: step_size in the threat model's norm.
+        noise: deviation of the normal noise added after each step, in pixel units.
+        clip: keep iterates in [0, 1]; without it they go where the steps lead.
         random_start: begin at a uniform point of the ball instead of at x.
         keep: "last" iterate, or the "best" one of each image by the objective (start included).
         callback: called as callback(t, x_t, value_t) for t = 0 .. steps with images and objective values (N,).
-        generator: source of the random start.
+        generator: source of the random start and of the noise.
 
     Returns:
-        Images (N, C, H, W) in [0, 1], detached.
+        Images (N, C, H, W), detached; in [0, 1] with `clip`.
     """
-    if steps < 0 or not step_size > 0:
-        raise ValueError(
-            f"steps must be 0 or more and step_size above 0, but they are {steps} and {step_size}."
-        )
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum}, but must be 0 (none) or more, and below 1.")
-    if keep not in ("last", "best"):
-        raise ValueError(f"keep is {keep!r}, but must be 'last' or 'best'.")
+    check(steps, step_size, momentum, noise, keep)
     threat = threat or ThreatModel()
     centre = x.detach()
-    x = threat.random_start(centre, generator) if random_start else centre.clamp(0, 1)
+    x = threat.random_start(centre, generator) if random_start else threat.project(centre, centre, clip)
     judged = keep == "best" or callback is not None  # then the last iterate needs a value too
     best = Best() if keep == "best" else None
     sizes = step_sizes(schedule, steps, step_size)
     velocity = torch.zeros_like(x) if momentum else None
-    advance = compiled_advance(model, objective, threat, momentum, centre)
+    plain = rule in (None, threat.norm) and clip
+    advance = compiled_advance(model, objective, threat, momentum, centre) if plain else None
     with frozen(model), torch.enable_grad():
-        advance = advance or partial(eager_advance, model, objective, threat, momentum)
+        advance = advance or partial(
+            eager_advance, model, objective, threat, rule or threat.norm, momentum, clip
+        )
         for t in range(steps + 1):
             if t < steps:
                 following, value, velocity = advance(x, centre, sizes[t], velocity)
@@ -105,7 +108,29 @@ def pgd(
                 if best is not None:
                     best.see(x, value)
             x = following
+            if noise and t < steps:
+                x = threat.project(x + noise * normal(x, generator), centre, clip)
     return x if best is None else best.images
+
+
+def check(steps: int, step_size: float, momentum: float, noise: float, keep: str) -> None:
+    """ValueError where the loop's numbers make no sense."""
+    if steps < 0 or not step_size > 0:
+        raise ValueError(
+            f"steps must be 0 or more and step_size above 0, but they are {steps} and {step_size}."
+        )
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}, but must be 0 (none) or more, and below 1.")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise is {noise}, but is a deviation: 0 (none) or more, and finite.")
+    if keep not in ("last", "best"):
+        raise ValueError(f"keep is {keep!r}, but must be 'last' or 'best'.")
+
+
+def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """z ~ N(0, I), shaped like images; drawn where the generator lives, so that its seed decides on every device."""
+    where = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=where).to(like.device)
 
 
 def step_sizes(schedule: Schedule, steps: int, mean: float) -> list[float]:
@@ -127,7 +152,9 @@ def eager_advance(
     model: nn.Module,
     objective: Objective,
     threat: ThreatModel,
+    rule: Rule,
     momentum: float,
+    clip: bool,
     x: Tensor,
     centre: Tensor,
     size: float,
@@ -139,7 +166,8 @@ def eager_advance(
     (gradient,) = torch.autograd.grad(value.sum(), x)
     if velocity is not None:
         gradient = velocity = accumulate(velocity, gradient, momentum)
-    return threat.project(x.detach() + threat.step(gradient, size), centre), value.detach(), velocity
+    moved = threat.project(x.detach() + ascent(gradient, rule, size), centre, clip)
+    return moved, value.detach(), velocity
 
 
 class Best:

@@ -2,10 +2,11 @@
 
     x_0 ~ initial distribution,   x_{t+1} = clip_[0,1]( x_t + eta * g / ||g||_2 ),   g = grad_x f(x)[y]  or  grad_x s(x)
 
-Source: DAT (arXiv 2510.13872), sec. 3.
+Source: DAT (arXiv 2510.13872), sec. 3. Other systems walk by other rules: see sampling_settings.py and geometry.ascent.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
@@ -16,6 +17,7 @@ from dualat.data.settings import InitialSettings
 from dualat.energy import check_labels
 from dualat.objectives import lower_energy
 from dualat.pgd import Schedule, pgd
+from dualat.sampling_settings import SamplingSettings
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
@@ -23,44 +25,61 @@ if TYPE_CHECKING:
     from dualat.load import LoadedModel
 
 
+def descend(
+    model: torch.nn.Module,
+    x: Tensor,
+    labels: Tensor | None,
+    sampling: SamplingSettings,
+    generator: torch.Generator | None = None,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Carry images x: (N, C, H, W) down the energy by a sampler's settings; (N, C, H, W) in [0, 1].
+
+    labels: (N,), read where the settings name the joint energy. generator: source of the noise, if there is any.
+    """
+    found = pgd(
+        model,
+        x,
+        lower_energy(labels if sampling.energy == "joint" else None),
+        steps=sampling.steps,
+        step_size=sampling.step_size,
+        schedule=sampling.schedule,
+        momentum=sampling.momentum,
+        rule=sampling.rule,
+        noise=sampling.noise,
+        clip=sampling.clip,
+        generator=generator,
+        callback=callback,
+    )
+    return found.clamp(0, 1)
+
+
 def draw(
     model: torch.nn.Module,
     initial: InitialDistribution,
     count: int,
     labels: Tensor | None,
+    sampling: SamplingSettings,
     *,
-    steps: int,
-    step_size: float,
-    schedule: Schedule = "constant",
-    momentum: float = 0.0,
     generator: torch.Generator | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     batch_size: int = 500,
 ) -> Tensor:
     """`count` samples from any module and initial distribution; the building block of `sample` and of evaluation.
 
-    All starting points are drawn before the first batch, so that the result does not depend on batch_size.
-    labels: (count,) or None for the marginal energy. Returns (count, C, H, W) in [0, 1] on the model's device.
+    All starting points are drawn before the first batch, so that the result does not depend on batch_size (but for
+    the noise of a sampler that adds some).
+    labels: (count,), or None for the marginal energy. Returns (count, C, H, W) in [0, 1] on the model's device.
     """
     device = next(model.parameters()).device
     starts = initial.sample(count, None if labels is None else labels.cpu(), generator)
+    if labels is None:
+        sampling = replace(sampling, energy="marginal")
     batches = []
     for first in range(0, count, batch_size):
-        wanted = None if labels is None else labels[first : first + batch_size].to(device)
-        x = starts[first : first + batch_size].to(device)
-        objective = lower_energy(wanted)
-        batches.append(
-            pgd(
-                model,
-                x,
-                objective,
-                steps=steps,
-                step_size=step_size,
-                schedule=schedule,
-                momentum=momentum,
-                callback=callback,
-            )
-        )
+        part = slice(first, first + batch_size)
+        wanted = None if labels is None else labels[part].to(device)
+        batches.append(descend(model, starts[part].to(device), wanted, sampling, generator, callback))
     return torch.cat(batches) if batches else starts.to(device)
 
 
@@ -86,7 +105,8 @@ def sample(
         schedule, momentum: of the steps (see `dualat.pgd`); default: the model's own.
         initial: what samples start from: a name ("gaussian", "uniform", "normal", "smooth-noise" ...), settings,
             or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
-        conditional: True descends the joint energy E(x, y); False the marginal energy E(x).
+        conditional: True descends the joint energy E(x, y), unless the model's own sampler knows no classes; False the
+            marginal energy E(x).
         generator: a CPU generator; the same seed gives the same samples.
         callback: called as callback(t, x_t, -E) at every step, start included, for each batch of up to 500 images.
 
@@ -108,17 +128,10 @@ def sample(
             check_labels(wanted, len(model.class_names))
         count = len(wanted)
     start = resolve_initial(model, initial)
+    given = {"steps": steps, "step_size": step_size, "schedule": schedule, "momentum": momentum}
+    sampling = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
     return draw(
-        model,
-        start,
-        count,
-        wanted if conditional else None,
-        steps=model.sampling.steps if steps is None else steps,
-        step_size=model.sampling.step_size if step_size is None else step_size,
-        schedule=model.sampling.schedule if schedule is None else schedule,
-        momentum=model.sampling.momentum if momentum is None else momentum,
-        generator=generator,
-        callback=callback,
+        model, start, count, wanted if conditional else None, sampling, generator=generator, callback=callback
     )
 
 

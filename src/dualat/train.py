@@ -1,14 +1,13 @@
 """One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, to_yaml
@@ -21,20 +20,28 @@ from dualat.files import write_text
 from dualat.load import (
     LoadedModel,
     ModelDescription,
-    SamplingDefaults,
     build_model,
     copy_weights,
     load,
     save_model,
 )
+from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Method
 from dualat.methods.dat import DAT
+from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.jem import JEM
+from dualat.methods.jempp import JEMPP
+from dualat.methods.ratio import RATIO
+from dualat.methods.robust_jem import RobustJEM
+from dualat.methods.sada_jem import SADAJEM
 from dualat.methods.standard_at import StandardAT
 from dualat.pgd import frozen
 from dualat.precision import choose_device, choose_dtype
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
+from dualat.training.divergence import read_outcome, write_outcome
 from dualat.training.loop import Feed, Run, train_stage
+from dualat.training.progress import announce
 from dualat.training.settings import StageSettings
 from dualat.training.signals import StopRequest
 from dualat.training.tracking import Tracker
@@ -69,6 +76,7 @@ def train(
     config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
+    config = replace(config, chain=config.chain.published(config.method))
     folder = check_folder(config, resume, overwrite)
     with StopRequest() as stop:
         _train(config, folder, resume, overwrite, stop)
@@ -97,11 +105,22 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     try:
         evaluator = validation_evaluator(config, splits, folder)
         compiles = worth_compiling(config, model, splits.train, stages)
-        run = Run(folder, config.seed, dtype, config.tracking, tracker, evaluator, stop, compiles)
+        run = Run(
+            folder,
+            config.seed,
+            dtype,
+            config.tracking,
+            tracker,
+            evaluator,
+            stop,
+            compiles,
+            config.stability,
+        )
         run_stages(model, stages, feed, run, state)
     finally:
         tracker.close()
     save_model(model, folder / "model")
+    write_outcome(folder, "finished", read_outcome(folder)["divergences"])
     evaluate_run(folder, config, splits, device)
 
 
@@ -125,12 +144,31 @@ def run_stages(
 
 def stage_plan(config: RunConfig, train_data: ImageData) -> list[tuple[int, Method, StageSettings]]:
     """(number, method, settings) of the stages that this configuration trains."""
-    first = (1, StandardAT(config.attack), config.stage1)
-    if config.method == "standard-at" or config.stages == "1":
-        return [first]
-    batch = min(config.stage2.batch_size, len(train_data))
-    second = (2, DAT(config.attack, config.contrastive, config.loss, batch), config.stage2)
-    return [second] if config.stages == "2" else [first, second]
+    if config.method == "dat":
+        first = (1, StandardAT(config.attack), config.stage1)
+        if config.stages == "1":
+            return [first]
+        second = (2, build_method(config, config.stage2, train_data), config.stage2)
+        return [second] if config.stages == "2" else [first, second]
+    return [(1, build_method(config, config.stage1, train_data), config.stage1)]
+
+
+def build_method(config: RunConfig, stage: StageSettings, train_data: ImageData) -> Method:
+    """The configuration's method, with its settings."""
+    batch = min(stage.batch_size, len(train_data))
+    attack, chain, weights = config.attack, config.chain, config.loss
+    makers: dict[str, Callable[[], Method]] = {
+        "dat": lambda: DAT(attack, config.contrastive, weights, batch),
+        "standard-at": lambda: StandardAT(attack),
+        "jem": lambda: JEM(chain, weights),
+        "jempp": lambda: JEMPP(chain, weights),
+        "sada-jem": lambda: SADAJEM(chain, weights, config.sharpness),
+        "robust-jem": lambda: RobustJEM(attack, chain, weights),
+        "at-ebm": lambda: ATEBM(config.contrastive, config.positive, weights, batch),
+        "ratio": lambda: RATIO(attack, config.out, weights),
+        "eb-jdat": lambda: EBJDAT(attack, chain, weights),
+    }
+    return makers[config.method]()
 
 
 def worth_compiling(
@@ -169,7 +207,7 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         shape=data.shape,
         normalized=config.network.normalize == "data",
         initial=config.initial,
-        sampling=SamplingDefaults(**asdict(config.sampling)),
+        sampling=config.sampling,
         data=config.data,
         train_sha256=data.content,
     )
@@ -204,7 +242,8 @@ def channel_statistics(data: ImageData) -> tuple[list[float], list[float]]:
 def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:
     """A warning where T_max * eta cannot carry the initial distribution to the data; None where it can, or where no
     contrastive samples are drawn."""
-    if config.method != "dat" or config.stages == "1" or initial is None:
+    draws = config.method == "at-ebm" or (config.method == "dat" and config.stages != "1")
+    if not draws or initial is None:
         return None
     count = 200
     labels = data.labels[torch.arange(count) * len(data) // count]
@@ -244,6 +283,7 @@ RUN_FILES = (
     "model.safetensors",
     "model.json",
     "evaluation.json",
+    "outcome.json",
     "report.html",
     "checkpoints/*",
     "samples/*.png",
@@ -276,8 +316,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
     return flat
-
-
-def announce(text: str) -> None:
-    """One line for a person, on the error stream, so that --json output stays clean."""
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)

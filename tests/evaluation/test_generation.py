@@ -14,7 +14,7 @@ from dualat.evaluation.judge import Judge
 from dualat.evaluation.record import Record
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model
-from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
+from dualat.load import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
 
 SHAPE = (1, 6, 6)
@@ -50,7 +50,7 @@ def model(steps: int = 40, swapped: bool = False) -> LoadedModel:
         shape=SHAPE,
         normalized=False,
         initial=InitialSettings(kind="uniform"),
-        sampling=SamplingDefaults(steps=steps, step_size=0.1),
+        sampling=SamplingSettings(steps=steps, step_size=0.1),
     )
     return LoadedModel(Template(swapped), description, build_initial(description.initial, SHAPE, None))
 

@@ -13,12 +13,19 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.evaluation import samples as module
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
-from dualat.load import LoadedModel, ModelDescription, SamplingDefaults
+from dualat.load import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
 from dualat.sampling import draw
 
 SHAPE = (1, 4, 4)
-PLAIN = {"schedule": "constant", "momentum": 0.0}
+PLAIN = {
+    "schedule": "constant",
+    "momentum": 0.0,
+    "energy": "joint",
+    "rule": "L2",
+    "noise": 0.0,
+    "clip": True,
+}
 COUNT = 1100  # three chunks
 
 
@@ -41,7 +48,7 @@ def model(scale: float = 1.0, initial: bool = True) -> LoadedModel:
         shape=SHAPE,
         normalized=False,
         initial=InitialSettings(kind="uniform"),
-        sampling=SamplingDefaults(steps=3, step_size=0.2),
+        sampling=SamplingSettings(steps=3, step_size=0.2),
     )
     start = build_initial(description.initial, SHAPE, None) if initial else None
     return LoadedModel(Template(scale), description, start)
@@ -72,8 +79,7 @@ def test_samples_are_those_of_the_sampler_balanced_and_rounded():
         loaded.initial,
         COUNT,
         labels,
-        steps=3,
-        step_size=0.2,
+        SamplingSettings(steps=3, step_size=0.2),
         generator=torch.Generator().manual_seed(3),
     )
     images = (drawn * 255).round() / 255
@@ -97,9 +103,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     own = module._descend
 
-    def counted(loaded, starts, labels, **sampling):
+    def counted(loaded, starts, labels, *rest):
         sizes.append(len(starts))
-        return own(loaded, starts, labels, **sampling)
+        return own(loaded, starts, labels, *rest)
 
     monkeypatch.setattr(module, "_descend", counted)
     return sizes

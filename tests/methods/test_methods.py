@@ -13,9 +13,24 @@ from dualat.config import RunConfig
 from dualat.energy import JointEnergyModel
 from dualat.geometry import ThreatModel
 from dualat.losses import energy_bce, gradient_penalty
+from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method, batchnorm_modules
 from dualat.methods.dat import DAT
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.jem import JEM
+from dualat.methods.jempp import JEMPP
+from dualat.methods.ratio import RATIO
+from dualat.methods.robust_jem import RobustJEM
+from dualat.methods.sada_jem import SADAJEM
+from dualat.methods.settings import (
+    AttackSettings,
+    ChainSettings,
+    ContrastiveSettings,
+    LossSettings,
+    OutSettings,
+    PositiveSettings,
+    SharpnessSettings,
+)
 from dualat.methods.standard_at import StandardAT
 from dualat.models.wide_resnet import WideResNet
 from dualat.objectives import lower_energy, raise_cross_entropy
@@ -28,9 +43,19 @@ ATTACK = AttackSettings(eps=0.2, steps=2, step_size=0.1)
 CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_size=0.2)
 COUNT = 16
 
+CHAIN = ChainSettings(steps=2, inner_steps=2, buffer=2 * COUNT)
+UNBOUNDED = LossSettings(energy=0.01, adversarial_energy=0.001)  # at weight 1 the loss of JEM and its kin diverges on the toy, as it does elsewhere
+
 METHODS = {
     "dat": lambda: DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT),
     "standard-at": lambda: StandardAT(ATTACK),
+    "jem": lambda: JEM(CHAIN, UNBOUNDED),
+    "jempp": lambda: JEMPP(CHAIN, UNBOUNDED),
+    "sada-jem": lambda: SADAJEM(CHAIN, UNBOUNDED, SharpnessSettings(rho=0.2)),
+    "robust-jem": lambda: RobustJEM(ATTACK, CHAIN, UNBOUNDED),
+    "at-ebm": lambda: ATEBM(CONTRASTIVE, PositiveSettings(steps=2), LossSettings(), COUNT),
+    "ratio": lambda: RATIO(ATTACK, OutSettings(steps=2), LossSettings()),
+    "eb-jdat": lambda: EBJDAT(ATTACK, CHAIN, UNBOUNDED),
 }
 
 
@@ -109,9 +134,10 @@ def test_the_loss_falls_on_a_toy(method, freeze):
         for _ in range(30):
             model(toy(1).robust_images)
     figures = train(model, method, 30, freeze)
-    losses = [f["loss_ce"] for f in figures]
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-    if "loss_energy" in figures[0]:
+    if "loss_ce" in figures[0]:
+        losses = [f["loss_ce"] for f in figures]
+        assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    if "auroc" in figures[0]:  # a bounded energy loss
         energies = [f["loss_energy"] for f in figures]
         assert sum(energies[-5:]) < sum(energies[:5])
 
@@ -120,7 +146,8 @@ def test_the_figures_are_plain_and_the_loss_reaches_all_weights(method):
     model = network()
     set_train_mode(model, False)
     loss, figures = method.loss(model, toy())
-    assert loss.shape == () and loss.isfinite() and "loss_ce" in figures
+    assert loss.shape == () and loss.isfinite()
+    assert {"loss_ce", "loss_energy"} & set(figures)
     assert all(isinstance(v, (int, float)) or not v.requires_grad for v in figures.values())
     loss.backward()
     missing = [k for k, p in model.named_parameters() if p.grad is None]
@@ -141,10 +168,14 @@ def test_a_restored_method_goes_on_alike(method):
     train(model, method, 7)  # somewhere inside a window of the curriculum
     state = json.loads(json.dumps(method.state()))
     other = METHODS[method.name]()
-    other.restore(state)
+    other.restore(state, {k: v.clone() for k, v in method.tensors().items()})
     assert other.state() == method.state()
     twin = copy.deepcopy(model)
-    assert train(model, method, 6) == train(twin, other, 6)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        gone_on = train(model, method, 6)
+        torch.manual_seed(1)
+        assert train(twin, other, 6) == gone_on
     assert other.state() == method.state()
     assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
 
@@ -235,8 +266,8 @@ def test_dats_auroc_is_high_where_real_images_have_the_higher_logit():
 def test_dat_warns_when_contrastive_samples_never_come_near():
     method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
     assert method.warning() is None
-    method.restore({"curriculum": {"steps": 2, "window": [1.0, 1.0]}})
+    method.restore({"curriculum": {"steps": 2, "window": [1.0, 1.0]}}, {})
     assert "T_max = 2" in method.warning()
-    method.restore({"curriculum": {"steps": 1, "window": [1.0, 1.0]}})
+    method.restore({"curriculum": {"steps": 1, "window": [1.0, 1.0]}}, {})
     assert method.warning() is None
     assert StandardAT(ATTACK).warning() is None

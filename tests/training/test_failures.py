@@ -9,6 +9,7 @@ import torch
 import dualat
 from dualat.training import checkpoint, loop
 from dualat.training.checkpoint import load_state
+from dualat.training.divergence import Diverged
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
@@ -21,7 +22,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tiny
         return batch
 
     monkeypatch.setattr(loop.Feed, "batch", poisoned)
-    with pytest.raises(loop.NonFiniteLoss, match="stage 2, step 8"):
+    with pytest.raises(Diverged, match="stage 2, step 8"):
         dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
     state = load_state(tmp_path / "run" / "checkpoints")
     assert state is not None and (state.stage, state.step) == (2, 6)
@@ -91,7 +92,7 @@ def test_a_finite_loss_with_an_undefined_gradient_changes_no_weight(tiny, tmp_pa
         return (real.sum() * 0).sqrt()  # 0, whose derivative is 0 * inf
 
     monkeypatch.setattr("dualat.methods.dat.energy_bce", zero_with_nan_gradient)
-    with pytest.raises(loop.NonFiniteLoss, match="stage 2, step 1"):
+    with pytest.raises(Diverged, match="stage 2, step 1"):
         dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
     state = load_state(tmp_path / "run" / "checkpoints")
     assert state is not None and all(torch.isfinite(v).all() for v in state.model.values())

@@ -100,8 +100,8 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
 
     from dualat.evaluation.record import read_records
     from dualat.evaluation.table import table
-    from dualat.train import announce
     from dualat.train import train as train_run
+    from dualat.training.progress import announce
     from dualat.training.signals import Stopped
 
     try:

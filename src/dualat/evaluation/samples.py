@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from dualat.data.images import ImageData, Shape
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.files import atomic_path
 from dualat.load import LoadedModel
-from dualat.objectives import lower_energy
-from dualat.pgd import pgd
+from dualat.sampling import descend
+from dualat.sampling_settings import SamplingSettings
 from dualat.seeding import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
@@ -111,9 +111,9 @@ def from_model(
         raise ValueError(f"the number of samples is {count}, but must be 1 or more.")
     if model.initial is None:
         raise ValueError("this model carries no initial distribution to sample from.")
-    sampling = asdict(model.sampling)
-    sampling |= {} if steps is None else {"steps": steps}
-    sampling |= {} if step_size is None else {"step_size": step_size}
+    given = {"steps": steps, "step_size": step_size}
+    sampler = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
+    sampling = asdict(sampler)
     labels = torch.arange(count) % len(model.class_names)
     starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
     folder = None if state is None else Path(state) / _fingerprint(model, starts, sampling)[:16]
@@ -123,7 +123,8 @@ def from_model(
         path = None if folder is None else folder / f"chunk-{first // CHUNK:05d}.safetensors"
         drawn = None if path is None else _kept(path, images[part].shape)
         if drawn is None:
-            drawn = _descend(model, starts[part], labels[part], **sampling)
+            noise = torch.Generator().manual_seed(mix_seed("noise", seed, first))
+            drawn = _descend(model, starts[part], labels[part], sampler, noise)
             if path is not None:
                 with atomic_path(path) as temporary:
                     save_file({"images": drawn}, temporary)
@@ -137,14 +138,16 @@ def from_model(
         "initial": model.initial_settings.kind,
         "labels": "index mod K",
     }
-    return ImageSet(images, labels, "samples of the model", settings)
+    # a sampler that knows no classes has drawn images without labels
+    return ImageSet(images, labels if sampler.energy == "joint" else None, "samples of the model", settings)
 
 
-def _descend(model: LoadedModel, starts: Tensor, labels: Tensor, **sampling: Any) -> Tensor:
+def _descend(
+    model: LoadedModel, starts: Tensor, labels: Tensor, sampler: SamplingSettings, noise: torch.Generator
+) -> Tensor:
     """One chunk, rounded to 8 bits."""
     device = next(model.parameters()).device
-    objective = lower_energy(labels.to(device))
-    x = pgd(model, starts.to(device), objective, **sampling)
+    x = descend(model, starts.to(device), labels.to(device), sampler, noise)
     return (x.cpu() * 255).round().to(torch.uint8)
 
 

@@ -8,7 +8,7 @@ a judge's features (frechet.py).
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -89,7 +89,6 @@ def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int
     if model.initial is None:
         raise ValueError("this model carries no initial distribution to sample from.")
     seen: dict[int, list[Tensor]] = {t: [] for t in wanted}
-    sampling = asdict(model.sampling)
 
     def descend(steps: int, looks: set[int]) -> None:
         def look(t: int, x: Tensor, _: Tensor) -> None:
@@ -102,7 +101,7 @@ def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int
             model.initial,
             len(labels),
             labels,
-            **{**sampling, "steps": steps},
+            replace(model.sampling, steps=steps),
             generator=torch.Generator().manual_seed(seed),
             callback=look,
         )

@@ -30,14 +30,26 @@ class Batch:
 
 
 class Method(ABC):
-    """One system of the comparison. Subclasses state their loss in `loss`."""
+    """One system of the comparison: the images that it makes, and its loss on them."""
 
     name: ClassVar[str]
     needs_energy_batch: ClassVar[bool]
+    sharpness: float = 0.0
+    """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 
     @abstractmethod
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights."""
+
+    @abstractmethod
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The scalar to minimise given the images made, and figures to log. The training loop sets the model's mode."""
+
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The scalar to minimise, and figures to log. The model's mode is set by the training loop."""
+        """Both in one: make the images, then the loss on them."""
+        return self.loss_on(model, batch, self.generate(model, batch))
 
     def warning(self) -> str | None:
         """A sentence where the run so far shows that nothing is being learned."""
@@ -47,8 +59,12 @@ class Method(ABC):
         """What a checkpoint must hold, as JSON."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - a method without state restores nothing
-        """Take `state()` back."""
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside `state()`, as tensors."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:  # noqa: B027 - some have no state
+        """Take `state()` and `tensors()` back."""
 
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
@@ -63,6 +79,19 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: Attack
         step_size=attack.step_size,
         random_start=attack.random_start,
     )
+
+
+def forward(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+    """Logits of several batches: one pass where images do not influence each other, one pass each where a
+    BatchNorm layer in train mode would mix them."""
+    if any(module.training for module in batchnorm_modules(model)):
+        return [model(x) for x in batches]
+    return list(model(torch.cat(batches)).split([len(x) for x in batches]))
+
+
+def noisy(images: Tensor, deviation: float) -> Tensor:
+    """x + sigma z, z ~ N(0, I): the input noise of the JEM family."""
+    return images + deviation * torch.randn_like(images) if deviation else images
 
 
 def batchnorm_modules(model: nn.Module) -> list[nn.Module]:

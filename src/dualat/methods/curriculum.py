@@ -43,6 +43,16 @@ class Curriculum:
         """T has run to T_max and contrastive images are still told from real ones at sight: nothing is learned."""
         return self.steps == self.t_max and len(self.window) == self.length and self.mean() > 0.98
 
+    def warning(self) -> str | None:
+        """What to do where nothing is learned; None elsewhere."""
+        if not self.stuck():
+            return None
+        return (
+            f"T has reached T_max = {self.t_max}, yet AUROC stays at {self.mean():.3f}: "
+            "contrastive samples never come near the data, and little is learned from them; raise "
+            "contrastive.t_max or contrastive.step_size, or start nearer to the data (initial.kind gaussian)."
+        )
+
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps, "window": self.window}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dualat.energy import joint_energy
 from dualat.losses import energy_bce, gradient_penalty, robust_cross_entropy
-from dualat.methods.base import Batch, Method, adversarial, batchnorm_modules
+from dualat.methods.base import Batch, Method, adversarial, forward
 from dualat.methods.curriculum import Curriculum, auroc
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
 from dualat.objectives import lower_energy
@@ -33,20 +33,30 @@ class DAT(Method):
             contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
         )
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        real, labels = batch.energy_images, batch.energy_labels
-        assert real is not None and labels is not None and batch.starts is not None
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.starts is not None
         conditional = self.contrastive.energy == "joint"
         contrastive = pgd(
             model,
             batch.starts,
-            lower_energy(labels if conditional else None),
+            lower_energy(batch.energy_labels if conditional else None),
             steps=self.curriculum.steps,
             step_size=self.contrastive.step_size,
         )
+        if not self.weights.cross_entropy:
+            return {"contrastive": contrastive}
         x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
+        return {"contrastive": contrastive, "adversarial": x_adv}
 
-        real_logits, contrastive_logits, adversarial_logits = forward(model, [real, contrastive, x_adv])
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        real, labels = batch.energy_images, batch.energy_labels
+        assert real is not None and labels is not None
+        # without the AT branch (an ablation) the images as they are stand in for adversarial ones, weighted by 0
+        x_adv = made.get("adversarial", batch.robust_images)
+        logits = forward(model, [real, made["contrastive"], x_adv])
+        real_logits, contrastive_logits, adversarial_logits = logits
         loss_energy = energy_bce(real_logits, contrastive_logits)
         loss_ce = robust_cross_entropy(adversarial_logits, batch.robust_labels)
         loss = self.weights.cross_entropy * loss_ce + self.weights.energy * loss_energy
@@ -65,24 +75,10 @@ class DAT(Method):
         }
 
     def warning(self) -> str | None:
-        if not self.curriculum.stuck():
-            return None
-        return (
-            f"T has reached T_max = {self.curriculum.t_max}, yet AUROC stays at {self.curriculum.mean():.3f}: "
-            "contrastive samples never come near the data, and little is learned from them; raise "
-            "contrastive.t_max or contrastive.step_size, or start nearer to the data (initial.kind gaussian)."
-        )
+        return self.curriculum.warning()
 
     def state(self) -> dict[str, Any]:
         return {"curriculum": self.curriculum.state()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.curriculum.restore(state["curriculum"])
-
-
-def forward(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
-    """Logits of several batches: one pass where images do not influence each other, one pass each where a
-    BatchNorm layer in train mode would mix them."""
-    if any(module.training for module in batchnorm_modules(model)):
-        return [model(x) for x in batches]
-    return list(model(torch.cat(batches)).split([len(x) for x in batches]))

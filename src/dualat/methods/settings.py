@@ -1,6 +1,7 @@
 """Settings that methods share. Imports nothing heavy: the command line reads this file."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
@@ -71,12 +72,123 @@ class LossSettings:
     """Weight of the robust classification loss L_AT-CE."""
     energy: float = 1.0
     """Weight of the energy loss L_BCE (stage 2)."""
-    r1: float = 0.0
-    """Weight of the gradient penalty R1 on real images (stage 2); 0 logs it only."""
+    r1: float | None = None
+    """Weight of the gradient penalty R1 on real images; 0 logs it only. None: the method's, 0.01 for at-ebm, else 0."""
+    adversarial_energy: float = 0.1
+    """eb-jdat: weight of the energy loss between real images and adversarial ones."""
 
     def __post_init__(self) -> None:
-        weights = (self.cross_entropy, self.energy, self.r1)
+        weights = (self.cross_entropy, self.energy, self.r1 or 0.0, self.adversarial_energy)
         if not all(0 <= w < math.inf for w in weights) or self.cross_entropy == self.energy == 0:
             raise ValueError(
                 f"weights of the loss must be 0 or more, one of the first two above 0, not {weights}."
+            )
+
+
+@dataclass(config=STRICT)
+class ChainSettings:
+    """Chains that sample the model's own density: jem, robust-jem, jempp, sada-jem and eb-jdat.
+
+    None stands for the method's published value, converted from pixels in [-1, 1] to pixels in [0, 1].
+    """
+
+    steps: int | None = None
+    """Gradient steps of a chain per training step (jempp: outer steps)."""
+    inner_steps: int | None = None
+    """jempp: steps through the first layer alone per outer step."""
+    step_size: float | None = None
+    """Factor of the gradient with respect to pixels in [0, 1]."""
+    noise: float | None = None
+    """Deviation of the noise added after each step, in pixel units of [0, 1]."""
+    input_noise: float | None = None
+    """Deviation of the noise added to training images, in pixel units of [0, 1]."""
+    buffer: int = 10_000
+    """Replay buffer: number of images of earlier chains that new ones go on from."""
+    restart: float = 0.05
+    """Share of chains that start anew from the initial distribution."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "inner_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"chain.{name} is {value}, but must be 1 or more.")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise ValueError(f"chain.step_size is {self.step_size}, but must be above 0, and finite.")
+        for name in ("noise", "input_noise"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"chain.{name} is {value}, but is a deviation: 0 (none) or more.")
+        if self.buffer < 1 or not 0 <= self.restart <= 1:
+            raise ValueError(
+                f"chain.buffer must be 1 or more and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
+            )
+
+    def published(self, method: str) -> "ChainSettings":
+        """These settings with the method's published values in place of None."""
+        if method not in PUBLISHED_CHAINS:
+            return self
+        blanks = {k: v for k, v in PUBLISHED_CHAINS[method].items() if getattr(self, k) is None}
+        return replace(self, **blanks)
+
+
+_LANGEVIN = {"steps": 20, "step_size": 0.25, "noise": 0.005, "input_noise": 0.015}
+PUBLISHED_CHAINS = {
+    "jem": _LANGEVIN,
+    "robust-jem": _LANGEVIN,
+    "jempp": {"steps": 10, "inner_steps": 5, "step_size": 0.05, "noise": 0.0, "input_noise": 0.015},
+    "sada-jem": {"steps": 5, "step_size": 0.25, "noise": 0.0, "input_noise": 0.015},
+    "eb-jdat": {"steps": 10, "step_size": 0.25, "noise": 0.0, "input_noise": 0.0},
+}
+"""x' = 2x - 1 turns a step of eta' grad_x' into eta'/4 grad_x, and noise sigma' into sigma'/2."""
+
+
+@dataclass(config=STRICT)
+class SharpnessSettings:
+    """Sharpness-aware minimisation (SAM): sada-jem."""
+
+    rho: float = 2.0
+    """Length of the adaptive climb before the gradient is taken."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rho < math.inf:
+            raise ValueError(f"sharpness.rho is {self.rho}, but must be above 0, and finite.")
+
+
+@dataclass(config=STRICT)
+class OutSettings:
+    """The attack on images of the initial distribution that must stay unconfident: ratio."""
+
+    eps: float = 1.0
+    """L2 radius, in pixel units of [0, 1]."""
+    steps: int = 20
+    """Gradient steps."""
+    step_size: float = 0.1
+    """L2 length of a step, in pixel units of [0, 1]; that of the attack on real images is attack.step_size."""
+    momentum: float = 0.9
+    """Share of the direction of earlier steps that counts on in each, of both attacks, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < math.inf or self.steps < 0 or not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"out.eps and out.steps must be 0 or more and out.step_size above 0, "
+                f"not {self.eps}, {self.steps} and {self.step_size}."
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"out.momentum is {self.momentum}, but must be 0 or more, and below 1.")
+
+
+@dataclass(config=STRICT)
+class PositiveSettings:
+    """Real images pushed to higher energy before they count as real: at-ebm."""
+
+    steps: int = 5
+    """Gradient steps."""
+    step_size: float = 0.1
+    """L2 length of a step, in pixel units of [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"positive.steps must be 0 or more and positive.step_size above 0, "
+                f"not {self.steps} and {self.step_size}."
             )

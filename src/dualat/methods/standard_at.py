@@ -17,7 +17,11 @@ class StandardAT(Method):
     def __init__(self, attack: AttackSettings):
         self.attack = attack
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
-        loss = robust_cross_entropy(model(x_adv), batch.robust_labels)
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"adversarial": adversarial(model, batch.robust_images, batch.robust_labels, self.attack)}
+
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        loss = robust_cross_entropy(model(made["adversarial"]), batch.robust_labels)
         return loss, {"loss_ce": loss.detach()}

@@ -6,7 +6,7 @@ listed, so a kill at any moment leaves a list of complete files. A damaged newes
 
 import json
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from dualat.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
+TENSORS = ("model", "ema", "method_tensors")
+"""Parts of the state that are tensors; the rest is JSON."""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class TrainingState:
     method: dict[str, Any]
     best: dict[str, float] = field(default_factory=dict)
     """Best figures of this stage so far, by evaluator's name."""
+    method_tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -47,7 +50,8 @@ def save_state(folder: Path, state: TrainingState) -> None:
         for key, value in values.items():
             (slots if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
     tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
-    rest = asdict(state) | {"model": None, "ema": None}
+    tensors |= {f"method.{k}": v for k, v in state.method_tensors.items()}
+    rest = {f.name: getattr(state, f.name) for f in fields(state)} | dict.fromkeys(TENSORS)
     rest["optimizer"] = {"scalars": scalars, "groups": state.optimizer["param_groups"]}
 
     path = folder / f"state-{state.stage}-{state.step:08d}.safetensors"
@@ -109,7 +113,7 @@ def _generations(folder: Path) -> list[dict[str, str]]:
 def _read(path: Path) -> TrainingState:
     with safe_open(path, framework="pt") as handle:
         rest = json.loads((handle.metadata() or {})["state"])
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "method": {}}
     for key, value in load_file(path).items():
         group, _, name = key.partition(".")
         groups[group][name] = value
@@ -118,7 +122,8 @@ def _read(path: Path) -> TrainingState:
         index, _, name = key.partition(".")
         slots.setdefault(int(index), {})[name] = value
     optimizer = {"state": slots, "param_groups": rest["optimizer"]["groups"]}
-    return TrainingState(**(rest | {"model": groups["model"], "ema": groups["ema"], "optimizer": optimizer}))
+    tensors = dict(zip(TENSORS, (groups["model"], groups["ema"], groups["method"]), strict=True))
+    return TrainingState(**(rest | tensors | {"optimizer": optimizer}))
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

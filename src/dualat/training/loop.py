@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,11 +28,13 @@ from dualat.methods.base import Batch, Method, batchnorm_modules
 from dualat.pgd import frozen
 from dualat.precision import autocast
 from dualat.seeding import mix_seed
-from dualat.training.checkpoint import TrainingState, restore_optimizer, save_state
+from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
+from dualat.training.divergence import Diverged, has_diverged, message, read_outcome, record_divergence
 from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer, learning_rate
-from dualat.training.progress import Progress
-from dualat.training.settings import StageSettings, TrackingSettings
+from dualat.training.progress import Progress, announce
+from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
+from dualat.training.sharpness import climbed
 from dualat.training.signals import Stopped, StopRequest
 from dualat.training.tracking import Tracker
 
@@ -41,10 +43,6 @@ Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
 
 BEST = {"robust_accuracy": ("best-robust", 1), "frechet_distance": ("best-generation", -1)}
 """Figures whose best checkpoint is kept: its file's name, and whether more (1) or less (-1) is better."""
-
-
-class NonFiniteLoss(ValueError):
-    """The loss is infinite or undefined; the message names the step."""
 
 
 @dataclass
@@ -91,6 +89,8 @@ class Run:
     stop: StopRequest
     compile: bool = False
     """Whether the gradient loop runs compiled (fast.py)."""
+    stability: StabilitySettings = field(default_factory=StabilitySettings)
+    """When training counts as diverged, and what is done then."""
 
 
 def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
@@ -112,12 +112,26 @@ def train_stage(
 ) -> dict[str, Tensor]:
     """Train one stage from the model's present weights (or from `resume`) and return the averaged weights.
 
-    Raises Stopped after a signal, NonFiniteLoss at an undefined loss (the last checkpoint stays).
+    Raises Stopped after a signal, Diverged where training diverges for good (the last checkpoint stays).
     """
-    stage = Stage(model, number, method, settings, feed, run)
-    if resume is not None:
-        stage.restore(resume)
-    return stage.train()
+    origin, fresh = copy.deepcopy(model.state_dict()), copy.deepcopy(method.state())
+    while True:
+        stage = Stage(model, number, method, settings, feed, run)
+        if resume is not None:
+            stage.restore(resume)
+        try:
+            return stage.train()
+        except Diverged as error:
+            restarts = run.stability.restarts if run.stability.on_divergence == "restart" else 0
+            if len(read_outcome(run.folder)["divergences"]) > restarts:
+                raise
+            announce(f"{error}; starting again from there")
+            resume = load_state(run.folder / "checkpoints")
+            if resume is None or resume.stage != number:  # nothing of this stage was kept yet
+                resume = None
+                model.load_state_dict(origin)
+                method.restore(fresh, {})
+            run.tracker.rewind(number, resume.step if resume else 0)
 
 
 class Stage:
@@ -142,6 +156,7 @@ class Stage:
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
+        self.divergences = len(read_outcome(run.folder)["divergences"])
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage."""
@@ -149,7 +164,7 @@ class Stage:
         self.ema.average = {k: v.to(self.feed.device) for k, v in state.ema.items()}
         self.ema.updates, self.done, self.best = state.ema_updates, state.step, dict(state.best)
         restore_optimizer(self.optimizer, state.optimizer)
-        self.method.restore(state.method)
+        self.method.restore(state.method, state.method_tensors)
 
     def train(self) -> dict[str, Tensor]:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
@@ -184,16 +199,19 @@ class Stage:
         return self.ema.average
 
     def step(self) -> tuple[Batch, dict[str, float]]:
-        """One training step, its random numbers made of (seed, stage, step) alone."""
-        seed = mix_seed(self.run.seed, self.number, self.done)
+        """One training step, its random numbers made of (seed, stage, step) alone, and of the divergences so far."""
+        again = ("divergences", self.divergences) if self.divergences else ()
+        seed = mix_seed(self.run.seed, self.number, self.done, *again)
         torch.manual_seed(seed)
         batch = self.feed.batch(self.streams, self.done, seed, self.method.needs_energy_batch)
         rate = learning_rate(self.settings.optimizer, self.done, self.total)
         figures = train_step(
             self.model, self.method, batch, self.optimizer, rate, self.settings, self.run.dtype
         )
-        if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
-            raise NonFiniteLoss(non_finite_message(self.number, self.done, self.run.folder))
+        loss, norm, limit = figures["loss"], figures["gradient_norm"], self.run.stability.limit
+        if has_diverged(loss, norm, limit):
+            record_divergence(self.run.folder, self.number, self.done + 1, loss, norm)
+            raise Diverged(message(self.number, self.done + 1, loss, limit, self.run.folder))
         self.ema.update(self.model)
         self.done += 1
         return batch, figures | {"lr": rate}
@@ -227,6 +245,7 @@ class Stage:
                 self.optimizer.state_dict(),
                 self.method.state(),
                 self.best,
+                self.method.tensors(),
             ),
         )
 
@@ -245,10 +264,15 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     set_train_mode(model, settings.freeze_batchnorm)
-    with autocast(dtype, batch.robust_images.device):
-        loss, figures = method.loss(model, batch)
+    device = batch.robust_images.device
+    with autocast(dtype, device):
+        made = method.generate(model, batch)
+        loss, figures = method.loss_on(model, batch, made)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if method.sharpness:
+        with climbed(model, method.sharpness), autocast(dtype, device):
+            method.loss_on(model, batch, made)[0].backward()
     limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
     value = loss.item()
@@ -264,17 +288,3 @@ def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, f
         if value is not None and (figure not in best or sign * value > sign * best[figure]):
             best[figure] = value
             save_model(model, folder / "checkpoints" / name)
-
-
-def non_finite_message(stage: int, step: int, folder: Path) -> str:
-    """What happened, what is kept, what to do."""
-    kept = folder / "checkpoints"
-    where = (
-        f"the last good checkpoint stays in {kept}"
-        if (kept / "latest.json").is_file()
-        else "no checkpoint was due before"
-    )
-    return (
-        f"the loss or its gradient became infinite or undefined at stage {stage}, step {step + 1}: {where}; a lower learning rate "
-        f"(--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps) usually helps."
-    )

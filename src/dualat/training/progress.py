@@ -16,6 +16,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def announce(text: str) -> None:
+    """One line for a person, on the error stream, so that --json output stays clean."""
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
 class Progress:
     """Shows epoch, T, losses, AUROC, R1, images per second and time left. Use as a context manager."""
 

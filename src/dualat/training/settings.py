@@ -99,6 +99,25 @@ class StageSettings:
 
 
 @dataclass(config=STRICT)
+class StabilitySettings:
+    """When training counts as diverged, and what is done then. Each divergence is recorded in outcome.json."""
+
+    limit: float = 1e8
+    """Largest |loss|; beyond it, or where the loss or its gradient is no finite number, training has diverged."""
+    on_divergence: Literal["stop", "restart"] = "stop"
+    """Stop, or go on from the last checkpoint with other random numbers."""
+    restarts: int = 3
+    """restart: how many times at most."""
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0 or self.restarts < 0:
+            raise ValueError(
+                f"stability.limit must be above 0 and stability.restarts 0 or more, "
+                f"not {self.limit} and {self.restarts}."
+            )
+
+
+@dataclass(config=STRICT)
 class TrackingSettings:
     """What is written while training."""
 

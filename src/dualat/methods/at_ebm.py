@@ -1,0 +1,82 @@
+"""AT-EBM: an energy-based model of the images alone, by adversarial training (Yin, Li, Rohde, ECCV 2022).
+
+    L = BCE( s(x+), 1 ) + BCE( s(x-), 0 ) + w_r1 * R1,   R1 = 1/2 mean ||grad_x s(x)||^2
+
+x-: normalised ascent on s from the initial distribution, T by the curriculum. x+: real images after a few steps down s.
+There is no classification loss: labels are not learned, and its accuracy is chance. Here s(x) = logsumexp f(x) of the
+same network as all others, in place of a scalar of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualat.energy import marginal_energy
+from dualat.losses import energy_bce, gradient_penalty
+from dualat.methods.base import Batch, Method, forward
+from dualat.methods.curriculum import Curriculum, auroc
+from dualat.methods.settings import ContrastiveSettings, LossSettings, PositiveSettings
+from dualat.objectives import lower_energy, raise_energy
+from dualat.pgd import pgd
+
+
+class ATEBM(Method):
+    name = "at-ebm"
+    needs_energy_batch = True
+
+    def __init__(
+        self,
+        contrastive: ContrastiveSettings,
+        positive: PositiveSettings,
+        weights: LossSettings,
+        batch_size: int,
+    ):
+        self.contrastive, self.positive, self.weights = contrastive, positive, weights
+        self.penalty = 0.01 if weights.r1 is None else weights.r1
+        self.curriculum = Curriculum(
+            contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
+        )
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.starts is not None and batch.energy_images is not None
+        contrastive = pgd(
+            model,
+            batch.starts,
+            lower_energy(),
+            steps=self.curriculum.steps,
+            step_size=self.contrastive.step_size,
+        )
+        positive = pgd(
+            model,
+            batch.energy_images,
+            raise_energy(),
+            steps=self.positive.steps,
+            step_size=self.positive.step_size,
+        )
+        return {"contrastive": contrastive, "positive": positive}
+
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        assert batch.energy_images is not None
+        positive, contrastive = forward(model, [made["positive"], made["contrastive"]])
+        loss_energy = 2 * energy_bce(positive, contrastive)  # a sum of two means, where L_BCE is their mean
+        loss = self.weights.energy * loss_energy
+        if self.penalty:
+            loss = loss + self.penalty * gradient_penalty(model, batch.energy_images)
+        with torch.no_grad():
+            area = auroc(-marginal_energy(positive), -marginal_energy(contrastive)).item()
+        used = self.curriculum.steps
+        self.curriculum.update(area)
+        return loss, {"loss_energy": loss_energy.detach(), "auroc": area, "T": used}
+
+    def warning(self) -> str | None:
+        return self.curriculum.warning()
+
+    def state(self) -> dict[str, Any]:
+        return {"curriculum": self.curriculum.state()}
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        self.curriculum.restore(state["curriculum"])

@@ -1,0 +1,57 @@
+"""EB-JDAT: energy-based joint distribution adversarial training (see peers.md for its published figures).
+
+    L = w_1 * L_EBM( x, x- ) + CE( f(x), y ) + w_2 * L_EBM( x, xa ) + CE( f(xa), y ),   w_1 = 1, w_2 = 0.1
+
+x-: SADA-JEM's sampler with 10 steps. xa: the ball's point of highest energy found by PGD from a random start.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualat.geometry import Rule, ThreatModel
+from dualat.losses import ebm_difference, robust_cross_entropy
+from dualat.methods.base import Batch, forward
+from dualat.methods.jem import JEM
+from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
+from dualat.objectives import raise_energy
+from dualat.pgd import pgd
+
+
+class EBJDAT(JEM):
+    name = "eb-jdat"
+    rule: Rule = "clipped"
+    clip = True
+
+    def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
+        super().__init__(chain, weights)
+        self.attack = attack
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        raised = pgd(
+            model,
+            batch.robust_images,
+            raise_energy(),
+            ThreatModel(self.attack.norm, self.attack.eps),
+            steps=self.attack.steps,
+            step_size=self.attack.step_size,
+            random_start=True,
+        )
+        return super().generate(model, batch) | {"raised": raised}
+
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        names = ("real", "samples", "classified", "raised")
+        real, samples, clean, raised = forward(model, [made[name] for name in names])
+        loss_energy = ebm_difference(real, samples)
+        loss_raised = ebm_difference(clean, raised)
+        loss_ce = F.cross_entropy(clean.float(), batch.robust_labels)
+        loss_robust = robust_cross_entropy(raised, batch.robust_labels)
+        weights = self.weights
+        loss = weights.cross_entropy * (loss_ce + loss_robust)
+        loss = loss + weights.energy * loss_energy + weights.adversarial_energy * loss_raised
+        return loss, {
+            "loss_ce": (loss_ce + loss_robust).detach(),
+            "loss_energy": loss_energy.detach(),
+            "loss_raised": loss_raised.detach(),
+        }

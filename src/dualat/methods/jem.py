@@ -1,0 +1,74 @@
+"""JEM: your classifier is secretly an energy-based model (Grathwohl et al., ICLR 2020).
+
+    L = w_energy * L_EBM + w_ce * CE( f(x), y ),   L_EBM = -( mean s(x) - mean s(x-) )
+
+x-: stochastic gradient Langevin dynamics on s, from a replay buffer: x <- x + eta * grad s(x) + sigma * z, unclipped.
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualat.geometry import Rule
+from dualat.losses import ebm_difference
+from dualat.methods.base import Batch, Method, forward, noisy
+from dualat.methods.replay_buffer import ReplayBuffer
+from dualat.methods.settings import ChainSettings, LossSettings
+from dualat.objectives import lower_energy
+from dualat.pgd import pgd
+
+
+class JEM(Method):
+    """Also the parent of the systems that change its sampler or its classification loss."""
+
+    name = "jem"
+    needs_energy_batch = True
+    rule: Rule = "gradient"
+    clip = False
+
+    def __init__(self, chain: ChainSettings, weights: LossSettings):
+        self.chain, self.weights = chain.published(self.name), weights
+        self.buffer = ReplayBuffer(chain.buffer, chain.restart)
+
+    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
+        """The sampler: from images (B, C, H, W) to samples x-."""
+        steps, size, noise = self.chain.steps, self.chain.step_size, self.chain.noise
+        assert steps is not None and size is not None and noise is not None
+        return pgd(
+            model,
+            x,
+            lower_energy(),
+            steps=steps,
+            step_size=size,
+            noise=noise,
+            rule=self.rule,
+            clip=self.clip,
+        )
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.starts is not None and batch.energy_images is not None
+        places, x = self.buffer.draw(batch.starts)
+        samples = self.walk(model, x)
+        self.buffer.keep(places, samples)
+        deviation = self.chain.input_noise or 0.0
+        return {
+            "samples": samples,
+            "real": noisy(batch.energy_images, deviation),
+            "classified": noisy(batch.robust_images, deviation),
+        }
+
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        real, samples, classified = forward(model, [made["real"], made["samples"], made["classified"]])
+        loss_energy = ebm_difference(real, samples)
+        loss_ce = F.cross_entropy(classified.float(), batch.robust_labels)
+        loss = self.weights.cross_entropy * loss_ce + self.weights.energy * loss_energy
+        return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.buffer.tensors()
+
+    def restore(self, state: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+        self.buffer.restore(tensors)

@@ -1,0 +1,69 @@
+"""JEM++: JEM with a proximal sampler that mostly differentiates the first layer alone (Yang and Ji, ICCV 2021).
+
+    outer step:  p = d s(x) / d g1(x),  g1 the first layer
+    inner step:  x <- clip_[0,1]( x + eta * clip( grad_x <g1(x), p>, +-LIMIT ) ),  p held
+
+The loss is JEM's; chains start from a Gaussian per class (`initial.kind: class-gaussian`), and no noise is added.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dualat.energy import marginal_energy
+from dualat.methods.jem import JEM
+from dualat.models.normalize import Normalized
+from dualat.pgd import frozen, pgd
+
+
+class JEMPP(JEM):
+    name = "jempp"
+
+    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
+        steps, inner, size = self.chain.steps, self.chain.inner_steps, self.chain.step_size
+        assert steps is not None and inner is not None and size is not None
+        first = first_layer(model)
+        for _ in range(steps):
+            toward = along(adjoint(model, first, x))
+            x = pgd(
+                first, x, toward, steps=inner, step_size=size, noise=self.chain.noise or 0.0, rule="clipped"
+            )
+        return x
+
+
+def first_layer(model: nn.Module) -> nn.Module:
+    """g1: input normalisation and the first convolution, sharing the model's weights.
+
+    Raises ValueError where the network has none."""
+    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if convolution is None:
+        raise ValueError("method jempp needs a network whose first layer is a convolution: choose another.")
+    normalised = next((m for m in model.modules() if isinstance(m, Normalized)), None)
+    if normalised is None:
+        return convolution
+    return Normalized(convolution, normalised.mean.flatten().tolist(), normalised.std.flatten().tolist()).to(
+        convolution.weight.device
+    )
+
+
+def adjoint(model: nn.Module, first: nn.Module, x: Tensor) -> Tensor:
+    """p = d s(x) / d g1(x) at images (B, C, H, W), in the shape of the first layer's output."""
+    convolution = next(m for m in first.modules() if isinstance(m, nn.Conv2d))
+    outputs: list[Tensor] = []
+
+    def tap(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_(True))
+        return outputs[-1]
+
+    handle = convolution.register_forward_hook(tap)
+    try:
+        with frozen(model), torch.enable_grad():
+            score = -marginal_energy(model(x)).sum()
+            (p,) = torch.autograd.grad(score, outputs[0])
+    finally:
+        handle.remove()
+    return p
+
+
+def along(p: Tensor):
+    """The objective <g1(x), p> of each image: first layer's outputs -> (B,)."""
+    return lambda outputs: (outputs.float() * p).flatten(1).sum(dim=1)

@@ -1,0 +1,58 @@
+"""RATIO: adversarial training in and out of the distribution (Augustin, Meinke, Hein, ECCV 2020).
+
+    L = 1/2 CE( f(x_adv), y ) + 1/2 KL( uniform, softmax f(z_adv) )
+
+x_adv: PGD in the ball, maximising the cross-entropy. z_adv: images of the initial distribution, perturbed in a ball of
+their own to maximise the same KL. Both attacks have momentum and keep the best iterate.
+"""
+
+from torch import Tensor, nn
+
+from dualat.geometry import ThreatModel
+from dualat.losses import robust_cross_entropy
+from dualat.methods.base import Batch, Method, forward
+from dualat.methods.settings import AttackSettings, LossSettings, OutSettings
+from dualat.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
+from dualat.pgd import pgd
+
+
+class RATIO(Method):
+    name = "ratio"
+    needs_energy_batch = True
+
+    def __init__(self, attack: AttackSettings, out: OutSettings, weights: LossSettings):
+        self.attack, self.out, self.weights = attack, out, weights
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.starts is not None
+        x_adv = pgd(
+            model,
+            batch.robust_images,
+            raise_cross_entropy(batch.robust_labels),
+            ThreatModel(self.attack.norm, self.attack.eps),
+            steps=self.attack.steps,
+            step_size=self.attack.step_size,
+            momentum=self.out.momentum,
+            random_start=self.attack.random_start,
+            keep="best",
+        )
+        z_adv = pgd(
+            model,
+            batch.starts,
+            raise_uniform_kl(),
+            ThreatModel("L2", self.out.eps),
+            steps=self.out.steps,
+            step_size=self.out.step_size,
+            momentum=self.out.momentum,
+            keep="best",
+        )
+        return {"adversarial": x_adv, "out": z_adv}
+
+    def loss_on(
+        self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        adversarial, out = forward(model, [made["adversarial"], made["out"]])
+        loss_ce = robust_cross_entropy(adversarial, batch.robust_labels)
+        loss_out = uniform_kl(out).mean()
+        loss = 0.5 * (self.weights.cross_entropy * loss_ce + self.weights.energy * loss_out)
+        return loss, {"loss_ce": loss_ce.detach(), "loss_out": loss_out.detach()}

@@ -1,0 +1,24 @@
+"""Robust JEM: JEM whose classification loss is adversarial training (Korst and Asadulaev, arXiv 2207.08950).
+
+    L = w_energy * L_EBM( x, x- ) + w_ce * CE( f(x_adv), y )
+
+There is no public code: this is JEM's generative loss and sampler with the cross-entropy of adversarial images.
+"""
+
+from torch import Tensor, nn
+
+from dualat.methods.base import Batch, adversarial
+from dualat.methods.jem import JEM
+from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
+
+
+class RobustJEM(JEM):
+    name = "robust-jem"
+
+    def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
+        super().__init__(chain, weights)
+        self.attack = attack
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
+        return super().generate(model, batch) | {"classified": x_adv}

@@ -1,0 +1,28 @@
+"""SADA-JEM: JEM towards flat minima, with one augmentation for each loss (Yang, Su, Ji, CVPR 2023).
+
+    L = w_energy * L_EBM + w_ce * CE,  minimised by SAM (training/sharpness.py) on the same samples x-
+    x-:  x <- clip_[0,1]( x + eta * clip( grad s(x), +-LIMIT ) ), no noise, from a replay buffer
+
+The batch for p(x) is neither augmented nor noisy (`energy_augment.kind: none`); the batch for CE is both.
+"""
+
+from torch import Tensor, nn
+
+from dualat.geometry import Rule
+from dualat.methods.base import Batch
+from dualat.methods.jem import JEM
+from dualat.methods.settings import ChainSettings, LossSettings, SharpnessSettings
+
+
+class SADAJEM(JEM):
+    name = "sada-jem"
+    rule: Rule = "clipped"
+    clip = True
+
+    def __init__(self, chain: ChainSettings, weights: LossSettings, sharpness: SharpnessSettings):
+        super().__init__(chain, weights)
+        self.sharpness = sharpness.rho
+
+    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.energy_images is not None
+        return super().generate(model, batch) | {"real": batch.energy_images}

@@ -1,0 +1,42 @@
+"""How a trained model is sampled: settings of a recipe, and a part of the saved model. Imports nothing heavy."""
+
+import math
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from dualat.settings import STRICT
+
+
+@dataclass(config=STRICT)
+class SamplingSettings:
+    """How the trained model is sampled; kept with it as its default."""
+
+    steps: int = 40
+    """Gradient steps."""
+    step_size: float = 0.1
+    """Mean length of a step (see rule), in pixel units of [0, 1]."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the length goes over the steps: constant, or falling to 0, along a line or a cosine."""
+    momentum: float = 0.0
+    """Share of the direction of earlier steps that counts on in each, in [0, 1)."""
+    energy: Literal["joint", "marginal"] = "joint"
+    """Energy that the steps lower: E(x, y) of the class asked for, or E(x), which knows no classes."""
+    rule: Literal["L2", "gradient", "clipped"] = "L2"
+    """Length of a step: step_size in the L2 norm, step_size times the gradient (Langevin dynamics), or that with every
+    derivative clipped."""
+    noise: float = 0.0
+    """Deviation of the normal noise added after each step, in pixel units of [0, 1]."""
+    clip: bool = True
+    """Keep images in [0, 1] at each step, and not only at the end."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"sampling.steps must be 0 or more and sampling.step_size above 0, "
+                f"not {self.steps} and {self.step_size}."
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"sampling.momentum is {self.momentum}, but must be 0 or more, and below 1.")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"sampling.noise is {self.noise}, but is a deviation: 0 (none) or more.")
