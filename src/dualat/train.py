@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
-from dualat.data.images import evenly
+from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.evaluate import evaluate_run, validation_evaluator
@@ -222,21 +222,6 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         copy_weights(model, given.state_dict(), config.weights)
     # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def channel_statistics(data: ImageData) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of the training images, in [0, 1]."""
-    histogram = torch.stack(
-        [
-            torch.bincount(c.flatten().long(), minlength=256)
-            for c in data.images[evenly(len(data), 20_000)].transpose(0, 1)
-        ]
-    ).double()
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    weights = histogram / histogram.sum(1, keepdim=True)
-    mean = weights @ levels
-    std = (weights @ levels.square() - mean.square()).clamp_min(1e-4).sqrt()
-    return mean.tolist(), std.tolist()
 
 
 def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:

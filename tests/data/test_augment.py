@@ -3,8 +3,19 @@
 import pytest
 import torch
 from torchvision.transforms import AutoAugment
+from torchvision.transforms.v2 import functional as V
 
-from dualat.data.augment import apply_operation, augment, auto_augment, cutout, pad_and_crop, random_flip
+from dualat.data.augment import (
+    apply_operation,
+    augment,
+    auto_augment,
+    crop_boxes,
+    cutout,
+    pad_and_crop,
+    random_flip,
+    random_resized_crop,
+)
+from dualat.data.draws import Draws
 from dualat.data.settings import AugmentSettings
 
 
@@ -45,6 +56,43 @@ def test_cutout_clears_one_clipped_square(size):
         expected[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
         assert torch.equal(cut, expected)
     assert (out == 0).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 33), (64, 24)])
+def test_random_resized_crop_is_torchvisions_per_image(height, width):
+    x = pictures(24, 3, height, width)
+    out = random_resized_crop(x, 0.08, seeded(1))
+    boxes = crop_boxes(24, height, width, 0.08, seeded(1)).tolist()
+    for image, cropped, box in zip(x, out, boxes, strict=True):
+        expected = V.resized_crop(image, *box, [height, width], antialias=False)
+        torch.testing.assert_close(cropped, expected, atol=2e-5, rtol=0)
+    assert len({tuple(box) for box in boxes}) > 20, "each image of the batch has a crop of its own"
+
+
+def test_crop_boxes_have_the_known_distribution():
+    top, left, high, wide = crop_boxes(20_000, 256, 256, 0.08, seeded()).unbind(1)
+    assert (top >= 0).all() and (left >= 0).all() and (top + high <= 256).all() and (left + wide <= 256).all()
+    area, ratio = high * wide / 256**2, wide / high
+    assert area.min() > 0.078 and ratio.min() > 0.74 and ratio.max() < 1.35
+    assert float(ratio.log().mean()) == pytest.approx(0, abs=0.01)
+    small = area < 0.5  # rectangles of every ratio fit there: uniform
+    assert float(area[small].mean()) == pytest.approx((0.08 + 0.5) / 2, abs=0.005)
+    assert float(small.float().mean()) > (0.5 - 0.08) / (1 - 0.08)
+    assert float((top / (256 - high).clamp_min(1)).mean()) == pytest.approx(0.5, abs=0.02)
+    whole = crop_boxes(50, 40, 40, 1.0, seeded())
+    assert (whole[:, 2:] >= 34).all()
+    tall = crop_boxes(50, 90, 30, 1.0, seeded())  # nothing fits: the largest centred rectangle of ratio 3/4
+    assert tall.tolist() == [[25, 0, 40, 30]] * 50
+
+
+@pytest.mark.parametrize("kind", ["basic", "strong", "imagenet"])
+def test_processes_that_share_a_batch_augment_it_like_one(kind):
+    settings, x = AugmentSettings(kind=kind), pictures(10)
+    whole = augment(x, settings, seeded())
+    for part in (slice(0, 4), slice(4, 10), slice(1, None, 3)):
+        assert torch.equal(augment(x[part], settings, Draws(seeded(), 10, part)), whole[part])
+    with pytest.raises(ValueError, match="3 images, but draws for 4"):
+        augment(x[:3], settings, Draws(seeded(), 10, slice(0, 4)))
 
 
 OPERATIONS = [
@@ -90,7 +138,7 @@ def test_auto_augment_changes_most_images_and_only_colour():
         auto_augment(x[:, :1], seeded())
 
 
-@pytest.mark.parametrize("kind", ["none", "basic", "strong"])
+@pytest.mark.parametrize("kind", ["none", "basic", "strong", "imagenet"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_a_batch_do_not_touch_each_other(kind, channels):
     settings, x = AugmentSettings(kind=kind, cutout=4 if kind == "strong" else 16), pictures(30, channels)
@@ -111,3 +159,13 @@ def test_parts_can_be_switched_off():
     assert torch.equal(basic, random_flip(pad_and_crop(x, 2, g), g))
     with pytest.raises(ValueError, match="pad is -1"):
         AugmentSettings(pad=-1)
+    imagenet = augment(x, AugmentSettings(kind="imagenet", scale=0.5), seeded())
+    g = seeded()
+    assert torch.equal(imagenet, random_flip(random_resized_crop(x, 0.5, g), g))
+    for values, message in [
+        ({"kind": "imagenet", "scale": 0.0}, "scale is 0"),
+        ({"scale": 0.5}, "scale does nothing for augmentation 'basic'"),
+        ({"kind": "imagenet", "pad": 2}, "pad does nothing"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            AugmentSettings(**values)

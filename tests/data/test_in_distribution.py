@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from dualat.data import folder as folder_module
-from dualat.data import images as images_module
 from dualat.data.cifar import read_pickle
 from dualat.data.fashion import DEBIAN
 from dualat.data.folder import read_image
@@ -80,7 +78,11 @@ def test_image_data_and_splits_refuse_what_does_not_fit():
     [
         ({"validation_fraction": 0.0}, "validation_fraction"),
         ({"source": "some/folder"}, "image_size is missing"),
-        ({"image_size": 32}, "are for folders"),
+        ({"image_size": 32}, "image_size is for folders"),
+        ({"workers": 2}, "workers is for folders"),
+        ({"source": "x", "image_size": 8, "workers": -1}, "workers is -1"),
+        ({"source": "x", "image_size": 8, "memory_gib": -1}, "memory_gib is -1"),
+        ({"source": "x", "image_size": 8, "test_resize": 7}, "at least image_size, 8"),
         ({"source": "x", "image_size": 8, "channels": 2}, "channels is 2"),
         ({"source": "cifar10", "test_fraction": 0.5}, "own test split"),
         ({"limit": 0}, "limit is 0"),
@@ -317,14 +319,6 @@ def test_folder_errors_are_sentences(tmp_path):
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match="test/ but no train/"):
         load_splits(settings)
-
-
-def test_too_much_memory_is_refused_before_reading(tmp_path, monkeypatch):
-    write_classes(tmp_path)
-    monkeypatch.setattr(images_module, "MEMORY_LIMIT", 10 * 3 * 4 * 4 - 1)
-    monkeypatch.setattr(folder_module, "read_image", None)
-    with pytest.raises(ValueError, match=r"10 images of shape .3, 4, 4. .* smaller image size"):
-        load_splits(DataSettings(source=str(tmp_path), image_size=4))
 
 
 def test_modes_are_converted(tmp_path):

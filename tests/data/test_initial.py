@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from pictures_on_disk import write_classes
 
 from dualat.data import principal
+from dualat.data.decode import View
+from dualat.data.draws import Draws
+from dualat.data.folder import open_class_folder
 from dualat.data.images import ImageData
-from dualat.data.in_distribution import load_splits
+from dualat.data.in_distribution import load_images, load_splits
 from dualat.data.initial import build_initial, distance_to_data, path_warning, restore_initial
 from dualat.data.principal import fit_gaussian
 from dualat.data.settings import DataSettings, InitialSettings
@@ -99,6 +103,27 @@ def test_class_gaussian_follows_the_labels():
         initial.sample(3, torch.tensor([0, 1]))
 
 
+def test_every_kind_draws_its_part_of_a_batch():
+    data, labels = toy(), torch.arange(8) % 2
+    for kind, values in KINDS.items():
+        initial = build_initial(InitialSettings(kind=kind, **values), SHAPE, data)
+        whole = initial.sample(8, labels, seeded())
+        for part in (slice(0, 5), slice(5, 8)):
+            some = initial.sample(len(labels[part]), labels[part], Draws(seeded(), 8, part))
+            torch.testing.assert_close(some, whole[part])
+
+
+def test_gaussians_are_fitted_to_images_on_disk(tmp_path):
+    write_classes(tmp_path, {"a": 12, "b": 10})
+    train = load_images(str(tmp_path), None, (3, 4, 4))
+    files = open_class_folder(tmp_path, View((3, 4, 4)))
+    for kind in ("gaussian", "class-gaussian"):
+        settings = InitialSettings(kind=kind, rank=3)
+        held, on_disk = (build_initial(settings, (3, 4, 4), data).state() for data in (train, files))
+        assert all(torch.equal(held[name], on_disk[name]) for name in held)
+    assert files._images is None, "not all of them were read at once"
+
+
 def test_class_gaussian_sample_depends_on_its_own_label_only():
     initial = build_initial(InitialSettings(kind="class-gaussian"), SHAPE, toy())
     one = initial.sample(4, torch.tensor([0, 0, 1, 1]), seeded())
@@ -177,6 +202,8 @@ def test_building_refuses_what_cannot_be_had():
         ({"kind": "uniform", "std": 0.5}, "std does nothing"),
         ({"rank": 0}, "rank is 0"),
         ({"kind": "smooth-noise", "blur": -1}, "blur is -1"),
+        ({"exclude": ("x",)}, "exclude does nothing"),
+        ({"augment": {"kind": "basic"}}, "augment does nothing"),
     ]:
         with pytest.raises(ValueError, match=message):
             InitialSettings(**values)

@@ -38,12 +38,7 @@ class ImageData:
             raise ValueError(
                 f"images of {self.name} must be uint8 of shape (N, C, H, W), not {_describe(self.images)}."
             )
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels of {self.name} must be int64, one per image, not {_describe(self.labels)}."
-            )
-        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
-            raise ValueError(f"labels of {self.name} must lie in 0 to {len(self.class_names) - 1}.")
+        check_labels(self.labels, len(self.images), self.class_names, self.name)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,14 +57,26 @@ class ImageData:
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def pixels(self, indices: Tensor | slice | None = None) -> Tensor:
+        """Images as uint8 (n, C, H, W): all, or those at `indices`."""
+        return self.images if indices is None else self.images[indices]
+
     def float(self, indices: Tensor | slice | None = None) -> Tensor:
         """Images as float32 (n, C, H, W) in [0, 1]: all, or those at `indices`."""
-        images = self.images if indices is None else self.images[indices]
-        return images.to(torch.float32) / 255
+        return self.pixels(indices).to(torch.float32) / 255
 
     def take(self, indices: Tensor, name: str | None = None) -> ImageData:
         """The images at `indices` (n,), in that order, as a copy."""
         return replace(self, images=self.images[indices], labels=self.labels[indices], name=name or self.name)
+
+    def renamed(self, name: str) -> ImageData:
+        """The same images under another name."""
+        return replace(self, name=name)
+
+    def fitted(self, shape: Shape) -> ImageData:
+        """The same images with another shape: `fit_to_shape` says how."""
+        check_memory(len(self), shape, self.name)
+        return replace(self, images=fit_pixels(self.images, shape, self.name))
 
 
 @dataclass
@@ -86,6 +93,14 @@ class Splits:
                 raise ValueError(
                     f"{part.name} and {self.train.name} must have the same image shape and classes."
                 )
+
+
+def check_labels(labels: Tensor, count: int, class_names: tuple[str, ...], name: str) -> None:
+    """ValueError unless `labels` are `count` classes, int64."""
+    if labels.shape != (count,) or labels.dtype != torch.int64:
+        raise ValueError(f"labels of {name} must be int64, one per image, not {_describe(labels)}.")
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
+        raise ValueError(f"labels of {name} must lie in 0 to {len(class_names) - 1}.")
 
 
 def _describe(tensor: Tensor) -> str:
@@ -142,25 +157,41 @@ def check_memory(count: int, shape: Shape, name: str) -> None:
         )
 
 
-def fit_to_shape(data: ImageData, shape: Shape, chunk: int = 1024) -> ImageData:
+def fit_to_shape(data: ImageData, shape: Shape) -> ImageData:
     """The same images with `shape` (C, H, W): grey or colour, resized to cover H x W (bilinear, antialiased) and
     cut to the centre.
 
-    Colour becomes grey by the luma weights of ITU-R BT.601; grey is repeated over three channels.
+    Colour becomes grey by the luma weights of ITU-R BT.601; grey is repeated over three channels. Images that are
+    decoded from files are decoded to the new shape.
 
     Raises:
         ValueError: channels other than 1 or 3 that would have to change, or too much memory.
     """
-    if data.shape == tuple(shape):
-        return data
-    check_memory(len(data), shape, data.name)
-    result = torch.empty(len(data), *shape, dtype=torch.uint8)
-    for start in range(0, len(data), chunk):
-        images = _convert_channels(data.images[start : start + chunk].to(torch.float32), shape[0], data.name)
-        result[start : start + chunk] = (
-            _cover(images, shape[1], shape[2]).round().clamp(0, 255).to(torch.uint8)
-        )
-    return replace(data, images=result)
+    return data if data.shape == tuple(shape) else data.fitted(shape)
+
+
+def fit_pixels(images: Tensor, shape: Shape, name: str, chunk: int = 1024) -> Tensor:
+    """uint8 images (N, C, H, W) with another shape, as `fit_to_shape` says."""
+    result = torch.empty(len(images), *shape, dtype=torch.uint8)
+    for start in range(0, len(images), chunk):
+        part = _convert_channels(images[start : start + chunk].to(torch.float32), shape[0], name)
+        result[start : start + chunk] = _cover(part, shape[1], shape[2]).round().clamp(0, 255).to(torch.uint8)
+    return result
+
+
+def channel_statistics(
+    data: ImageData, most: int = 20_000, chunk: int = 1000
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, in [0, 1], over `most` evenly picked images."""
+    counts = torch.zeros(data.shape[0], 256, dtype=torch.int64)
+    for part in evenly(len(data), most).split(chunk):
+        for channel, levels in enumerate(data.pixels(part).transpose(0, 1)):
+            counts[channel] += torch.bincount(levels.flatten().long(), minlength=256)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    weights = counts.double() / counts.double().sum(1, keepdim=True)
+    mean = weights @ levels
+    std = (weights @ levels.square() - mean.square()).clamp_min(1e-4).sqrt()
+    return mean.tolist(), std.tolist()
 
 
 def _convert_channels(images: Tensor, channels: int, name: str) -> Tensor:

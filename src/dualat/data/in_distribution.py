@@ -1,22 +1,22 @@
 """The images that a classifier learns, in three splits, and images of any source in a wanted shape."""
 
-import difflib
-from dataclasses import replace
-from pathlib import Path
+import math
+import warnings
 
 import numpy as np
 import torch
 
 from dualat.data.cifar import load_cifar
+from dualat.data.decode import View
 from dualat.data.fashion import load_fashion_mnist
-from dualat.data.folder import OnBad, class_folders, find_images, load_class_folder, read_files
-from dualat.data.images import ImageData, Shape, Splits, fit_to_shape, split_off
+from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_shape, split_off
+from dualat.data.lazy import LazyImages
 from dualat.data.settings import NAMED_SOURCES, DataSettings
+from dualat.data.sources import OnBad, open_images, open_splits, require_images
 from dualat.seeding import mix_seed
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
 
-_VALIDATION_FOLDERS = ("val", "validation", "valid")
 _SMALLEST_CLASS = 3  # one image for each split
 
 
@@ -25,13 +25,16 @@ def load_splits(settings: DataSettings) -> Splits:
 
     A source's own test split is the test split; where it has none, `test_fraction` of every class is taken. Then
     `validation_fraction` of every class is taken from the training images, unless a folder has its own val/.
+    Images of folders and shards are in memory where all of them fit into `memory_gib`, else decoded when needed.
 
     Raises:
         FileNotFoundError: the files are not there; the sentence says where they should be and how to get them.
-        ValueError: damaged files, bad images, too small a class, more than 8 GiB.
+        ValueError: damaged files, bad images, too small a class.
     """
+    memory = settings.memory_gib * 2**30
     if settings.is_folder:
-        train, validation, test = _read_folder(settings)
+        opened = open_splits(settings)
+        train, validation, test = _good(opened, settings, _fits(opened, memory))
     else:
         train, test = _read_named(settings.source, settings.root, settings.download)
         validation = None
@@ -50,37 +53,87 @@ def load_splits(settings: DataSettings) -> Splits:
             f"the {empty[0]} split of {settings.source} is empty: give more images or other fractions."
         )
     parts = {"train": train, "validation": validation, "test": test}
-    return Splits(**{part: replace(data, name=f"{settings.source} {part}") for part, data in parts.items()})
+    held = _fits(tuple(parts.values()), memory)
+    return Splits(**{part: _finished(data, part, settings, held) for part, data in parts.items()})
+
+
+def _fits(parts: tuple[ImageData | None, ...], limit: float) -> bool:
+    """Whether all images together take no more than `limit` bytes."""
+    return sum(len(part) * math.prod(part.shape) for part in parts if part is not None) <= limit
+
+
+def _good(
+    parts: tuple[LazyImages, LazyImages | None, LazyImages | None], settings: DataSettings, held: bool
+) -> tuple[ImageData, ImageData | None, ImageData | None]:
+    """The parts without bad images, where those are skipped; every class of the training images is large enough."""
+    if settings.on_bad_image == "skip":
+        if not held:
+            raise ValueError(
+                f"on_bad_image is skip, but the images of {settings.source} are not in memory: list the bad ones with "
+                "`dualat data prepare images` and give the list to `--data.exclude`."
+            )
+        train, validation, test = (part and _skip(part) for part in parts)
+        assert train is not None
+        parts = train, validation, test
+    train = parts[0]
+    counts = torch.bincount(train.labels, minlength=len(train.class_names))
+    if int(counts.min()) < _SMALLEST_CLASS:
+        worst = int(counts.argmin())
+        raise ValueError(
+            f"class {train.class_names[worst]!r} in {train.name} has {int(counts[worst])} readable images, but needs at "
+            f"least {_SMALLEST_CLASS}: add images or remove its folder."
+        )
+    return parts
+
+
+def _skip(data: LazyImages) -> LazyImages:
+    """The images that can be read, with a warning about each other."""
+    kept, problems = data.readable()
+    for problem in problems:
+        warnings.warn(f"{problem}: skipped.", stacklevel=2)
+    require_images(len(kept), data.name)
+    return data.take(kept)
+
+
+def _finished(data: ImageData, part: str, settings: DataSettings, held: bool) -> ImageData:
+    """A split as it is used: named, held-out images in their own view, in memory where all fit."""
+    if isinstance(data, LazyImages):
+        if part != "train" and (settings.test_resize or settings.test_interpolation != "bilinear"):
+            bicubic = settings.test_interpolation == "bicubic"
+            data = data.seen(View(data.shape, settings.test_resize, bicubic))
+        data = data.held() if held else data
+    return data.renamed(f"{settings.source} {part}")
 
 
 def load_images(
     source: str, root: str | None, shape: Shape, download: bool = False, on_bad_image: OnBad = "refuse"
 ) -> ImageData:
-    """Training images of a named source, or the images of a folder, as (N, C, H, W) of the wanted shape (C, H, W).
+    """Training images of a named source, or the images of a folder or of shards, as (N, C, H, W) of the wanted shape.
 
     Images are resized to cover H x W (bilinear, antialiased), cut to the centre, and made grey or colour. Of a
-    folder with train/, that is read. Subfolders are classes; images in a folder without subfolders get label 0.
+    folder with train/, that is read. Subfolders are classes; images in a folder without subfolders get label 0. More
+    than 8 GiB of files are not held in memory.
+
+    Args:
+        shape: (C, H, W).
 
     Raises:
         FileNotFoundError: the source's files, or the folder, are not there.
-        ValueError: damaged files, bad images, no images, more than 8 GiB.
+        ValueError: damaged files, bad images, or no images.
     """
     if source in NAMED_SOURCES:
-        if source == "digits":
-            data = load_splits(DataSettings()).train
-        else:
-            data = _read_named(source, root, download)[0]
-        return fit_to_shape(data, shape)
-    if root is not None:
-        raise ValueError(f"root is for named sources, and {source!r} is a folder: leave root out.")
-    folder = _folder(source)
-    if (folder / "train").is_dir():
-        folder = folder / "train"
-    if any(find_images(folder / name) for name in class_folders(folder)):
-        return replace(load_class_folder(folder, shape, on_bad_image), name=source)
-    paths = find_images(folder)
-    images, labels = read_files(paths, [0] * len(paths), shape, on_bad_image, str(folder))
-    return ImageData(images, labels, ("all",), source)
+        return fit_to_shape(named_images(source, root, download), shape)
+    data = open_images(source, root, shape)
+    if not _fits((data,), MEMORY_LIMIT):
+        return data
+    return (_skip(data) if on_bad_image == "skip" else data).held()
+
+
+def named_images(source: str, root: str | None, download: bool = False) -> ImageData:
+    """Training images of a named source, in their own shape."""
+    if source == "digits":
+        return load_splits(DataSettings()).train
+    return _read_named(source, root, download)[0]
 
 
 def _read_named(source: str, root: str | None, download: bool) -> tuple[ImageData, ImageData | None]:
@@ -100,35 +153,3 @@ def _digits() -> ImageData:
     images = torch.from_numpy(np.round(np.asarray(pixels) / 16 * 255).astype(np.uint8)).view(-1, 1, 8, 8)
     labels = torch.from_numpy(np.asarray(digits, dtype=np.int64))
     return ImageData(images, labels, tuple(str(digit) for digit in range(10)), "digits")
-
-
-def _folder(source: str) -> Path:
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}? Otherwise name" if near else "name"
-        raise FileNotFoundError(
-            f"{source!r} is neither a folder nor one of {', '.join(NAMED_SOURCES)}: {hint} an "
-            "existing folder of images."
-        )
-    return folder
-
-
-def _read_folder(settings: DataSettings) -> tuple[ImageData, ImageData | None, ImageData | None]:
-    """(training, validation, test) images; None for those that must be split off."""
-    folder = _folder(settings.source)
-    assert settings.image_size is not None
-    shape = (settings.channels or 3, settings.image_size, settings.image_size)
-    bad = settings.on_bad_image
-    if not (folder / "train").is_dir():
-        if (folder / "test").is_dir():
-            raise ValueError(
-                f"{folder} has test/ but no train/: add train/, or put class folders alone there."
-            )
-        return load_class_folder(folder, shape, bad, minimum=_SMALLEST_CLASS), None, None
-    train = load_class_folder(folder / "train", shape, bad, minimum=_SMALLEST_CLASS)
-    found = next((folder / name for name in _VALIDATION_FOLDERS if (folder / name).is_dir()), None)
-    validation = load_class_folder(found, shape, bad, train.class_names) if found else None
-    has_test = (folder / "test").is_dir()
-    test = load_class_folder(folder / "test", shape, bad, train.class_names) if has_test else None
-    return train, validation, test

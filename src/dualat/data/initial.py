@@ -12,14 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualat.data.augment import augment
+from dualat.data.auxiliary import open_pictures
 from dualat.data.distance import distance_to_data, path_warning
+from dualat.data.draws import Draws, draws_for
 from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, evenly
-from dualat.data.in_distribution import load_images
-from dualat.data.principal import fit_gaussian
-from dualat.data.settings import InitialSettings
+from dualat.data.lazy import Pictures
+from dualat.data.principal import fit_gaussian, most_fitted
+from dualat.data.settings import AugmentSettings, InitialSettings
 
 __all__ = ["InitialDistribution", "build_initial", "distance_to_data", "path_warning", "restore_initial"]
 
+Source = torch.Generator | Draws | None
 _MOST_STORED = 1_000  # images in a saved model
 
 
@@ -43,26 +47,23 @@ class InitialDistribution(ABC):
         return {name: tensor.cpu().clone() for name, tensor in self._tensors.items()}
 
     @abstractmethod
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         """Draw n images: float32 (n, C, H, W) in [0, 1] on this distribution's device.
 
         Args:
             labels: (n,), int64, the class of each image; read by class-gaussian only.
-            generator: source of the draws, on any device; none: PyTorch's global one.
+            generator: source of the draws, on any device, or `Draws` where these images are part of a batch; none:
+                PyTorch's global one.
 
         Raises:
             ValueError: class-gaussian without labels, or with labels that it lacks.
         """
 
-    def _normal(self, n: int, size: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-        where = self.device if generator is None else generator.device
-        return torch.randn(n, *size, generator=generator, device=where).to(self.device)
+    def _normal(self, n: int, size: tuple[int, ...], generator: Source) -> Tensor:
+        return draws_for(n, generator, self.device).normal(*size).to(self.device)
 
-    def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
-        where = self.device if generator is None else generator.device
-        return torch.rand(n, *self.shape, generator=generator, device=where).to(self.device)
+    def _uniform(self, n: int, generator: Source) -> Tensor:
+        return draws_for(n, generator, self.device).uniform(*self.shape).to(self.device)
 
 
 class Gaussian(InitialDistribution):
@@ -75,9 +76,7 @@ class Gaussian(InitialDistribution):
         super().__init__(shape, {"mean": mean, "factor": factor})
         self.per_class = per_class
 
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         mean, factor = self._tensors["mean"], self._tensors["factor"]
         z = self._normal(n, (factor.shape[2],), generator)
         if not self.per_class:
@@ -108,9 +107,7 @@ class Gaussian(InitialDistribution):
 class Uniform(InitialDistribution):
     """Every pixel uniform in [0, 1]."""
 
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         return self._uniform(n, generator)
 
 
@@ -121,9 +118,7 @@ class Normal(InitialDistribution):
         super().__init__(shape)
         self.mean, self.std = mean, std
 
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         return (self.mean + self.std * self._normal(n, self.shape, generator)).clamp(0, 1)
 
 
@@ -137,9 +132,7 @@ class SmoothNoise(InitialDistribution):
         super().__init__(shape)
         self.blur = blur
 
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         x = self._uniform(n, generator)
         if self.blur > 0:
             x = _gaussian_filter(x, self.blur)
@@ -149,25 +142,39 @@ class SmoothNoise(InitialDistribution):
 
 
 class Images(InitialDistribution):
-    """Images drawn with replacement from a set: auxiliary data, as in the paper.
+    """Images drawn with replacement from a set, and augmented at each draw: auxiliary data, as in the paper.
 
-    State: images, uint8 (at most 1,000, C, H, W), evenly picked.
+    State: images, uint8 (at most 1,000, C, H, W), evenly picked, not augmented.
+
+    Args:
+        images: uint8 (N, C, H, W), or pictures that stay on disk.
+        augmentation: how each is changed when it is drawn.
     """
 
-    def __init__(self, shape: Shape, images: Tensor):
-        super().__init__(shape, {"images": images})
+    def __init__(self, shape: Shape, images: Tensor | Pictures, augmentation: AugmentSettings):
+        super().__init__(shape, {"images": images} if isinstance(images, Tensor) else None)
+        self.pictures = None if isinstance(images, Tensor) else images
+        self.augmentation = augmentation
+        self.count = len(images)
+        self._stored: Tensor | None = None
 
-    def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        images = self._tensors["images"]
-        where = self.device if generator is None else generator.device
-        index = torch.randint(len(images), (n,), generator=generator, device=where).to(self.device)
-        return images[index].to(torch.float32) / 255
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
+        draws = draws_for(n, generator, self.device)
+        index = draws.integers(self.count)
+        if self.pictures is None:
+            images = self._tensors["images"][index.to(self.device)]
+        else:
+            images = self.pictures.gather(index.cpu()).to(self.device)
+        return augment(images.to(torch.float32) / 255, self.augmentation, draws)
 
     def state(self) -> dict[str, Tensor]:
-        images = self._tensors["images"]
-        return {"images": images[evenly(len(images), _MOST_STORED).to(self.device)].cpu()}
+        if self._stored is None:  # reading from disk takes a while, and a model is saved often
+            picked = evenly(self.count, _MOST_STORED)
+            if self.pictures is None:
+                self._stored = self._tensors["images"][picked.to(self.device)].cpu()
+            else:
+                self._stored = self.pictures.gather(picked)
+        return {"images": self._stored.clone()}
 
 
 def _gaussian_filter(x: Tensor, sigma: float) -> Tensor:
@@ -189,9 +196,9 @@ def _fit(settings: InitialSettings, shape: Shape, train: ImageData) -> Gaussian:
         )
     if not len(train):
         raise ValueError(f"{train.name} has no images to fit a Gaussian to: give data with at least one.")
-    groups = [train.images]
+    groups = [torch.arange(len(train))]
     if per_class:
-        groups = [train.images[train.labels == label] for label in range(len(train.class_names))]
+        groups = [(train.labels == label).nonzero().flatten() for label in range(len(train.class_names))]
     if empty := [train.class_names[i] for i, group in enumerate(groups) if not len(group)]:
         raise ValueError(
             f"class {empty[0]!r} has no training images to fit a Gaussian to: use kind 'gaussian'."
@@ -202,7 +209,8 @@ def _fit(settings: InitialSettings, shape: Shape, train: ImageData) -> Gaussian:
             f"{len(groups)} Gaussians of rank {rank} for images of shape {tuple(shape)} take more than "
             f"{MEMORY_LIMIT / 2**30:.0f} GiB: lower rank, or use kind 'gaussian'."
         )
-    fitted = [fit_gaussian(group, rank) for group in groups]
+    most = most_fitted(math.prod(shape), rank)
+    fitted = [fit_gaussian(train.pixels(group[evenly(len(group), most)]), rank) for group in groups]
     return Gaussian(
         shape, torch.stack([m for m, _ in fitted]), torch.stack([f for _, f in fitted]), per_class
     )
@@ -235,7 +243,8 @@ def build_initial(settings: InitialSettings, shape: Shape, train: ImageData | No
         return _fit(settings, shape, train)
     if settings.kind == "images":
         assert settings.source is not None
-        return Images(shape, load_images(settings.source, settings.root, shape).images)
+        lists = settings.include, settings.exclude
+        return Images(shape, open_pictures(settings.source, settings.root, shape, *lists), settings.augment)
     return _without_data(settings, shape)
 
 
@@ -259,7 +268,7 @@ def restore_initial(settings: InitialSettings, shape: Shape, state: dict[str, Te
                 f"the stored starting images must be uint8 of shape (n, {', '.join(map(str, shape))}), "
                 f"not {images.dtype} of shape {tuple(images.shape)}: save the model again."
             )
-        return Images(shape, images)
+        return Images(shape, images, settings.augment)
     if expected:
         mean, factor = state["mean"].float(), state["factor"].float()
         size, per_class = math.prod(shape), settings.kind == "class-gaussian"

@@ -13,6 +13,11 @@ _EXACT_UP_TO = 1024  # images or pixels, whichever is fewer
 _OVERSAMPLING, _PASSES = 16, 6
 
 
+def most_fitted(size: int, rank: int) -> int:
+    """Images of `size` pixels that one Gaussian is fitted to, at most."""
+    return min(_MOST_FITTED, max(2 * rank, _FIT_ELEMENTS // size))
+
+
 def fit_gaussian(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Mean (D,) and factor (D, rank) of images, with factor factor^T the best approximation of their covariance.
 
@@ -24,7 +29,7 @@ def fit_gaussian(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         images: (N, ...), uint8, N >= 1.
     """
     size = images[0].numel()
-    picked = images[evenly(len(images), min(_MOST_FITTED, max(2 * rank, _FIT_ELEMENTS // size)))]
+    picked = images[evenly(len(images), most_fitted(size, rank))]
     x = picked.flatten(1).to(torch.float64) / 255
     mean = x.mean(0)
     x = (x - mean) / math.sqrt(max(len(x) - 1, 1))

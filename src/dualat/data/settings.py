@@ -1,6 +1,7 @@
 """Settings of the data. Imports nothing heavy: the command line reads this file."""
 
-from dataclasses import fields
+import math
+from dataclasses import MISSING, field, fields
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
@@ -10,20 +11,47 @@ from dualat.settings import STRICT
 NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """Sources that need no folder of images."""
 
+_OF_FOLDERS = (
+    "image_size",
+    "channels",
+    "test_resize",
+    "test_interpolation",
+    "val_as",
+    "exclude",
+    "test_list",
+    "on_bad_image",
+    "memory_gib",
+    "workers",
+)
+
 
 @dataclass(config=STRICT)
 class DataSettings:
     source: str = "digits"
-    """Images to learn from: `digits` (8x8, comes with scikit-learn), `fashion-mnist`, `cifar10`, `cifar100`, or the
-    path of a folder with one subfolder per class (or with train/, and perhaps val/ and test/, that hold those)."""
+    """Images to learn from: `digits` (8x8, comes with scikit-learn), `fashion-mnist`, `cifar10`, `cifar100`, the path
+    of a folder with one subfolder per class (or with train/, and perhaps val/ and test/, that hold those), or webdataset
+    shards: a folder of .tar files, or a pattern such as 'shards/*.tar' (docs/data.md)."""
     root: str | None = None
     """Folder in which the files of a named source lie; none: the usual places (Debian's, then `data`)."""
     download: bool = False
     """Download a named source into `root` (default `data`) if its files are missing."""
     image_size: int | None = None
-    """Folders only, and required there: shorter side is resized to this many pixels, then the centre is cut out."""
+    """Folders and shards only, and required there: shorter side is resized to this many pixels, then the centre is cut
+    out."""
     channels: int | None = None
-    """Folders only: 1 for grey or 3 for colour; none: 3."""
+    """Folders and shards only: 1 for grey or 3 for colour; none: 3."""
+    test_resize: int | None = None
+    """Folders and shards only: shorter side in pixels to which validation and test images are resized before the centre
+    of image_size is cut out, as 256 for 224; none: image_size."""
+    test_interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Folders and shards only: how validation and test images are resized."""
+    val_as: Literal["validation", "test"] = "validation"
+    """Folders and shards only: what their val/ is. `test` for ImageNet, where papers report on it: validation images are
+    then held out of train/, and a test/ is left alone."""
+    exclude: tuple[str, ...] = ()
+    """Folders and shards only: text files with names of images to leave out, one per line."""
+    test_list: str | None = None
+    """Folders and shards only: text file with the names of the images that the test split is cut down to; none: all."""
     validation_fraction: float = 0.1
     """Share of the training images (what is left after the test split) held out for validation, in (0, 1)."""
     test_fraction: float = 0.2
@@ -31,17 +59,25 @@ class DataSettings:
     split_seed: int = 0
     """Seed of the splits and of `limit`."""
     on_bad_image: Literal["skip", "refuse"] = "refuse"
-    """Folders only: what to do with an image that cannot be read: skip it with a warning, or stop."""
+    """Folders and shards only: what to do with an image that cannot be read: skip it with a warning (images in memory
+    alone), or stop."""
+    memory_gib: float = 8.0
+    """Folders and shards only: images are held in memory where all of them take no more than this many GiB, else they
+    are decoded each time they are needed."""
+    workers: int | None = None
+    """Folders and shards only: threads that decode images that are not in memory, ahead of the training loop; 0: the
+    loop does it itself; none: one per core, 16 at most. Images do not depend on it."""
     limit: int | None = None
     """Use only this many training images, drawn with `split_seed`; none: all."""
 
     @property
     def is_folder(self) -> bool:
+        """Whether the source is a folder or shards, and no named one."""
         return self.source not in NAMED_SOURCES
 
     def __post_init__(self) -> None:
         if not self.source:
-            raise ValueError(f"source is empty: give one of {', '.join(NAMED_SOURCES)}, or a folder.")
+            raise ValueError(f"source is empty: give one of {', '.join(NAMED_SOURCES)}, a folder, or shards.")
         for name in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(
@@ -57,23 +93,32 @@ class DataSettings:
     def _check_folder(self) -> None:
         if self.image_size is None:
             raise ValueError(
-                f"image_size is missing: the source {self.source!r} is a folder, so give the side to resize to "
-                f"(or name one of {', '.join(NAMED_SOURCES)})."
+                f"image_size is missing: the source {self.source!r} is a folder or shards, so give the side to resize "
+                f"to (or name one of {', '.join(NAMED_SOURCES)})."
             )
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}, but must be at least 1 pixel.")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels is {self.channels}, but must be 1 (grey) or 3 (colour).")
+        if self.test_resize is not None and self.test_resize < self.image_size:
+            raise ValueError(
+                f"test_resize is {self.test_resize}, but must be at least image_size, {self.image_size}."
+            )
+        if not 0 <= self.memory_gib < math.inf:
+            raise ValueError(f"memory_gib is {self.memory_gib}, but must be 0 (none in memory) or more.")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}, but must be 0 (no threads) or more, or none.")
         if self.root is not None or self.download:
             raise ValueError(
                 "root and download are for named sources: leave them out where source is a folder."
             )
 
     def _check_named(self) -> None:
-        if self.image_size is not None or self.channels is not None or self.on_bad_image != "refuse":
-            raise ValueError(
-                f"image_size, channels and on_bad_image are for folders: leave them out for source {self.source!r}."
-            )
+        for entry in fields(self):
+            if entry.name in _OF_FOLDERS and getattr(self, entry.name) != entry.default:
+                raise ValueError(
+                    f"{entry.name} is for folders and shards: leave it out for source {self.source!r}."
+                )
         if self.source == "digits" and (self.root is not None or self.download):
             raise ValueError(
                 "root and download do nothing for digits, which come with scikit-learn: leave them out."
@@ -82,6 +127,39 @@ class DataSettings:
             raise ValueError(
                 f"test_fraction does nothing for {self.source}, which has its own test split: leave it."
             )
+
+
+@dataclass(config=STRICT)
+class AugmentSettings:
+    kind: Literal["none", "basic", "strong", "imagenet"] = "basic"
+    """none; basic: pad, crop and flip; strong: those, then AutoAugment (colour images) and cutout; imagenet: random
+    resized crop and flip."""
+    pad: int = 4
+    """Zeros added on each side before a random crop, in pixels."""
+    flip: bool = True
+    """Mirror left and right with probability one half."""
+    cutout: int = 16
+    """strong: side of the square set to zero, in pixels; 0: none."""
+    scale: float = 0.08
+    """imagenet: least area of the crop, as a share of the image's, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        for name in ("pad", "cutout"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but must be 0 (none) or a positive number of pixels."
+                )
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"scale is {self.scale}, but must be above 0, and 1 at most.")
+        unused = {
+            "none": ("pad", "flip", "cutout", "scale"),
+            "basic": ("cutout", "scale"),
+            "strong": ("scale",),
+            "imagenet": ("pad", "cutout"),
+        }[self.kind]
+        for entry in fields(self):
+            if entry.name in unused and getattr(self, entry.name) != entry.default:
+                raise ValueError(f"{entry.name} does nothing for augmentation {self.kind!r}: leave it out.")
 
 
 @dataclass(config=STRICT)
@@ -98,9 +176,18 @@ class InitialSettings:
     blur: float = 2.0
     """smooth-noise: standard deviation of the Gaussian filter, in pixels; 0: none."""
     source: str | None = None
-    """images: a named data source or the path of a folder of images (subfolders are searched too)."""
+    """images: a named data source, a folder of images (subfolders are searched too), webdataset shards, an .npy or .npz
+    file of 8-bit images, or the .bin file of 80 Million Tiny Images (docs/data.md)."""
     root: str | None = None
     """images: folder in which the files of a named source lie; none: the usual places."""
+    include: tuple[str, ...] = ()
+    """images, of a folder or shards: text files with the names of the images to use, one per line; none: all."""
+    exclude: tuple[str, ...] = ()
+    """images: text files with what to leave out, one per line: names of a folder's or shards' images, or positions in a
+    .bin, .npy or .npz file, which `dualat data prepare exclusions` writes. A list that does not say itself whether it
+    counts from 0 or 1 is given as zero-based:FILE or one-based:FILE."""
+    augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="none"))
+    """images: how each image is changed whenever it is drawn."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -111,40 +198,19 @@ class InitialSettings:
             raise ValueError(f"blur is {self.blur}, but must be 0 (none) or a positive number of pixels.")
         if self.kind == "images" and not self.source:
             raise ValueError(
-                "initial distribution 'images' needs source: name a data source or a folder of images."
+                "initial distribution 'images' needs source: name a data source, or a folder or file of images."
             )
         used = {
             "gaussian": {"rank"},
             "class-gaussian": {"rank"},
             "normal": {"mean", "std"},
             "smooth-noise": {"blur"},
-            "images": {"source", "root"},
+            "images": {"source", "root", "include", "exclude", "augment"},
         }.get(self.kind, set())
-        for field in fields(self):
-            if field.name not in used | {"kind"} and getattr(self, field.name) != field.default:
+        for entry in fields(self):
+            factory = entry.default_factory
+            default = entry.default if factory is MISSING else factory()
+            if entry.name not in used | {"kind"} and getattr(self, entry.name) != default:
                 raise ValueError(
-                    f"{field.name} does nothing for initial distribution {self.kind!r}: leave it out."
+                    f"{entry.name} does nothing for initial distribution {self.kind!r}: leave it out."
                 )
-
-
-@dataclass(config=STRICT)
-class AugmentSettings:
-    kind: Literal["none", "basic", "strong"] = "basic"
-    """none; basic: pad, crop and flip; strong: those, then AutoAugment (colour images) and cutout."""
-    pad: int = 4
-    """Zeros added on each side before a random crop, in pixels."""
-    flip: bool = True
-    """Mirror left and right with probability one half."""
-    cutout: int = 16
-    """strong: side of the square set to zero, in pixels; 0: none."""
-
-    def __post_init__(self) -> None:
-        for name in ("pad", "cutout"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, but must be 0 (none) or a positive number of pixels."
-                )
-        unused = {"none": ("pad", "flip", "cutout"), "basic": ("cutout",), "strong": ()}[self.kind]
-        for field in fields(self):
-            if field.name in unused and getattr(self, field.name) != field.default:
-                raise ValueError(f"{field.name} does nothing for augmentation {self.kind!r}: leave it out.")

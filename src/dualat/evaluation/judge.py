@@ -4,6 +4,7 @@ An SVM for small images (its decision is a convex problem: no seed, no luck), an
 penultimate features measure Frechet distances and which judges larger images.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Judge:
         self.steps = steps or (1500 if len(train) > 10_000 else 500)
         self.network = self._trained_network()
         self.svm = None
-        if train.images[0].numel() <= SVM_PIXELS and len(train) <= 20_000:
+        if math.prod(train.shape) <= SVM_PIXELS and len(train) <= 20_000:
             from sklearn.svm import SVC
 
             self.svm = SVC(C=10.0, gamma="scale").fit(train.float().flatten(1).numpy(), train.labels.numpy())

@@ -28,27 +28,27 @@ def batches(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> It
     Raises ValueError for no images, images of another kind or shape, or a batch size below 1.
     """
     data = images if isinstance(images, ImageData) else None
-    tensor = images.images if isinstance(images, ImageData) else images
     name = data.name if data is not None else "images"
-    if tensor.dim() != 4 or (data is None and not tensor.is_floating_point()):
+    if isinstance(images, Tensor) and (images.dim() != 4 or not images.is_floating_point()):
         raise ValueError(
-            f"{name} must be floating-point of shape (N, C, H, W) in [0, 1], not {tensor.dtype} of shape "
-            f"{tuple(tensor.shape)}."
+            f"{name} must be floating-point of shape (N, C, H, W) in [0, 1], not {images.dtype} of shape "
+            f"{tuple(images.shape)}."
         )
-    if not len(tensor):
+    shape = tuple(images.shape[1:]) if isinstance(images, Tensor) else images.shape
+    if not len(images):
         raise ValueError(f"{name} holds no images: give at least one.")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be 1 or more.")
     expected = getattr(model, "shape", None)
-    if isinstance(expected, tuple) and tuple(tensor.shape[1:]) != expected:
+    if isinstance(expected, tuple) and shape != expected:
         raise ValueError(
-            f"{name} has images of shape {tuple(tensor.shape[1:])}, but this model takes {expected}: "
+            f"{name} has images of shape {shape}, but this model takes {expected}: "
             "fit them to it with dualat.data.images.fit_to_shape."
         )
     device = device_of(model)
-    for first in range(0, len(tensor), batch_size):
+    for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
-        yield (data.float(part) if data is not None else tensor[part].float()).to(device)
+        yield (images[part].float() if isinstance(images, Tensor) else images.float(part)).to(device)
 
 
 def predict_logits(model: nn.Module, images: Tensor | ImageData, batch_size: int = 500) -> Tensor:

@@ -57,20 +57,25 @@ class Feed:
 
     def streams(self, seed: int, stage: int, batch_size: int) -> tuple[BatchStream, BatchStream]:
         """Two independent orders of the same images: for the classification loss and for the energy loss."""
+        pin = self.device.type == "cuda"
         return (
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust")),
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy")),
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust"), pin=pin),
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy"), pin=pin),
         )
+
+    def moved(self, images: Tensor) -> Tensor:
+        """uint8 images as float32 in [0, 1] on the device: bytes travel, a quarter as much."""
+        return images.to(self.device, non_blocking=True).float() / 255
 
     def batch(self, streams: tuple[BatchStream, BatchStream], step: int, seed: int, energy: bool) -> Batch:
         """The batch of one step, on the device."""
         generator = torch.Generator().manual_seed(seed)
         images, labels = streams[0].batch(step)
-        robust = augment(images.float() / 255, self.robust_augment, generator).to(self.device)
+        robust = augment(self.moved(images), self.robust_augment, generator)
         if not energy:
             return Batch(robust, labels.to(self.device))
         images, energy_labels = streams[1].batch(step)
-        real = augment(images.float() / 255, self.energy_augment, generator).to(self.device)
+        real = augment(self.moved(images), self.energy_augment, generator)
         assert self.initial is not None
         starts = self.initial.sample(len(real), energy_labels, generator).to(self.device)
         return Batch(robust, labels.to(self.device), real, energy_labels.to(self.device), starts)
