@@ -9,7 +9,7 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
-    ("energy", "geometry", "distributed", "precision", "settings", "seeding", "files", "pictures", "sampling_settings"),
+    ("energy", "geometry", "distributed", "precision", "settings", "seeding", "files", "pictures", "sampling_settings", "shipped"),
     ("models", "data"),
     ("objectives", "pgd", "fast"),
     ("losses", "sampling", "counterfactual", "load"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualat.losses import energy_bce, gradient_penalty, robust_cross_entropy
+from dualat.losses import ebm_difference, energy_bce, gradient_penalty, robust_cross_entropy
 
 B, K = 4, 3
 
@@ -26,6 +26,14 @@ def test_energy_bce_by_hand():
     real, contrastive = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.0], [3.0]])
     terms = [math.log1p(math.exp(v)) for v in (-2.0, 1.0, 0.0, 3.0)]
     assert energy_bce(real, contrastive).item() == pytest.approx(sum(terms) / 4)
+
+
+def test_ebm_difference_by_hand_and_its_direction():
+    real, sample = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [-2.0]])
+    assert ebm_difference(real, sample).item() == pytest.approx(-(3.0 - (-0.5)))
+    real.requires_grad_(), sample.requires_grad_()
+    on_real, on_sample = torch.autograd.grad(ebm_difference(real, sample), (real, sample))
+    assert (on_real == -0.5).all() and (on_sample == 0.5).all()  # unscaled, where L_BCE's fades
 
 
 def test_gradient_in_s_is_the_energy_based_models():

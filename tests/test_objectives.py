@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from dualat.objectives import lower_energy, raise_cross_entropy, target_class
+from dualat.objectives import (
+    lower_energy,
+    raise_cross_entropy,
+    raise_energy,
+    raise_uniform_kl,
+    target_class,
+)
 
 LOGITS = torch.tensor([[math.log(1.0), math.log(2.0), math.log(5.0)], [0.0, 0.0, 0.0]])
 LABELS = torch.tensor([1, 2])
@@ -31,7 +37,26 @@ def test_direction_of_the_labels_logit(objective, sign):
     assert (gradient.gather(1, LABELS[:, None]) * sign > 0).all()
 
 
-@pytest.mark.parametrize("make", [lower_energy, raise_cross_entropy, target_class, lambda _: lower_energy()])
+def test_raise_energy_is_the_opposite_of_lower_energy():
+    assert torch.equal(raise_energy()(LOGITS), -lower_energy()(LOGITS))
+
+
+def test_uniform_kl_is_0_where_the_posterior_is_uniform():
+    first = sum(math.log((1 / 3) / p) for p in (1 / 8, 2 / 8, 5 / 8)) / 3
+    assert raise_uniform_kl()(LOGITS).tolist() == pytest.approx([first, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lower_energy,
+        raise_cross_entropy,
+        target_class,
+        lambda _: lower_energy(),
+        lambda _: raise_energy(),
+        lambda _: raise_uniform_kl(),
+    ],
+)
 def test_one_value_per_image_that_no_other_image_changes(make):
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.arange(6) % 3

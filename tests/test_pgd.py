@@ -392,3 +392,73 @@ def test_momentum_is_that_of_the_formula_and_per_image():
     assert not torch.allclose(found, plain, atol=1e-4)
     with pytest.raises(ValueError, match="momentum is 1"):
         pgd(model, x, lower_energy(labels), steps=1, step_size=0.1, momentum=1.0)
+
+
+def quadratic(x: Tensor) -> Tensor:
+    """-s(x) = 1/2 ||x - 1/2||^2: one logit, so that the marginal energy is a bowl around 1/2."""
+    return -0.5 * (x - 0.5).flatten(1).square().sum(1, keepdim=True)
+
+
+class Bowl(nn.Module):
+    forward = staticmethod(quadratic)
+
+
+def test_a_gradient_step_is_the_gradient_times_its_size():
+    x = middle()
+    found = pgd(Bowl(), x, lower_energy(), steps=1, step_size=0.3, rule="gradient", clip=False)
+    torch.testing.assert_close(found, x + 0.3 * (0.5 - x))
+
+
+def test_a_clipped_step_is_the_clipped_gradient_times_its_size():
+    class Steep(nn.Module):
+        forward = staticmethod(lambda x: 100 * quadratic(x))
+
+    x = torch.tensor([0.1, 0.495, 0.9]).view(1, 1, 1, 3)
+    found = pgd(Steep(), x, lower_energy(), steps=1, step_size=0.05, rule="clipped")
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.1 + 0.1, 0.495 + 0.05 * 0.5, 0.9 - 0.1]))
+
+
+def test_langevin_dynamics_reaches_the_bowls_density():
+    """x <- x + eta g + sigma z on E = 1/2 ||x - 1/2||^2 tends to N(1/2, sigma^2 / (1 - (1 - eta)^2))."""
+    eta, sigma, generator = 0.3, 0.2, seeded(3)
+    x = pgd(
+        Bowl(),
+        torch.rand(400, *SHAPE, generator=generator),
+        lower_energy(),
+        steps=40,
+        step_size=eta,
+        rule="gradient",
+        noise=sigma,
+        clip=False,
+        generator=generator,
+    )
+    deviation = sigma / math.sqrt(1 - (1 - eta) ** 2)
+    assert x.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert x.std().item() == pytest.approx(deviation, rel=0.03)
+
+
+def test_iterates_leave_the_box_only_without_clip():
+    class Outward(nn.Module):
+        forward = staticmethod(lambda x: x.flatten(1).sum(1, keepdim=True))
+
+    kept = pgd(Outward(), middle(), lower_energy(), steps=3, step_size=1.0, rule="gradient")
+    free = pgd(Outward(), middle(), lower_energy(), steps=3, step_size=1.0, rule="gradient", clip=False)
+    assert torch.equal(kept, torch.ones_like(kept))
+    torch.testing.assert_close(free, middle() + 3)
+    noisy = pgd(Outward(), middle(), lower_energy(), steps=2, step_size=0.1, noise=0.5, generator=seeded())
+    assert noisy.min() >= 0 and noisy.max() <= 1
+
+
+def test_noise_comes_from_the_generator():
+    def run(seed: int) -> Tensor:
+        return pgd(
+            Bowl(), middle(), lower_energy(), steps=2, step_size=0.1, noise=0.1, generator=seeded(seed)
+        )
+
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+
+
+@pytest.mark.parametrize("noise", [-0.1, math.inf, math.nan])
+def test_impossible_noise_is_refused(noise):
+    with pytest.raises(ValueError, match="noise is"):
+        pgd(Bowl(), middle(), lower_energy(), steps=1, step_size=0.1, noise=noise)

@@ -219,12 +219,14 @@ def validation_evaluator(
         samples = from_model(model, settings.validation_samples, config.seed)
         images, labels = samples.images.float() / 255, samples.labels
         save_grid(model, folder / "samples" / f"stage{stage}-{step:06d}.png", config.seed)
-        return {
+        figures = {
             "clean_accuracy": clean_accuracy(model, chosen).value,
             "robust_accuracy": robust_accuracy(model, chosen, threat, settings.steps).value,
-            "sample_class_accuracy": float((judge.predict(images) == labels).float().mean()),
             "frechet_distance": frechet_distance(judge.features(images), reference),
         }
+        if labels is not None:
+            figures["sample_class_accuracy"] = float((judge.predict(images) == labels).float().mean())
+        return figures
 
     return evaluator
 

@@ -26,6 +26,7 @@ from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
+from dualat.shipped import shipped_file, shipped_models
 
 
 @dataclass(config=STRICT)
@@ -105,7 +106,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     """A trained model, in eval mode.
 
     Args:
-        source: a run folder, or a .safetensors file written by dualat (a checkpoint such as best-robust included).
+        source: a run folder, a .safetensors file written by dualat (a checkpoint such as best-robust included), or the
+            name of a model that comes with dualat (see dualat/shipped).
         device: where to put it.
 
     Raises:
@@ -129,7 +131,9 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
 
 
 def find_weights(source: str | Path) -> Path:
-    """The weights file meant by a run folder or a file's path."""
+    """The weights file meant by a run folder, a file's path, or a shipped model's name; what exists comes first."""
+    if (shipped := shipped_file(source)) is not None:
+        return shipped
     path = Path(source)
     if path.is_dir():
         if (path / "model.safetensors").is_file():
@@ -139,7 +143,10 @@ def find_weights(source: str | Path) -> Path:
             f"or one of the files in {path / 'checkpoints'}."
         )
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a run folder or a .safetensors file.")
+        raise FileNotFoundError(
+            f"{path} does not exist: give a run folder, a .safetensors file, or a model that comes with dualat "
+            f"({', '.join(shipped_models())})."
+        )
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} is not a .safetensors file: other formats may run code when they are read.")
     return path

@@ -44,7 +44,9 @@ CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_si
 COUNT = 16
 
 CHAIN = ChainSettings(steps=2, inner_steps=2, buffer=2 * COUNT)
-UNBOUNDED = LossSettings(energy=0.01, adversarial_energy=0.001)  # at weight 1 the loss of JEM and its kin diverges on the toy, as it does elsewhere
+UNBOUNDED = LossSettings(
+    energy=0.01, adversarial_energy=0.001
+)  # at weight 1 the loss of JEM and its kin diverges on the toy, as it does elsewhere
 
 METHODS = {
     "dat": lambda: DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT),

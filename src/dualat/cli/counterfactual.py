@@ -19,7 +19,7 @@ class CounterfactualArguments:
     """Show what would have to change in an image for the model to see another class."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder or .safetensors file."""
+    """Run folder, .safetensors file, or a model that comes with dualat: fashion-mnist."""
     image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """Any image file; it is resized and converted to what the model takes."""
     output: str = "counterfactual.png"

@@ -14,6 +14,7 @@ from dualat.config import RunConfig, load_recipe
 from dualat.data.settings import NAMED_SOURCES, DataSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.settings import STRICT
+from dualat.shipped import FOLDER, shipped_file
 
 if TYPE_CHECKING:
     from dualat.data.images import Splits
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
-TARGET is a run folder, a .safetensors file of dualat, or samples of anybody's: a folder of images or an .npz.
+TARGET is a run folder, a .safetensors file of dualat, a model that comes with it (fashion-mnist), or samples of
+anybody's: a folder of images or an .npz.
 `dualat evaluate TARGET --help` lists every setting with the values that TARGET has."""
 
 
@@ -56,7 +58,7 @@ def main(args: list[str]) -> int:
         return 0
     if args[0].startswith("-"):
         raise UsageError(f"the target comes first, as in `dualat evaluate runs/digits {args[0]} ...`.")
-    target = Path(args[0])
+    target = shipped_file(args[0]) or Path(args[0])
     config = run_config(target)
     own = asdict(config.evaluation) if config else {}
     base = EvaluateArguments(**own)
@@ -149,7 +151,9 @@ def model_name(target: Path, weights: str) -> str:
 
 
 def records_path(target: Path) -> Path:
-    """Where records of a target go by default."""
+    """Where records of a target go by default: beside it, and those of a model that comes with dualat in this folder."""
+    if target.parent == FOLDER:
+        return Path(f"{target.stem}.evaluation.json")
     if (target / "config.yaml").is_file():
         return target / "evaluation.json"
     return target.with_name(f"{target.name}.evaluation.json")

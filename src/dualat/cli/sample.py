@@ -19,7 +19,7 @@ class SampleArguments:
     """Draw images by descending the model's energy."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder or .safetensors file."""
+    """Run folder, .safetensors file, or a model that comes with dualat: fashion-mnist."""
     output: str = "samples.png"
     """Where to: a .png file (one grid), a .npz file (arr_0: uint8 NHWC, arr_1: labels), or a folder (one PNG each)."""
     classes: tuple[str, ...] = ()
