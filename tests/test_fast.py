@@ -169,6 +169,20 @@ def test_a_view_shares_storage_and_needs_no_gradient(model):
     assert model.training and not any(m.training for m in view.modules())
 
 
+def test_a_view_pools_by_a_mean_and_gives_the_same_logits():
+    """PyTorch 2.11 compiles the backward pass of its own pooling wrongly in channels-last networks such as ConvNeXt."""
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(1)
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), pool, nn.Flatten(), nn.Linear(6, 5))
+    other = nn.Sequential(nn.AdaptiveAvgPool2d((2, 1)), nn.AdaptiveAvgPool2d((1, 1)))
+    x = images()[0]
+    for module in (network, other):
+        torch.testing.assert_close(shared_view(module)(x), module(x))
+    assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in shared_view(network).modules())
+    assert network[1] is pool
+    assert isinstance(shared_view(other)[0], nn.AdaptiveAvgPool2d)  # this one is no plain mean
+
+
 def test_without_a_compiler_one_warning_and_eager_steps(model, monkeypatch):
     def broken(function, **_):
         def call(*_):
@@ -185,6 +199,70 @@ def test_without_a_compiler_one_warning_and_eager_steps(model, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pgd(model, x, raise_cross_entropy(labels), steps=2, step_size=0.1)
+
+
+def test_cuda_graphs_are_marked_replayed_and_their_outputs_copied(model, monkeypatch):
+    """A stand-in that behaves as CUDA graphs do: each replay writes its outputs where the one before wrote them."""
+    events: list[str] = []
+    options: list[dict] = []
+
+    def graphs(function, **given):
+        options.append(given)
+        places: list[torch.Tensor] = []
+
+        def replay(*inputs):
+            events.append("replay")
+            found = function(*inputs)
+            if not places:
+                places.extend(torch.empty_like(tensor) for tensor in found)
+            for place, tensor in zip(places, found, strict=True):
+                place.copy_(tensor)
+            return tuple(places)
+
+        return replay
+
+    x, labels = images(24)
+    told: list[tuple[torch.Tensor, torch.Tensor]] = []
+    run = partial(
+        pgd,
+        model,
+        x,
+        raise_cross_entropy(labels),
+        ThreatModel("L2", 0.5),
+        steps=4,
+        step_size=0.2,
+        momentum=0.5,
+        callback=lambda t, x, value: told.append((x, value)),
+    )
+    eager = run()
+    expected, told = told, []
+    monkeypatch.setattr(torch, "compile", graphs)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: events.append("mark"))
+    monkeypatch.setattr(fast, "replays", lambda kind: True)
+    with compiled(model, 12):
+        torch.testing.assert_close(run(), eager, rtol=0, atol=1e-5)
+    assert options == [{"dynamic": False, "fullgraph": True, "mode": "reduce-overhead"}]
+    trial = 3 * 2  # warmed up, recorded, replayed, on two parts
+    assert events == ["mark", "replay"] * (trial + 4 * 2)
+    for (x, value), (other, known) in zip(told, expected, strict=True):
+        torch.testing.assert_close(x, other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(value, known, rtol=1e-4, atol=1e-4)
+
+
+def test_graphs_are_for_cuda_alone():
+    assert fast.replays("cuda") and not any(map(fast.replays, ("cpu", "mps", "xpu")))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("threat", [None, ThreatModel("Linf", 0.05)])
+def test_the_compiled_loop_makes_no_tensor_from_the_host(model, threat, monkeypatch):
+    """On CUDA that would be a copy that waits for the device; fill kernels do not."""
+    x, labels = images()
+    with compiled(model, 12):
+        run = partial(pgd, model, x, lower_energy(labels), threat, steps=3, step_size=0.05)
+        expected = run()
+        monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("a copy from the host"))
+        torch.testing.assert_close(run(), expected, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("quick")

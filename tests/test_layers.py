@@ -15,7 +15,7 @@ LAYERS = (
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
     ("training", "evaluation"),
-    ("config", "recipes", "train", "plan", "evaluate", "compare", "report", "demo", "bench"),
+    ("config", "recipes", "train", "plan", "cost", "evaluate", "compare", "report", "demo", "bench"),
     ("cli",),
     ("__main__",),
 )

@@ -12,6 +12,7 @@ from dualat.config import RunConfig
 from dualat.counterfactual import change_strip, explain
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
+from dualat.distributed import first_alone, is_first, ranks, total
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
@@ -115,7 +116,8 @@ def complete(
         key = subject.key(name, METRICS[name].uses)
         known = read_records(path) if path.is_file() else []
         mine = [r for r in known if r.model == model_name and r.key == key]
-        if mine and not again:
+        # all ranks must decide alike, whoever has read the file before it was written
+        if total(int(bool(mine) and not again)) == ranks():
             reused.append(name)
             found += mine
             continue
@@ -127,8 +129,8 @@ def complete(
             tell(f"{name} is left out: {error}")
             continue
         found += new
-        # read again: another evaluation may have written to the file meanwhile
-        write_records(path, merged(read_records(path) if path.is_file() else [], new))
+        if is_first():  # read again: another evaluation may have written to the file meanwhile
+            write_records(path, merged(read_records(path) if path.is_file() else [], new))
         subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
@@ -169,7 +171,8 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
     for name, metrics, subject in subjects:
         subject.judge = judge
         records += complete(path, subject, name, metrics, by_name=True)
-    save_grid(final, folder / "samples" / "final.png", config.seed)
+    if is_first():
+        save_grid(final, folder / "samples" / "final.png", config.seed)
     return records
 
 
@@ -211,14 +214,16 @@ def validation_evaluator(
     """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
-    judge = Judge(splits.train)
+    with first_alone():
+        judge = Judge(splits.train)
     reference = judge.features(splits.validation.float())
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
         threat = ThreatModel(settings.norm, settings.validation_eps)
         samples = from_model(model, settings.validation_samples, config.seed)
         images, labels = samples.images.float() / 255, samples.labels
-        save_grid(model, folder / "samples" / f"stage{stage}-{step:06d}.png", config.seed)
+        if is_first():
+            save_grid(model, folder / "samples" / f"stage{stage}-{step:06d}.png", config.seed)
         figures = {
             "clean_accuracy": clean_accuracy(model, chosen).value,
             "robust_accuracy": robust_accuracy(model, chosen, threat, settings.steps).value,

@@ -7,6 +7,9 @@ Three things keep it to one trace per objective and norm, whatever T, eps and th
   network itself each switch of a flag or mode would compile anew, and weight gradients would be computed for nothing.
 - Labels, eps and step size are inputs of the graph; T is a loop around it.
 - The batch has one size: larger inputs are cut into parts, smaller ones filled up with copies of their first image.
+
+On CUDA the step is recorded as a CUDA graph and replayed: one launch in place of hundreds. Nothing in the loop waits for
+the device: numbers reach it by fill kernels, not by copies from the host.
 """
 
 import copy
@@ -29,14 +32,15 @@ _enabled: "weakref.WeakKeyDictionary[nn.Module, CompiledLoop]" = weakref.WeakKey
 
 
 @contextmanager
-def compiled(model: nn.Module, batch_size: int) -> Iterator[None]:
+def compiled(model: nn.Module, batch_size: int) -> Iterator["CompiledLoop"]:
     """Inside, `pgd` on this model runs compiled steps on batches of `batch_size` images.
 
-    Where no compiler is to be had, or a network cannot be traced, one warning says so and eager steps go on.
+    Where no compiler is to be had, or a network cannot be traced, one warning says so and eager steps go on; what is
+    yielded tells it by `failed`.
     """
-    _enabled[model] = CompiledLoop(model, batch_size)
+    _enabled[model] = loop = CompiledLoop(model, batch_size)
     try:
-        yield
+        yield loop
     finally:
         _enabled.pop(model, None)
 
@@ -58,6 +62,8 @@ def compiled_advance(
 
 def shared_view(module: nn.Module) -> nn.Module:
     """A module with the same storage for all weights and buffers, in eval mode, none of which requires grad."""
+    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+        return Mean()
     view = copy.copy(module)
     view.__dict__["_parameters"] = {
         name: None if p is None else nn.Parameter(p.detach(), requires_grad=False)
@@ -69,6 +75,14 @@ def shared_view(module: nn.Module) -> nn.Module:
     }
     view.training = False
     return view
+
+
+class Mean(nn.Module):
+    """Average over height and width, as PyTorch's pooling has it, without that one's `as_strided_`: its backward pass in
+    channels-last networks (ConvNeXt) is what PyTorch 2.11 compiles wrongly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(-2, -1), keepdim=True)
 
 
 class CompiledLoop:
@@ -99,10 +113,10 @@ class CompiledLoop:
         new = key not in self.steps
         if new:
             function = one_step(self.view, objective.function, threat.norm, ball, heavy, dtype)
-            self.steps[key] = torch.compile(function, dynamic=False, fullgraph=True)
+            self.steps[key] = compile_step(function, kind)
         step = self.steps[key]
-        eps = torch.tensor(threat.eps if ball else 0.0, device=centre.device)
-        decay = torch.tensor(momentum, device=centre.device)
+        eps = torch.full((), threat.eps if ball else 0.0, device=centre.device)
+        decay = torch.full((), momentum, device=centre.device)
         labels = () if objective.labels is None else (objective.labels,)
 
         def advance(
@@ -125,10 +139,12 @@ class CompiledLoop:
         return advance if not new or self.works(advance, centre, heavy) else None
 
     def works(self, advance: Advance, centre: Tensor, heavy: bool) -> bool:
-        """Compile and run the step once; where that fails, say so and never try again."""
+        """Compile and run the step; where that fails, say so and never try again."""
+        calls = 3 if replays(centre.device.type) else 1  # a CUDA graph is warmed up, recorded, replayed
         try:
-            # copies: which inputs are one tensor is a condition of the graph too
-            advance(centre.clone(), centre, 0.1, torch.zeros_like(centre) if heavy else None)
+            for _ in range(calls):
+                # copies: which inputs are one tensor is a condition of the graph too
+                advance(centre.clone(), centre, 0.1, torch.zeros_like(centre) if heavy else None)
         except Exception as error:  # the compiler's own errors are of many kinds, and eager steps do the same
             self.failed = True
             warnings.warn(
@@ -142,6 +158,25 @@ class CompiledLoop:
         if len(x) < self.batch_size:
             x = torch.cat([x, x[:1].expand(self.batch_size - len(x), *x.shape[1:])])
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
+def replays(kind: str) -> bool:
+    """Whether steps on this kind of device are recorded as CUDA graphs."""
+    return kind == "cuda"
+
+
+def compile_step(function: Callable[..., tuple[Tensor, ...]], kind: str) -> Callable[..., tuple[Tensor, ...]]:
+    """The step as one compiled graph for this kind of device."""
+    if not replays(kind):
+        return torch.compile(function, dynamic=False, fullgraph=True)
+    graph = torch.compile(function, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+    def replay(*inputs: Tensor) -> tuple[Tensor, ...]:
+        torch.compiler.cudagraph_mark_step_begin()
+        # a replay writes where the one before it wrote: what lives on is copied
+        return tuple(tensor.clone() for tensor in graph(*inputs))
+
+    return replay
 
 
 def one_step(

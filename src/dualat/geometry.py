@@ -52,15 +52,11 @@ def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Ten
     """The point nearest to x whose distance from `centre` is eps at most."""
     offset = x - centre
     if norm == "Linf":
-        offset = torch.minimum(torch.maximum(offset, -_like(eps, offset)), _like(eps, offset))
+        offset = offset.clamp(-eps, eps)
     else:
         length = image_norm(offset, "L2").clamp_min(TINY)
         offset = offset * per_image((eps / length).clamp(max=1), offset)
     return centre + offset
-
-
-def _like(value: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 @dataclass(frozen=True)

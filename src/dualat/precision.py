@@ -35,20 +35,36 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.float32
     if precision == "bf16":
         return torch.bfloat16
-    if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device)[0] >= 8
-    else:
-        fast = device.type == "cpu" and (
-            torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        )
+    fast = has_tensor_cores(device) or (
+        device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    )
     return torch.bfloat16 if fast else torch.float32
+
+
+def has_tensor_cores(device: torch.device) -> bool:
+    """Whether this is a GPU with matrix units for bfloat16 and TF32: Ampere and later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 @contextmanager
 def strict_fp32() -> Iterator[None]:
     """float32 that is float32: inside, GPUs do not round the factors of products to TF32's 10 bits."""
+    with _tf32(False):
+        yield
+
+
+@contextmanager
+def fast_fp32(device: torch.device) -> Iterator[None]:
+    """float32 as fast as the device can, for training and sampling: inside, products and convolutions round their
+    factors to TF32's 10 bits where there are units for it. Elsewhere nothing changes."""
+    with _tf32(True) if has_tensor_cores(device) else nullcontext():
+        yield
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
     found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
+from dualat.distributed import is_first, processes, wait
 from dualat.evaluate import evaluate_run, validation_evaluator
 from dualat.files import write_text
 from dualat.load import (
@@ -36,7 +37,7 @@ from dualat.methods.robust_jem import RobustJEM
 from dualat.methods.sada_jem import SADAJEM
 from dualat.methods.standard_at import StandardAT
 from dualat.pgd import frozen
-from dualat.precision import choose_device, choose_dtype
+from dualat.precision import choose_device, choose_dtype, fast_fp32
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
@@ -77,9 +78,11 @@ def train(
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
     config = replace(config, chain=config.chain.published(config.method))
-    folder = check_folder(config, resume, overwrite)
-    with StopRequest() as stop:
-        _train(config, folder, resume, overwrite, stop)
+    with processes():
+        folder = check_folder(config, resume, overwrite)
+        wait()  # no rank writes into the folder before all have looked at it
+        with StopRequest() as stop, fast_fp32(choose_device(config.device)):
+            _train(config, folder, resume, overwrite, stop)
     return folder
 
 
@@ -90,9 +93,11 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     splits = load_splits(config.data)
     model = new_model(config, splits.train, device)
     stages = stage_plan(config, splits.train)
-    if overwrite:  # only now: settings and data are known to be good
-        clear_run(folder)
-    write_text(folder / "config.yaml", to_yaml(config))
+    if is_first():
+        if overwrite:  # only now: settings and data are known to be good
+            clear_run(folder)
+        write_text(folder / "config.yaml", to_yaml(config))
+    wait()
     if text := path_sentence(config, model.initial, splits.train):
         warnings.warn(text, stacklevel=3)
     state = load_state(folder / "checkpoints") if resume else None
@@ -119,8 +124,10 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
         run_stages(model, stages, feed, run, state)
     finally:
         tracker.close()
-    save_model(model, folder / "model")
-    write_outcome(folder, "finished", read_outcome(folder)["divergences"])
+    if is_first():
+        save_model(model, folder / "model")
+        write_outcome(folder, "finished", read_outcome(folder)["divergences"])
+    wait()
     evaluate_run(folder, config, splits, device)
 
 
@@ -138,7 +145,7 @@ def run_stages(
         resume = state if state is not None and state.stage == number else None
         average = train_stage(model, number, method, settings, feed, run, resume)
         model.load_state_dict(average)
-        if number == 1:
+        if number == 1 and is_first():
             save_model(model, run.folder / "checkpoints" / "stage1")
 
 

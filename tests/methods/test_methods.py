@@ -192,6 +192,33 @@ def test_methods_without_an_energy_loss_need_no_energy_batch(method):
         assert method.loss(network().eval(), bare)[0] == method.loss(network().eval(), batch)[0]
 
 
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole():
+    """Frozen BatchNorm: images do not influence each other, and the mean of the parts' gradients is the whole's."""
+    gradients = []
+    for parts in (1, 4):
+        model, method = network(), METHODS["dat"]()
+        stage = StageSettings(steps=1, freeze_batchnorm=True, accumulate=parts)
+        optimizer = build_optimizer(model, OptimizerSettings(lr=1e-9, weight_decay=0.0))
+        figures = train_step(model, method, toy(), optimizer, 1e-9, stage, torch.float32)
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        assert figures["T"] == 0 and 0 <= figures["auroc"] <= 1
+    for whole, pieces in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, pieces, rtol=1e-3, atol=1e-6)
+
+
+def test_the_curriculum_sees_all_parts_of_a_batch_as_one():
+    found = []
+    for parts in (1, 4):
+        method = METHODS["dat"]()
+        stage = StageSettings(steps=1, freeze_batchnorm=True, accumulate=parts)
+        model = network()
+        optimizer = build_optimizer(model, OptimizerSettings(lr=1e-9))
+        for _ in range(3):
+            figures = train_step(model, method, toy(), optimizer, 1e-9, stage, torch.float32)
+        found.append((figures["auroc"], method.state()))
+    assert found[0] == found[1]
+
+
 def adversarial(model: nn.Module, batch: Batch) -> torch.Tensor:
     return pgd(
         model,
@@ -226,7 +253,7 @@ def test_dat_is_its_equation(energy, steps):
     bce = energy_bce(model(batch.energy_images), model(samples))
     expected = 0.7 * ce + 1.3 * bce + 0.2 * gradient_penalty(model, batch.energy_images)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    assert figures["T"] == steps
+    assert method.after_step()["T"] == steps
     torch.testing.assert_close(figures["loss_ce"], ce.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(figures["loss_energy"], bce.detach(), rtol=1e-4, atol=1e-5)
 
@@ -261,7 +288,8 @@ def test_dats_auroc_is_high_where_real_images_have_the_higher_logit():
         batch.energy_images = torch.full_like(batch.energy_images, real)
         batch.starts = torch.full_like(batch.starts, start)
         method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
-        assert method.loss(Bright(), batch)[1]["auroc"] == expected
+        method.loss(Bright(), batch)
+        assert method.after_step()["auroc"] == expected
     assert not model.training
 
 

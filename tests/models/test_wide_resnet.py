@@ -87,6 +87,31 @@ def test_silu_is_smooth_and_relu_is_not_silu():
     assert (relu(x) - silu(x)).abs().max() > 1e-3
 
 
+def test_without_normalisation_convolutions_have_biases_and_nothing_is_normalised():
+    state = WideResNet(10, 2, 3, norm="none").state_dict()
+    assert not any("bn" in name or "running" in name for name in state)
+    assert all(name.replace("weight", "bias") in state for name in state)
+    assert not any(
+        value.any() for name, value in state.items() if name.startswith("block") and "bias" in name
+    )
+
+
+def test_layouts_share_names_and_shapes_but_not_results():
+    x = torch.rand(2, 3, 16, 16)
+    outputs = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = WideResNet(10, 2, 3, layout="jem").state_dict()
+    for layout in ("standard", "jem", "deepmind"):
+        network = WideResNet(10, 2, 3, layout=layout).eval()
+        own = network.state_dict()
+        assert set(own) == {k for k in state if layout == "jem" or not ("conv" in k.lower() and "bias" in k)}
+        network.load_state_dict({k: state[k] for k in own})
+        outputs.append(network(x))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (outputs[a] - outputs[b]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,6 +120,8 @@ def test_silu_is_smooth_and_relu_is_not_silu():
         ((4, 1, 3), "depth 4"),
         ((10, 0, 3), "width 0"),
         ((10, 1, 3, 1, "gelu"), "'gelu'.*relu, silu"),
+        ((10, 1, 3, 1, "relu", "layer"), "norm is 'layer'.*batch, none"),
+        ((10, 1, 3, 1, "relu", "batch", "tf"), "layout is 'tf'.*standard, jem, deepmind"),
     ],
     ids=str,
 )

@@ -1,10 +1,10 @@
-"""The contenders of the benchmark: the textbook, this library in each precision, and foolbox where it is installed."""
+"""The contenders of the benchmark: the textbook, and this library in each precision, eager and compiled."""
 
 import copy
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,15 @@ from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.objectives import lower_energy, raise_cross_entropy
 from dualat.pgd import frozen, pgd
-from dualat.precision import autocast
+from dualat.precision import autocast, fast_fp32, strict_fp32
 from dualat.training.ema import EMA
 from dualat.training.loop import train_step
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
 
 STEP_SIZE = 0.1
+TWENTY = 20
+"""Steps, or as many as are asked for, after which compiled and eager loops are compared."""
 
 
 @dataclass
@@ -41,11 +43,13 @@ class Inputs:
     starts: Tensor
 
 
-def build(settings: BenchSettings, device: torch.device) -> tuple[LoadedModel, Inputs]:
+def build(
+    settings: BenchSettings, device: torch.device, activation: Literal["relu", "silu"] = "relu"
+) -> tuple[LoadedModel, Inputs]:
     """A network with BatchNorm statistics of its own making, and random images. Speed does not depend on either."""
     torch.manual_seed(0)
     shape = (settings.channels, settings.image_size, settings.image_size)
-    network_settings = NetworkSettings(name=settings.network, normalize="data")
+    network_settings = NetworkSettings(name=settings.network, activation=activation, normalize="data")
     network = build_network(network_settings, shape, settings.classes, [0.5] * shape[0], [0.25] * shape[0])
     names = [str(k) for k in range(settings.classes)]
     description = ModelDescription(network_settings, names, shape, normalized=True)
@@ -62,7 +66,33 @@ Works = dict[str, Callable[[], object]]
 """task -> what does it once"""
 
 
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """fp32 that is float32; tf32; or bf16, in which float32 that is left is tf32 too, as in training."""
+    with strict_fp32() if precision == "fp32" else fast_fp32(device):
+        yield
+
+
+def within(precision: str, device: torch.device, works: Works) -> Works:
+    """The same works in that arithmetic."""
+
+    def inside(work: Callable[[], object]) -> Callable[[], object]:
+        def run() -> object:
+            with arithmetic(precision, device):
+                return work()
+
+        return run
+
+    return {task: inside(work) for task, work in works.items()}
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """What autocast runs in."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def textbook_works(model: nn.Module, inputs: Inputs, settings: BenchSettings) -> Works:
+    """The textbook, in PyTorch's default precision."""
     model, i = copy.deepcopy(model).eval(), inputs
     size = 2.5 * settings.eps / settings.attack_steps
     trainer = textbook.Trainer(
@@ -87,16 +117,19 @@ def own_works(
     model: LoadedModel,
     inputs: Inputs,
     settings: BenchSettings,
-    dtype: torch.dtype,
+    precision: str,
     compile_loop: bool,
     stack: ExitStack,
 ) -> Works:
-    """This library as a run would use it: channels last, `dtype`, and the compiled loop on request."""
+    """This library as a run would use it: channels last, in that precision, and the compiled loop on request.
+
+    Two are no tasks. comparison: samples after at least TWENTY steps, to compare one way with another. fell_back: whether
+    the compiled loop runs eagerly after all.
+    """
+    dtype = dtype_of(precision)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     trained = copy.deepcopy(model)
-    if compile_loop:
-        stack.enter_context(compiled(model, settings.batch_size))
-        stack.enter_context(compiled(trained, settings.batch_size))
+    loops = [stack.enter_context(compiled(m, settings.batch_size)) for m in (model, trained) if compile_loop]
     i, threat = inputs, ThreatModel("L2", settings.eps)
     device, size = i.images.device, 2.5 * settings.eps / settings.attack_steps
     contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
@@ -111,9 +144,9 @@ def own_works(
         train_step(trained, method, batch, optimizer, 1e-3, stage, dtype)
         average.update(trained)
 
-    def sample() -> Tensor:
+    def sample(steps: int = settings.steps) -> Tensor:
         with autocast(dtype, device):
-            return pgd(model, i.starts, lower_energy(i.labels), steps=settings.steps, step_size=STEP_SIZE)
+            return pgd(model, i.starts, lower_energy(i.labels), steps=steps, step_size=STEP_SIZE)
 
     def perturb() -> Tensor:
         objective = raise_cross_entropy(i.labels)
@@ -124,19 +157,7 @@ def own_works(
         with frozen(model), torch.no_grad(), autocast(dtype, device):
             return model(i.images)
 
-    return {"train_step": step, "sampling": sample, "attack": perturb, "classification": classify}
-
-
-def foolbox_works(model: nn.Module, inputs: Inputs, settings: BenchSettings) -> Works:
-    """foolbox's L2 PGD with the same steps; nothing where it is not installed."""
-    if find_spec("foolbox") is None:
-        return {}
-    import foolbox  # pyright: ignore[reportMissingImports]
-
-    model = copy.deepcopy(model).eval()
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=inputs.images.device)
-    size = 2.5 * settings.eps / settings.attack_steps
-    attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
-        abs_stepsize=size, steps=settings.attack_steps, random_start=False
-    )
-    return {"attack": lambda: attack(wrapped, inputs.images, inputs.labels, epsilons=settings.eps)}
+    works: Works = {"train_step": step, "sampling": sample, "attack": perturb, "classification": classify}
+    works["comparison"] = lambda: sample(max(TWENTY, settings.steps))
+    works["fell_back"] = lambda: any(loop.failed for loop in loops)
+    return within(precision, device, works)

@@ -4,7 +4,8 @@ from pydantic.dataclasses import dataclass
 
 from dualat.settings import STRICT
 
-TASKS = ("train_step", "sampling", "attack", "classification", "data")
+TASKS = ("train_step", "sampling", "attack", "autoattack", "classification", "data", "logging")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
 @dataclass(config=STRICT)
@@ -29,12 +30,25 @@ class BenchSettings:
     """Radius of the attack."""
     repeats: int = 7
     """Timed calls of every contender."""
-    tasks: tuple[str, ...] = ("train_step", "sampling", "attack", "classification", "data")
-    """What to time: train_step (stage 2), sampling, attack (PGD), classification, data (reading and augmenting)."""
+    precisions: tuple[str, ...] = ("auto",)
+    """Precisions to time: fp32, tf32 (products of float32 in TF32) and bf16 (autocast); auto: all that are fast here, and fp32."""
+    autoattack_attacks: tuple[str, ...] = ("apgd-ce",)
+    """Attacks of the task autoattack, each with its whole budget: apgd-ce, apgd-t, fab-t, square, apgd-dlr, fab."""
+    autoattack_images: int = 4
+    """Images of the task autoattack."""
+    tasks: tuple[str, ...] = TASKS
+    """What to time: train_step (stage 2), sampling, attack (PGD), autoattack, classification, data (reading and
+    augmenting the batches of a training step), logging (what a training step that is logged writes)."""
 
     def __post_init__(self) -> None:
-        if wrong := [t for t in self.tasks if t not in TASKS]:
-            raise ValueError(f"tasks has {wrong[0]!r}, but must be any of {', '.join(TASKS)}.")
+        for name, known in (("tasks", TASKS), ("precisions", PRECISIONS)):
+            given = getattr(self, name)
+            if wrong := [g for g in given if g not in known]:
+                raise ValueError(f"{name} has {wrong[0]!r}, but must be any of {', '.join(known)}.")
+            if not given:
+                raise ValueError(f"{name} is empty: give any of {', '.join(known)}.")
+        if self.autoattack_images < 1:
+            raise ValueError(f"autoattack_images is {self.autoattack_images}, but must be 1 or more.")
         if min(self.channels, self.image_size, self.batch_size, self.steps, self.attack_steps) < 1:
             raise ValueError("channels, image_size, batch_size, steps and attack_steps must be 1 or more.")
         if self.repeats < 3:

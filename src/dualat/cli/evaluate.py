@@ -79,7 +79,10 @@ def main(args: list[str]) -> int:
     if config and (parsed.source or parsed.root):
         raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
     refuse_unused(parsed, base)
-    return evaluate(target, parsed, config)
+    from dualat.distributed import processes
+
+    with processes():
+        return evaluate(target, parsed, config)
 
 
 def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
@@ -115,6 +118,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
+    from dualat.distributed import is_first
     from dualat.evaluate import as_json, complete, save_strips, warnings_of
     from dualat.evaluation.metrics import METRICS
     from dualat.evaluation.table import table
@@ -132,6 +136,8 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     name = model_name(target, parsed.weights) if subject.model is not None else "samples"
     path = Path(parsed.output) if parsed.output else records_path(target)
     records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
+    if not is_first():
+        return 0
     if subject.model is not None and target.is_dir() and "counterfactual" in names:
         folder = target / "counterfactuals"
         save_strips(subject.model, subject.data.test, subject.settings, folder)

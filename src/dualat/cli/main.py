@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out images",
     "compare": "set runs, other systems and published figures side by side",
     "report": "write a run's figures, curves and samples as one HTML page",
+    "import-weights": "turn published weights of another system into a model",
+    "data": "make large data sets ready, and check them",
     "bench": "time the loops against a textbook's, on this machine",
     "recipes": "list the recipes, or print one",
 }
@@ -58,7 +60,7 @@ def run(args: list[str]) -> int:
                 + (f" Did you mean {near[0]}?" if near else "")
                 + f" There are {', '.join(COMMANDS)}."
             )
-        command: Callable[[list[str]], int] = import_module(f"dualat.cli.{name}").main
+        command: Callable[[list[str]], int] = import_module(f"dualat.cli.{name.replace('-', '_')}").main
         return command(rest)
     except UsageError as error:
         return fail(error, 2, debug)

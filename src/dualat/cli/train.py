@@ -98,6 +98,7 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
     from rich.console import Console
 
+    from dualat.distributed import launched_rank
     from dualat.evaluation.record import read_records
     from dualat.evaluation.table import table
     from dualat.train import train as train_run
@@ -108,6 +109,8 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
         folder = train_run(config, resume=arguments.resume, overwrite=arguments.overwrite)
     except Stopped as stop:
         announce(f"dualat: {stop}")
+        return 0
+    if launched_rank():
         return 0
     if arguments.json:
         print((folder / "evaluation.json").read_text(encoding="utf-8"), end="")

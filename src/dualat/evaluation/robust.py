@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualat.data.in_distribution import ImageData
+from dualat.distributed import mine, total
 from dualat.evaluation.record import Record, proportion
 from dualat.geometry import ThreatModel
 from dualat.objectives import Objective, raise_cross_entropy
@@ -25,7 +26,7 @@ def robust_accuracy(
     device = next(model.parameters()).device
     size = 2.5 * threat.eps / steps if threat.eps else 1.0
     hits = 0
-    for first in range(0, len(data), batch_size):
+    for first in mine(range(0, len(data), batch_size)):
         part = slice(first, first + batch_size)
         x, labels = data.float(part).to(device), data.labels[part].to(device)
         fooled = torch.zeros(len(labels), dtype=torch.bool, device=device)
@@ -43,7 +44,7 @@ def robust_accuracy(
         "random_start": False,
         "precision": "fp32",
     }
-    return proportion("robust_accuracy", hits, len(data), settings=settings)
+    return proportion("robust_accuracy", total(hits), len(data), settings=settings)
 
 
 def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:

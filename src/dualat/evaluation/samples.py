@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dualat import __version__
 from dualat.data.images import ImageData, Shape
+from dualat.distributed import mine, summed
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.files import atomic_path
 from dualat.load import LoadedModel
@@ -117,8 +118,8 @@ def from_model(
     labels = torch.arange(count) % len(model.class_names)
     starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
     folder = None if state is None else Path(state) / _fingerprint(model, starts, sampling)[:16]
-    images = torch.empty(starts.shape, dtype=torch.uint8)
-    for first in range(0, count, CHUNK):
+    images = torch.zeros(starts.shape, dtype=torch.uint8)
+    for first in mine(range(0, count, CHUNK)):
         part = slice(first, min(first + CHUNK, count))
         path = None if folder is None else folder / f"chunk-{first // CHUNK:05d}.safetensors"
         drawn = None if path is None else _kept(path, images[part].shape)
@@ -131,6 +132,7 @@ def from_model(
         images[part] = drawn
         if progress is not None:
             progress(part.stop, count)
+    images = summed(images)  # of each image one rank has the pixels, the others zeros
     settings = {
         "origin": "model",
         "sampling": sampling,

@@ -10,13 +10,12 @@ same network as all others, in place of a scalar of its own.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dualat.energy import marginal_energy
 from dualat.losses import energy_bce, gradient_penalty
 from dualat.methods.base import Batch, Method, forward
-from dualat.methods.curriculum import Curriculum, auroc
+from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import ContrastiveSettings, LossSettings, PositiveSettings
 from dualat.objectives import lower_energy, raise_energy
 from dualat.pgd import pgd
@@ -66,11 +65,11 @@ class ATEBM(Method):
         loss = self.weights.energy * loss_energy
         if self.penalty:
             loss = loss + self.penalty * gradient_penalty(model, batch.energy_images)
-        with torch.no_grad():
-            area = auroc(-marginal_energy(positive), -marginal_energy(contrastive)).item()
-        used = self.curriculum.steps
-        self.curriculum.update(area)
-        return loss, {"loss_energy": loss_energy.detach(), "auroc": area, "T": used}
+        self.curriculum.see(-marginal_energy(positive), -marginal_energy(contrastive))
+        return loss, {"loss_energy": loss_energy.detach()}
+
+    def after_step(self) -> dict[str, float]:
+        return self.curriculum.after_step()
 
     def warning(self) -> str | None:
         return self.curriculum.warning()

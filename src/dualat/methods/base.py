@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -28,12 +28,22 @@ class Batch:
     energy_labels: Tensor | None = None
     starts: Tensor | None = None
 
+    def split(self, parts: int) -> "list[Batch]":
+        """The batch in `parts` equal parts, for gradient accumulation."""
+        if parts == 1:
+            return [self]
+        tensors = (getattr(self, f.name) for f in fields(self))
+        pieces = [[None] * parts if t is None else list(t.chunk(parts)) for t in tensors]
+        return [Batch(*part) for part in zip(*pieces, strict=True)]  # pyright: ignore[reportArgumentType]
+
 
 class Method(ABC):
     """One system of the comparison: the images that it makes, and its loss on them."""
 
     name: ClassVar[str]
     needs_energy_batch: ClassVar[bool]
+    one_process: ClassVar[bool] = False
+    """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 
@@ -50,6 +60,10 @@ class Method(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Both in one: make the images, then the loss on them."""
         return self.loss_on(model, batch, self.generate(model, batch))
+
+    def after_step(self) -> dict[str, float]:
+        """What is decided on a step's whole batch, once all its parts have been seen; figures to log."""
+        return {}
 
     def warning(self) -> str | None:
         """A sentence where the run so far shows that nothing is being learned."""

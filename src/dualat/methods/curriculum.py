@@ -9,7 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from dualat.distributed import gathered
 
 
 def auroc(positive: Tensor, negative: Tensor) -> Tensor:
@@ -26,6 +29,20 @@ class Curriculum:
         self.length = math.ceil(window / batch_size)
         self.steps = 0
         self.window: list[float] = []
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        """Scores of real and contrastive images of the present step, one pair for each part of its batch."""
+
+    def see(self, real: Tensor, contrastive: Tensor) -> None:
+        """Note the scores (n,) of a part of the step's batch."""
+        self.seen.append((real.detach(), contrastive.detach()))
+
+    def after_step(self) -> dict[str, float]:
+        """End a training step: AUROC over its whole batch, of all parts and ranks, and the T that was used."""
+        real, contrastive = (gathered(torch.cat(scores).cpu()) for scores in zip(*self.seen, strict=True))
+        self.seen = []
+        area, used = auroc(real, contrastive).item(), self.steps
+        self.update(area)
+        return {"auroc": area, "T": used}
 
     def update(self, value: float) -> None:
         """Record one training step's AUROC; T may grow."""
@@ -57,4 +74,4 @@ class Curriculum:
         return {"steps": self.steps, "window": self.window}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.steps, self.window = int(state["steps"]), list(state["window"])
+        self.steps, self.window, self.seen = int(state["steps"]), list(state["window"]), []

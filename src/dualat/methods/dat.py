@@ -9,13 +9,12 @@ the initial distribution; T follows the curriculum. No gradient reaches the weig
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dualat.energy import joint_energy
 from dualat.losses import energy_bce, gradient_penalty, robust_cross_entropy
 from dualat.methods.base import Batch, Method, adversarial, forward
-from dualat.methods.curriculum import Curriculum, auroc
+from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
 from dualat.objectives import lower_energy
 from dualat.pgd import pgd
@@ -63,16 +62,11 @@ class DAT(Method):
         if self.weights.r1:
             loss = loss + self.weights.r1 * gradient_penalty(model, real)
 
-        with torch.no_grad():
-            area = auroc(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels)).item()
-        used = self.curriculum.steps
-        self.curriculum.update(area)
-        return loss, {
-            "loss_ce": loss_ce.detach(),
-            "loss_energy": loss_energy.detach(),
-            "auroc": area,
-            "T": used,
-        }
+        self.curriculum.see(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels))
+        return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach()}
+
+    def after_step(self) -> dict[str, float]:
+        return self.curriculum.after_step()
 
     def warning(self) -> str | None:
         return self.curriculum.warning()

@@ -24,6 +24,7 @@ class JEM(Method):
 
     name = "jem"
     needs_energy_batch = True
+    one_process = True
     rule: Rule = "gradient"
     clip = False
 

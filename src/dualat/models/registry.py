@@ -1,12 +1,15 @@
 """From a network's name to the network, normalisation included."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
 from torch import nn
 
+from dualat.models.conv_stem import STEMS, conv_stem_network
 from dualat.models.normalize import Normalized
-from dualat.models.settings import NetworkSettings
+from dualat.models.residual import BLOCKS, residual_network
+from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
 from dualat.models.timm_models import timm_model
 from dualat.models.wide_resnet import WideResNet
 
@@ -26,25 +29,44 @@ def build_network(
         classes: number of logits K, at least 2.
         mean, std: per channel, in [0, 1]; both None: no normalisation.
 
-    Raises ValueError where the name is neither `wrn-DEPTH-WIDTH` nor `timm/NAME`.
+    Raises ValueError where the name is unknown; the sentence says which there are, and which is near.
     """
     if classes < 2:
         raise ValueError(f"a classifier needs at least 2 classes, but the data has {classes}.")
     channels, height, _ = shape
-    if settings.name.startswith("timm/"):
+    name, drop_path = settings.name, settings.drop_path
+    if name.startswith("timm/"):
         network = timm_model(
-            settings.name.removeprefix("timm/"),
+            name.removeprefix("timm/"), classes, channels, height, settings.pretrained, drop_path
+        )
+    elif match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        network = WideResNet(
+            int(match[1]),
+            int(match[2]),
             classes,
             channels,
-            height,
-            settings.pretrained,
-            settings.drop_path,
+            settings.activation,
+            settings.norm,
+            settings.layout,
         )
-    elif match := re.fullmatch(r"wrn-(\d+)-(\d+)", settings.name):
-        network = WideResNet(int(match[1]), int(match[2]), classes, channels, settings.activation)
+    elif name in BLOCKS:
+        network = residual_network(name, classes, channels, drop_path)
+    elif name in STEMS:
+        network = conv_stem_network(name, classes, channels, height, drop_path)
     else:
-        raise ValueError(
-            f"network {settings.name!r} is unknown: give wrn-DEPTH-WIDTH, as in wrn-28-10, or "
-            "timm/NAME, as in timm/resnet50."
-        )
+        raise ValueError(unknown_name(name))
     return network if mean is None or std is None else Normalized(network, mean, std)
+
+
+def unknown_name(name: str) -> str:
+    """What to say of a name that no network has."""
+    near = difflib.get_close_matches(name, [*NAMED_NETWORKS, "wrn-28-10", "wrn-34-10"], n=2)
+    if name:
+        import timm
+
+        near = [f"timm/{name}", *near] if timm.is_model(name) else near
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return (
+        f"network {name!r} is unknown.{hint} Give wrn-DEPTH-WIDTH, as in wrn-28-10, timm/NAME, as in timm/resnet50, "
+        f"or one of {', '.join(NAMED_NETWORKS)}."
+    )

@@ -6,20 +6,40 @@ from pydantic.dataclasses import dataclass
 
 from dualat.settings import STRICT
 
+NAMED_NETWORKS = (
+    "wide_resnet50_4",
+    "resnet18_cifar",
+    "resnet50_cifar",
+    "convnext_tiny_cvst",
+    "convnext_small_cvst",
+    "convnext_base_cvst",
+    "convnext_large_cvst",
+    "vit_small_cvst",
+    "vit_base_cvst",
+)
+"""Networks of our own making that are neither wide ResNets for small images nor timm's."""
+
 
 @dataclass(config=STRICT)
 class NetworkSettings:
     name: str = "wrn-28-10"
-    """Network: `wrn-DEPTH-WIDTH` (pre-activation wide ResNet, depth = 6n + 4), or `timm/NAME` for any timm
-    classifier, as in `timm/resnet50`."""
-    activation: Literal["relu", "silu"] = "relu"
-    """Activation of a wide ResNet."""
+    """Network: `wrn-DEPTH-WIDTH` (pre-activation wide ResNet, depth = 6n + 4); `timm/NAME` for any timm classifier, as in
+    `timm/resnet50`; `wide_resnet50_4`; `resnet18_cifar`, `resnet50_cifar` (3x3 stem); or, with a convolutional stem,
+    `convnext_tiny_cvst`, `convnext_small_cvst`, `convnext_base_cvst`, `convnext_large_cvst`, `vit_small_cvst`,
+    `vit_base_cvst`."""
+    activation: Literal["relu", "silu", "leaky_relu"] = "relu"
+    """Activation of a wide ResNet; leaky_relu with slope 0.2, as in JEM."""
+    norm: Literal["batch", "none"] = "batch"
+    """Normalisation layers of a wide ResNet; none, as in JEM and SADA-JEM."""
+    layout: Literal["standard", "jem", "deepmind"] = "standard"
+    """What a wide ResNet's block computes: as in TRADES, RATIO and DAT; as in JEM, JEM++ and SADA-JEM (biased
+    convolutions, stride in the second, shortcut of the block's input); or as in DeepMind's robust weights."""
     normalize: Literal["data", "none"] = "data"
     """Input normalisation inside the network: mean and deviation of the training images per channel, or none."""
     pretrained: bool = False
     """timm only: start from timm's published weights (downloads them from the hub)."""
     drop_path: float = 0.0
-    """timm only: stochastic depth rate, 0 to 1, for networks that have it."""
+    """All but wide ResNets for small images: stochastic depth rate, 0 to 1, for networks that have it."""
 
     def __post_init__(self) -> None:
         is_timm = self.name.startswith("timm/")
@@ -27,11 +47,14 @@ class NetworkSettings:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")
         if not is_timm and self.pretrained:
             raise ValueError(
-                "pretrained needs a timm network: give `weights` to start a wide ResNet from a file."
+                "pretrained needs a timm network: give `weights` to start another network from a file."
             )
-        if not is_timm and self.drop_path:
-            raise ValueError("drop_path works with timm networks only: set it to 0 for a wide ResNet.")
-        if is_timm and self.activation != "relu":
-            raise ValueError(
-                "activation chooses that of a wide ResNet: leave it at 'relu' for a timm network."
-            )
+        if self.drop_path and not is_timm and self.name not in NAMED_NETWORKS:
+            raise ValueError(f"drop_path does not work with {self.name!r}: set it to 0 for a wide ResNet.")
+        if is_timm or self.name in NAMED_NETWORKS:
+            for setting, default in (("activation", "relu"), ("norm", "batch"), ("layout", "standard")):
+                if getattr(self, setting) != default:
+                    raise ValueError(
+                        f"{setting} chooses that of a wide ResNet wrn-DEPTH-WIDTH: leave it at {default!r} "
+                        f"for {self.name!r}."
+                    )

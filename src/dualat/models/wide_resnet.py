@@ -2,45 +2,83 @@
 
 Module names are those of published robust weights: conv1, block{1,2,3}.layer.{i}.{bn1,conv1,bn2,conv2,
 convShortcut}, bn1, fc. Average pooling runs over whatever is left of the image, so that any size fits.
+
+Published weights come in three layouts, which differ in what a block computes:
+    standard  TRADES, RobustBench, RATIO, DAT. The shortcut is a convolution of act(bn(x)); the first convolution strides.
+    jem       JEM, JEM++, SADA-JEM. The shortcut is a convolution of x; the second convolution strides; all have biases.
+    deepmind  Gowal et al., Rebuffi et al., Wang et al. As standard, but a strided 3x3 convolution pads below and to the
+              right alone (TensorFlow's SAME).
 """
 
 import math
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": F.relu, "silu": F.silu}
+ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "leaky_relu": partial(F.leaky_relu, negative_slope=0.2)}
+"""leaky_relu has JEM's slope."""
+LAYOUTS = ("standard", "jem", "deepmind")
+NORMS = ("batch", "none")
+
+
+def normalisation(channels: int, norm: str) -> nn.Module:
+    """BatchNorm, or nothing."""
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
 class Block(nn.Module):
-    """x + conv(act(bn(conv(act(bn(x)))))); where the shape changes, the shortcut is a 1x1 convolution of
-    act(bn(x)), as in published weights."""
+    """x + conv(act(bn(conv(act(bn(x)))))); where the shape changes, the shortcut is a 1x1 convolution, of act(bn(x)) or,
+    in the layout jem, of x. Convolutions have biases in that layout, and where no BatchNorm brings its own."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: str):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        activation: str,
+        norm: str = "batch",
+        layout: str = "standard",
+    ):
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        jem, bias = layout == "jem", layout == "jem" or norm == "none"
+        first, second = (1, stride) if jem else (stride, 1)
+        self.pads_end = layout == "deepmind" and stride == 2
+        self.bn1 = normalisation(inputs, norm)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, first, 0 if self.pads_end else 1, bias=bias)
+        self.bn2 = normalisation(outputs, norm)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, second, 1, bias=bias)
         same = inputs == outputs and stride == 1
-        self.convShortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.convShortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=bias)
+        self.shortcut_of_input = jem
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.activation(self.bn1(x))
-        shortcut = x if self.convShortcut is None else self.convShortcut(h)
-        return shortcut + self.conv2(self.activation(self.bn2(self.conv1(h))))
+        shortcut = x
+        if self.convShortcut is not None:
+            shortcut = self.convShortcut(x if self.shortcut_of_input else h)
+        h = self.conv1(F.pad(h, (0, 1, 0, 1)) if self.pads_end else h)
+        return shortcut + self.conv2(self.activation(self.bn2(h)))
 
 
 class Group(nn.Module):
     """n blocks, the first of which changes width and resolution."""
 
-    def __init__(self, blocks: int, inputs: int, outputs: int, stride: int, activation: str):
+    def __init__(
+        self,
+        blocks: int,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        activation: str,
+        norm: str = "batch",
+        layout: str = "standard",
+    ):
         super().__init__()
-        first = Block(inputs, outputs, stride, activation)
-        self.layer = nn.Sequential(
-            first, *(Block(outputs, outputs, 1, activation) for _ in range(blocks - 1))
-        )
+        first = Block(inputs, outputs, stride, activation, norm, layout)
+        others = (Block(outputs, outputs, 1, activation, norm, layout) for _ in range(blocks - 1))
+        self.layer = nn.Sequential(first, *others)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -54,32 +92,51 @@ class WideResNet(nn.Module):
         width: multiplies the widths 16, 32, 64 of the three groups.
         classes: number of logits K.
         channels: image channels C.
-        activation: "relu" or "silu".
+        activation: "relu", "silu", or "leaky_relu" (slope 0.2).
+        norm: "batch", or "none" for no normalisation layers at all (JEM, SADA-JEM).
+        layout: what a block computes; "standard", "jem" or "deepmind".
 
-    Raises ValueError for a depth that is not 6n + 4, a width below 1, or an unknown activation.
+    Raises ValueError for a depth that is not 6n + 4, a width below 1, or an unknown activation, norm or layout.
     """
 
-    def __init__(self, depth: int, width: int, classes: int, channels: int = 3, activation: str = "relu"):
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        classes: int,
+        channels: int = 3,
+        activation: str = "relu",
+        norm: str = "batch",
+        layout: str = "standard",
+    ):
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
             raise ValueError(
                 f"a wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34 ...) and width 1 or more, "
                 f"not depth {depth} and width {width}."
             )
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}, but must be one of {', '.join(ACTIVATIONS)}.")
+        for name, value, known in (
+            ("activation", activation, ACTIVATIONS),
+            ("norm", norm, NORMS),
+            ("layout", layout, LAYOUTS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
         blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
-        self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
-        self.block1 = Group(blocks, widths[0], widths[1], 1, activation)
-        self.block2 = Group(blocks, widths[1], widths[2], 2, activation)
-        self.block3 = Group(blocks, widths[2], widths[3], 2, activation)
-        self.bn1 = nn.BatchNorm2d(widths[3])
+        bias = layout == "jem" or norm == "none"
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=bias)
+        self.block1 = Group(blocks, widths[0], widths[1], 1, activation, norm, layout)
+        self.block2 = Group(blocks, widths[1], widths[2], 2, activation, norm, layout)
+        self.block3 = Group(blocks, widths[2], widths[3], 2, activation, norm, layout)
+        self.bn1 = normalisation(widths[3], norm)
         self.fc = nn.Linear(widths[3], classes)
         self.activation = ACTIVATIONS[activation]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:

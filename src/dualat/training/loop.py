@@ -8,8 +8,8 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +17,27 @@ import torch
 from torch import Tensor
 
 from dualat.data.augment import augment
+from dualat.data.draws import Draws
 from dualat.data.in_distribution import ImageData
 from dualat.data.initial import InitialDistribution
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import AugmentSettings
+from dualat.distributed import (
+    LostRank,
+    average_gradients,
+    is_first,
+    lost_ranks,
+    mean_of,
+    rank,
+    ranks,
+    share,
+    wait,
+)
 from dualat.fast import compiled
 from dualat.load import LoadedModel, save_model
 from dualat.losses import gradient_penalty
 from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.models.synced_batchnorm import synchronise_batchnorm
 from dualat.pgd import frozen
 from dualat.precision import autocast
 from dualat.seeding import mix_seed
@@ -58,9 +71,10 @@ class Feed:
     def streams(self, seed: int, stage: int, batch_size: int) -> tuple[BatchStream, BatchStream]:
         """Two independent orders of the same images: for the classification loss and for the energy loss."""
         pin = self.device.type == "cuda"
+        part = share(min(batch_size, len(self.train)))
         return (
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust"), pin=pin),
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy"), pin=pin),
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust"), part, pin),
+            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy"), part, pin),
         )
 
     def moved(self, images: Tensor) -> Tensor:
@@ -68,8 +82,10 @@ class Feed:
         return images.to(self.device, non_blocking=True).float() / 255
 
     def batch(self, streams: tuple[BatchStream, BatchStream], step: int, seed: int, energy: bool) -> Batch:
-        """The batch of one step, on the device."""
-        generator = torch.Generator().manual_seed(seed)
+        """This rank's part of one step's batch, on the device. Its random numbers are those of the whole batch."""
+        generator = Draws(
+            torch.Generator().manual_seed(seed), streams[0].batch_size, share(streams[0].batch_size)
+        )
         images, labels = streams[0].batch(step)
         robust = augment(self.moved(images), self.robust_augment, generator)
         if not energy:
@@ -158,6 +174,10 @@ class Stage:
         self.best: dict[str, float] = {}
         self.done = 0
         self.streams = feed.streams(run.seed, number, settings.batch_size)
+        check_division(method, settings, self.streams[0].batch_size)
+        if ranks() > 1:
+            synchronise_batchnorm(model)
+        self.buffers: dict[str, Tensor] = {}
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
@@ -177,7 +197,7 @@ class Stage:
         pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
         loop = compiled(self.model, batch_size) if self.run.compile else nullcontext()
         tracking = self.run.tracking
-        with self.run.stop.steps(), loop, pace as progress:
+        with self.run.stop.steps(), loop, pace as progress, self.rescued():
             while self.done < self.total:
                 batch, figures = self.step()
                 last = self.done == self.total
@@ -195,19 +215,34 @@ class Stage:
                     self.checkpoint()
                 elif self.done % tracking.checkpoint_every == 0:
                     self.checkpoint()
-                if self.run.stop.signal is not None:
+                if mean_of({"asked": float(self.run.stop.signal is not None)})["asked"]:
                     self.checkpoint()
                     raise Stopped(
-                        f"stopped by {self.run.stop.signal} at stage {self.number}, step {self.done}; the checkpoint "
+                        f"stopped by {self.run.stop.signal or 'another process'} at stage {self.number}, step {self.done}; the checkpoint "
                         "is written: the same command with --resume goes on from there."
                     )
         return self.ema.average
+
+    @contextmanager
+    def rescued(self) -> Iterator[None]:
+        """Where another rank is gone, the first one keeps the state after the last whole step, and the run ends."""
+        try:
+            yield
+        except LostRank:
+            for name, buffer in self.model.named_buffers():
+                if name in self.buffers:  # BatchNorm statistics that half a step has moved
+                    buffer.copy_(self.buffers[name])
+            self.method.restore(self.method.state(), self.method.tensors())
+            self.checkpoint()
+            raise
 
     def step(self) -> tuple[Batch, dict[str, float]]:
         """One training step, its random numbers made of (seed, stage, step) alone, and of the divergences so far."""
         again = ("divergences", self.divergences) if self.divergences else ()
         seed = mix_seed(self.run.seed, self.number, self.done, *again)
-        torch.manual_seed(seed)
+        torch.manual_seed(mix_seed(seed, "rank", rank()) if rank() else seed)
+        if ranks() > 1:
+            self.buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         batch = self.feed.batch(self.streams, self.done, seed, self.method.needs_energy_batch)
         rate = learning_rate(self.settings.optimizer, self.done, self.total)
         figures = train_step(
@@ -215,17 +250,20 @@ class Stage:
         )
         loss, norm, limit = figures["loss"], figures["gradient_norm"], self.run.stability.limit
         if has_diverged(loss, norm, limit):
-            record_divergence(self.run.folder, self.number, self.done + 1, loss, norm)
+            if is_first():
+                record_divergence(self.run.folder, self.number, self.done + 1, loss, norm)
+            wait()
             raise Diverged(message(self.number, self.done + 1, loss, limit, self.run.folder))
         self.ema.update(self.model)
         self.done += 1
+        self.buffers = {}
         return batch, figures | {"lr": rate}
 
     def log(self, batch: Batch, figures: dict[str, float]) -> None:
         """Write the step's figures, R1 on its real images among them."""
         real = batch.robust_images if batch.energy_images is None else batch.energy_images
         with frozen(self.model), torch.no_grad(), autocast(self.run.dtype, self.feed.device):
-            figures["r1"] = gradient_penalty(self.model, real).item()
+            figures |= mean_of({"r1": gradient_penalty(self.model, real).item()})
         self.run.tracker.log(self.number, self.done, figures)
 
     def evaluate(self) -> str:
@@ -233,12 +271,15 @@ class Stage:
         self.average.load_state_dict(self.ema.average)
         found = self.run.evaluator(self.average.eval(), self.number, self.done)
         self.run.tracker.log(self.number, self.done, {f"validation_{k}": v for k, v in found.items()})
-        keep_best(self.average, found, self.best, self.run.folder)
+        if is_first():
+            keep_best(self.average, found, self.best, self.run.folder)
         figures = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in found.items())
         return f"{self.title} {self.done}/{self.total}  validation: {figures}"
 
     def checkpoint(self) -> None:
-        """Write all that a resume needs."""
+        """Write all that a resume needs, on the first rank."""
+        if not is_first():
+            return
         save_state(
             self.run.folder / "checkpoints",
             TrainingState(
@@ -269,21 +310,48 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     set_train_mode(model, settings.freeze_batchnorm)
-    device = batch.robust_images.device
-    with autocast(dtype, device):
-        made = method.generate(model, batch)
-        loss, figures = method.loss_on(model, batch, made)
+    device, parts = batch.robust_images.device, batch.split(settings.accumulate)
+    made, seen = [], []
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    for part in parts:
+        with autocast(dtype, device):
+            made.append(method.generate(model, part))
+            loss, figures = method.loss_on(model, part, made[-1])
+        backward(loss / len(parts))
+        seen.append({"loss": loss.detach(), **figures})
+    average_gradients(model)
     if method.sharpness:
-        with climbed(model, method.sharpness), autocast(dtype, device):
-            method.loss_on(model, batch, made)[0].backward()
+        with climbed(model, method.sharpness):
+            for part, images in zip(parts, made, strict=True):
+                with autocast(dtype, device):
+                    loss, _ = method.loss_on(model, part, images)
+                backward(loss / len(parts))
     limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-    value = loss.item()
-    if math.isfinite(value) and math.isfinite(norm):
+    found = mean_of({name: sum(float(f[name]) for f in seen) / len(seen) for name in seen[0]})
+    found |= {"gradient_norm": norm, **method.after_step()}
+    if math.isfinite(found["loss"]) and math.isfinite(norm):
         optimizer.step()
-    return {"loss": value, "gradient_norm": norm, **{k: float(v) for k, v in figures.items()}}
+    return found
+
+
+def backward(loss: Tensor) -> None:
+    """Add the loss's gradient to the weights' gradients. Synchronised BatchNorm exchanges with other ranks meanwhile."""
+    with lost_ranks():
+        loss.backward()
+
+
+def check_division(method: Method, settings: StageSettings, batch_size: int) -> None:
+    """ValueError where a batch cannot be cut into equal parts, or a method cannot run on several processes."""
+    if method.one_process and ranks() > 1:
+        raise ValueError(
+            f"method {method.name} keeps a replay buffer, which {ranks()} processes cannot share: start it on one."
+        )
+    if batch_size % (ranks() * settings.accumulate):
+        raise ValueError(
+            f"batch_size is {batch_size}, which {ranks()} processes in {settings.accumulate} parts each cannot divide: "
+            "give a multiple, or change accumulate."
+        )
 
 
 def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:

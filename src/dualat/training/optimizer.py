@@ -1,26 +1,41 @@
 """Optimiser and learning rate from the settings. The rate is a function of the step alone, so it needs no state."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualat.training.settings import OptimizerSettings
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over all weights."""
+    weights, decay = list(model.parameters()), settings.weight_decay
+    way = kernels(weights)
     if settings.name == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
-            weight_decay=settings.weight_decay,
+        nesterov = settings.momentum > 0
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            weights, settings.lr, momentum=settings.momentum, nesterov=nesterov, weight_decay=decay, **way
         )
-    return torch.optim.AdamW(
-        model.parameters(), settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    else:
+        optimizer = torch.optim.AdamW(weights, settings.lr, betas=settings.betas, weight_decay=decay, **way)
+    optimizer.register_load_state_dict_pre_hook(keep_kernels)
+    return optimizer
+
+
+def kernels(weights: Iterable[Tensor]) -> dict[str, bool]:
+    """How a step is carried out: by one fused kernel where all weights are floats on CUDA, else by few for all."""
+    fused = all(w.is_cuda and w.is_floating_point() for w in weights)
+    return {"fused": True} if fused else {"foreach": True}
+
+
+def keep_kernels(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved state for this optimiser's own kernels: a run may go on on another kind of device."""
+    own = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    groups = [{**group, **way} for group, way in zip(saved["param_groups"], own, strict=True)]
+    return {**saved, "param_groups": groups}
 
 
 def learning_rate(settings: OptimizerSettings, step: int, total: int) -> float:

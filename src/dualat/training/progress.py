@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dualat.distributed import is_first
+
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 
 
@@ -17,8 +19,9 @@ def duration(seconds: float) -> str:
 
 
 def announce(text: str) -> None:
-    """One line for a person, on the error stream, so that --json output stays clean."""
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    """One line for a person, on the error stream of the first rank, so that --json output stays clean."""
+    if is_first():
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 class Progress:
@@ -31,11 +34,12 @@ class Progress:
             steps_per_epoch,
             batch_size,
         )
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not is_first())
         self.first, self.begin, self.printed = done, time.monotonic(), 0.0
         self.paused = 0.0
         self.shown: dict[str, float] = {}
-        self.live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        shown = self.console.is_terminal and is_first()
+        self.live = Live(console=self.console, refresh_per_second=4) if shown else None
 
     def __enter__(self) -> "Progress":
         if self.live:

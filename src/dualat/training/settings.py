@@ -67,7 +67,9 @@ class StageSettings:
     steps: int | None = None
     """Length in training steps; None where `epochs` says it."""
     batch_size: int = 128
-    """Real images per step (each of the two batches of stage 2)."""
+    """Real images per step (each of the two batches of stage 2), of all processes together."""
+    accumulate: int = 1
+    """Parts into which each process's batch is cut, one after the other, where memory is short."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Optimiser and schedule."""
     freeze_batchnorm: bool = False
@@ -87,6 +89,8 @@ class StageSettings:
             raise ValueError(
                 f"a stage's length must be positive, not steps = {self.steps}, epochs = {self.epochs}."
             )
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}, but must be 1 (none) or more.")
         if self.batch_size < 2 or self.evaluate_every < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"batch_size must be 2 or more, evaluate_every 1 or more and ema_decay in [0, 1), not "

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dualat.distributed import is_first
 from dualat.files import write_text
 
 
@@ -18,9 +19,8 @@ class Tracker:
 
     def __init__(self, folder: Path, trackers: tuple[str, ...], settings: dict[str, Any]):
         self.path = folder / "metrics.jsonl"
-        self.steps_before: dict[int, int] = {}
         self.accelerator = None
-        if trackers:
+        if trackers and is_first():
             from accelerate import Accelerator
 
             try:
@@ -36,7 +36,7 @@ class Tracker:
 
     def rewind(self, stage: int, step: int) -> None:
         """Forget lines after (stage, step): a resumed run writes them again."""
-        if not self.path.is_file():
+        if not self.path.is_file() or not is_first():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -49,7 +49,9 @@ class Tracker:
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def log(self, stage: int, step: int, figures: dict[str, float]) -> None:
-        """Record figures of one step."""
+        """Record figures of one step, on the first rank."""
+        if not is_first():
+            return
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
         if self.accelerator is not None:
@@ -59,4 +61,5 @@ class Tracker:
 
     def close(self) -> None:
         if self.accelerator is not None:
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:  # end_training() would also part this process from the others
+                tracker.finish()

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# One run on several machines: sbatch --nodes 2 examples/slurm.sh RECIPE [--key value ...]
+# Goes on from the last checkpoint, and queues itself again while the run is not finished.
+#SBATCH --job-name=dualat
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=96
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+set -euo pipefail
+
+recipe=$1
+shift
+output=runs/$recipe
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# Five minutes before the limit torchrun gets SIGTERM and passes it on: each process ends its training step, the first one
+# writes a checkpoint, and torchrun ends with an error, which is none here.
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
+    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:29500" \
+    -m dualat train "$recipe" --output "$output" --resume "$@" || true
+
+# evaluation.json is the last thing that a run writes
+[ -s "$output/evaluation.json" ] || scontrol requeue "$SLURM_JOB_ID"

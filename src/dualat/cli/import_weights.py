@@ -1,0 +1,180 @@
+"""`dualat import-weights FILE [--recipe NAME] --output model.safetensors`."""
+
+import json
+import sys
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.config import load_recipe
+from dualat.data.settings import DataSettings, InitialSettings
+from dualat.models.import_weights.settings import ImportSettings
+from dualat.sampling_settings import SamplingSettings
+from dualat.settings import STRICT
+
+if TYPE_CHECKING:
+    from dualat.data.images import ImageData
+    from dualat.load import ModelDescription
+    from dualat.models.import_weights.convert import Imported
+
+
+@dataclass(config=STRICT)
+class ImportArguments(ImportSettings):
+    """Turn published weights of another system into a model of dualat. Nothing in the file is run."""
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ""
+    """Weights: a file of torch (.pt, .pth, .ckpt ...), a pickle, or .safetensors; told by its content."""
+    output: str = "model.safetensors"
+    """Model to write; its description goes beside it, as .json."""
+    overwrite: bool = False
+    """Replace a model that is there."""
+    recipe: str | None = None
+    """Recipe of what these weights are: its network, data, initial distribution and sampling are the model's, each
+    unless it is given here."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """What it was trained on, for the names of its classes and for evaluation; neither these nor a recipe: classes are
+    numbered."""
+    initial: InitialSettings = field(default_factory=InitialSettings)
+    """What its samples start from; neither these nor a recipe: left open."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    """How it is sampled."""
+    json: bool = False
+    """Print what was recognised as JSON."""
+
+
+def main(args: list[str]) -> int:
+    base = defaults(args)
+    parsed = parse(ImportArguments, args, "dualat import-weights", base)
+    output = check_arguments(parsed)
+    has_data = base.recipe is not None or any(arg.startswith("--data.") for arg in args)
+    has_start = base.recipe is not None or any(arg.startswith("--initial.") for arg in args)
+    from dualat.data.initial import build_initial
+    from dualat.load import LoadedModel, save_model
+
+    images = training_images(parsed.data) if has_data else None
+    imported = convert(parsed, images)
+    description = describe(parsed, imported, images)
+    start = None
+    if has_start:
+        description.initial = parsed.initial
+        start = build_initial(parsed.initial, imported.shape, images)
+    model = LoadedModel(imported.network, description, start)
+    save_model(model, output.with_name(output.name.removesuffix(".safetensors")))
+    tell(parsed, imported, sum(p.numel() for p in model.parameters()))
+    return 0
+
+
+def defaults(args: list[str]) -> ImportArguments:
+    """Arguments that are not given: the recipe's, where one is."""
+    given = [
+        args[i + 1] if arg == "--recipe" and i + 1 < len(args) else arg.partition("=")[2]
+        for i, arg in enumerate(args)
+        if arg == "--recipe" or arg.startswith("--recipe=")
+    ]
+    name = given[-1] if given else None
+    if not name:
+        return ImportArguments()
+    try:
+        recipe = load_recipe(name)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    activation = recipe.network.activation
+    return ImportArguments(
+        recipe=name,
+        network=recipe.network.name,
+        activation=None if activation == "relu" else activation,  # relu may stand for nothing said
+        data=recipe.data,
+        initial=recipe.initial,
+        sampling=recipe.sampling,
+    )
+
+
+def check_arguments(parsed: ImportArguments) -> Path:
+    """The file to write; UsageError for arguments that do not go together."""
+    output = Path(parsed.output)
+    if not parsed.file:
+        raise UsageError("FILE is missing. `dualat import-weights --help` lists all options.")
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output is {parsed.output}, but must end in .safetensors.")
+    if output.exists() and not parsed.overwrite:
+        raise UsageError(f"{output} is there already: give --overwrite to replace it, or another --output.")
+    return output
+
+
+def training_images(settings: DataSettings) -> "ImageData":
+    """What the weights were trained on; images of a folder or of shards are not decoded until they are needed."""
+    from dualat.data.in_distribution import load_splits
+    from dualat.data.sources import open_splits
+
+    return open_splits(settings)[0] if settings.is_folder else load_splits(settings).train
+
+
+def convert(parsed: ImportArguments, images: "ImageData | None") -> "Imported":
+    """The network with its weights. What does not fit is listed on the error stream, one key a line."""
+    from dualat.models.import_weights.convert import Mismatch, import_network
+
+    values = {k: v for k, v in asdict(parsed).items() if k in field_names(ImportSettings)}
+    if images is not None and values["image_size"] is None:
+        values["image_size"] = images.shape[1]
+    try:
+        return import_network(parsed.file, ImportSettings(**values))
+    except Mismatch as error:
+        for line in error.lines:
+            print(f"  {line}", file=sys.stderr)
+        raise
+
+
+def describe(parsed: ImportArguments, imported: "Imported", images: "ImageData | None") -> "ModelDescription":
+    """What the model is; ValueError where it cannot have been trained on the images."""
+    from dualat.load import ModelDescription
+
+    names = list(images.class_names) if images is not None else [str(k) for k in range(imported.classes)]
+    if images is not None and (len(names), images.shape) != (imported.classes, imported.shape):
+        raise ValueError(
+            f"{parsed.data.source} has {len(names)} classes and images of shape {images.shape}, and the weights in "
+            f"{parsed.file} are for {imported.classes} classes and {imported.shape}: give the data that they were "
+            "trained on, or none."
+        )
+    return ModelDescription(
+        network=imported.settings,
+        class_names=names,
+        shape=imported.shape,
+        normalized=imported.normalized,
+        sampling=parsed.sampling,
+        data=parsed.data if images is not None else None,
+    )
+
+
+def tell(parsed: ImportArguments, imported: "Imported", parameters: int) -> None:
+    """What was recognised and written, for a person or as JSON."""
+    facts: dict[str, Any] = {
+        "output": parsed.output,
+        "recognised": imported.origin,
+        "network": asdict(imported.settings),
+        "parameters": parameters,
+        "classes": imported.classes,
+        "shape": list(imported.shape),
+        "part": imported.part,
+        "other_parts": imported.other_parts,
+        "notes": imported.notes,
+    }
+    if parsed.json:
+        print(json.dumps(facts))
+        return
+    settings = imported.settings
+    print(f"{parsed.file}: {imported.origin}")
+    print(
+        f"  {settings.name}, {parameters:,} parameters, {imported.classes} classes, images {imported.shape}, "
+        f"input {'normalised' if imported.normalized else 'not normalised'}"
+        + (f", activation {settings.activation}" if settings.name.startswith("wrn-") else "")
+    )
+    if imported.other_parts:
+        others = ", ".join(repr(name) for name in imported.other_parts)
+        print(f"  part {imported.part!r} of the file; --part takes another: {others}")
+    for note in imported.notes:
+        print(f"  {note}")
+    print(f"model: {parsed.output}")

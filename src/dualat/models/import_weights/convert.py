@@ -1,0 +1,226 @@
+"""From somebody's file of weights to a network of ours that gives the same logits."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualat.models.import_weights.files import guarded, read_file
+from dualat.models.import_weights.guess import (
+    channels_of,
+    classes_of,
+    counter,
+    guess_network,
+    image_size_of,
+    shapes_of,
+)
+from dualat.models.import_weights.names import Family, Tensors, origin, translate
+from dualat.models.import_weights.settings import STATISTICS, ImportSettings
+from dualat.models.import_weights.skeleton import NoValues, Shapes, skeleton_shapes
+from dualat.models.import_weights.states import State, find_state
+from dualat.models.import_weights.values import Refused, StoredTensor
+from dualat.models.normalize import Normalized
+from dualat.models.registry import build_network
+from dualat.models.settings import NetworkSettings
+
+Normalisation = tuple[list[float], list[float]] | tuple[None, None]
+
+
+class Mismatch(ValueError):
+    """Weights that do not fit the network. `lines` has one line per key: what is missing, unexpected, of another shape."""
+
+    def __init__(self, sentence: str, lines: list[str]):
+        super().__init__(sentence)
+        self.lines = lines
+
+
+@dataclass(eq=False)
+class Imported:
+    """A network with somebody's weights.
+
+    Attributes:
+        network: logits (N, K) of images (N, C, H, W) in [0, 1], normalisation included; in eval mode.
+        settings: what network it is.
+        shape: (C, H, W) of its images.
+        classes: number of logits K.
+        normalized: whether it normalises its input.
+        origin: whose file it was recognised as.
+        part, other_parts: part of the file that was taken, and the others with weights.
+        notes: what was changed on the way, for people.
+    """
+
+    network: nn.Module
+    settings: NetworkSettings
+    shape: tuple[int, int, int]
+    classes: int
+    normalized: bool
+    origin: str
+    part: str
+    other_parts: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def import_network(path: Path | str, settings: ImportSettings | None = None) -> Imported:
+    """Read a file of weights, recognise it by its content, and put the weights into our network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        Mismatch: the weights do not fit the network; its lines name every key.
+        ValueError: the file is damaged, holds no weights, or does not say what the settings leave open.
+    """
+    path, settings = Path(path), settings or ImportSettings()
+    content = read_file(path)
+    with guarded(path):
+        state = find_state(content, settings.part)
+        family, tensors, follows = translate(state.tensors)
+        if sum(math.prod(tensor.shape) for tensor in tensors.values()) > path.stat().st_size:
+            raise Refused("its weights claim more numbers than the file holds")
+        file_pixels = pixels_of(state)
+    try:
+        chosen, shape, classes = network_of(settings, shapes_of(tensors), follows)
+        pixels = normalisation_of(settings, file_pixels, family, shape[0])
+    except Refused as error:
+        raise ValueError(f"{path} cannot be imported: {error}.") from error
+    chosen.normalize = "none" if pixels[0] is None else "data"
+    own = skeleton_shapes(chosen, shape, classes)
+    notes = resample_positions(tensors, own)
+    refuse_mismatch(path, chosen.name, own, shapes_of(tensors))
+    with NoValues():
+        network = build_network(chosen, shape, classes, *pixels)
+    with guarded(path):
+        fill(network.network if isinstance(network, Normalized) else network, tensors)
+    return Imported(
+        network.eval(),
+        chosen,
+        shape,
+        classes,
+        pixels[0] is not None,
+        origin(state.marks, family),
+        state.part,
+        state.other_parts,
+        notes,
+    )
+
+
+def network_of(
+    settings: ImportSettings, shapes: Shapes, follows: dict[str, Any]
+) -> tuple[NetworkSettings, tuple[int, int, int], int]:
+    """Network, shape (C, H, W) of its images, and number of classes: as asked for, else as the weights tell."""
+    rows = classes_of(shapes)
+    classes = settings.classes or rows
+    if classes is None:
+        raise Refused("the number of classes cannot be told from its weights: give --classes")
+    if rows is not None and rows != classes:
+        raise Refused(f"its last layer has {rows} classes, and {classes} are asked for: leave --classes out")
+    if classes < 2:
+        raise Refused(f"its last layer has {classes} rows, and a classifier has at least 2")
+    channels, told = channels_of(shapes), image_size_of(shapes)
+    if channels < 1:
+        raise Refused("its first convolution has no inputs")
+    size = settings.image_size or told
+    name = settings.network or guess_network(shapes, classes, channels, told or 224)
+    if size is None:
+        raise Refused(
+            "its weights do not tell how large its images are: give --image-size, as in --image-size 256"
+        )
+    wanted = dict(follows) if name.startswith("wrn-") else {}
+    if settings.activation is not None:
+        if not name.startswith("wrn-"):
+            raise Refused(f"--activation chooses that of a wide ResNet, and this is {name}: leave it out")
+        wanted["activation"] = settings.activation
+    return NetworkSettings(name=name, **wanted), (channels, size, size), classes
+
+
+def pixels_of(state: State) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation that are in the file; None where there are none.
+
+    Raises Refused where they make no sense.
+    """
+    if state.mean is None or state.std is None:
+        return None
+    mean, std = (part.load().double().flatten().tolist() for part in (state.mean, state.std))
+    if not mean or not std or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise Refused(f"its normalisation makes no sense (mean {mean[:3]}, deviation {std[:3]})")
+    return mean, std
+
+
+def normalisation_of(
+    settings: ImportSettings,
+    file_pixels: tuple[list[float], list[float]] | None,
+    family: Family,
+    channels: int,
+) -> Normalisation:
+    """Mean and deviation per channel: as asked for, else the file's own, else those that the family's code fixes."""
+    if settings.normalize == "none":
+        return None, None
+    if settings.mean:
+        mean, std = settings.mean, settings.std
+    elif settings.normalize is not None:
+        mean, std = STATISTICS[settings.normalize]
+    elif file_pixels is not None:
+        mean, std = file_pixels
+    elif family.pixels is not None:
+        mean, std = (family.pixels[0],), (family.pixels[1],)
+    else:
+        raise Refused(
+            "it says nothing of input normalisation, which its code may do: give --normalize cifar, imagenet, half or "
+            "none, or --mean and --std"
+        )
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise Refused(
+            f"normalisation has {len(mean)} means and {len(std)} deviations for {channels} channels"
+        )
+    spread = [channels // len(mean), channels // len(std)]
+    return list(mean) * spread[0], list(std) * spread[1]
+
+
+def resample_positions(tensors: Tensors, own: Shapes) -> list[str]:
+    """Bring a ViT's positions to another image size, in place (bicubic, as timm does). Returns what was done."""
+    name, found, wanted = "pos_embed", tensors.get("pos_embed"), own.get("pos_embed")
+    if found is None or wanted is None or found.shape == wanted or found.shape[::2] != wanted[::2]:
+        return []
+    from timm.layers import resample_abs_pos_embed  # pyright: ignore[reportPrivateImportUsage]
+
+    old, new = (math.isqrt(max(shape[1] - 1, 0)) for shape in (found.shape, wanted))
+    if not old or (old**2, new**2) != (found.shape[1] - 1, wanted[1] - 1):
+        return []
+    tensors[name] = StoredTensor(
+        wanted, lambda: resample_abs_pos_embed(found.load().float(), [new, new], [old, old])
+    )
+    return [f"positions resampled from {old}x{old} to {new}x{new} patches"]
+
+
+def refuse_mismatch(path: Path, name: str, own: Shapes, found: Shapes) -> None:
+    """Raises Mismatch where a key is missing, unexpected, or of another shape."""
+    missing = [key for key in own if key not in found and not counter(key)]
+    unexpected = [key for key in found if key not in own]
+    shapes = [key for key in own if key in found and own[key] != found[key]]
+    lines = [
+        *(f"missing     {key} {own[key]}" for key in missing),
+        *(f"unexpected  {key!r} {found[key]}" for key in unexpected),
+        *(f"shape       {key} {found[key]} in the file, {own[key]} in the network" for key in shapes),
+    ]
+    if lines:
+        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        told = ", ".join(f"{len(keys)} {what} (first: {keys[0]!r})" for what, keys in kinds if keys)
+        raise Mismatch(
+            f"the weights in {path} do not fit {name}: {told}; name another network by --network.", lines
+        )
+
+
+def fill(network: nn.Module, tensors: Tensors) -> None:
+    """Copy the weights, one tensor at a time, in the network's own type. Raises Refused where one is not finite."""
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name not in tensors:
+                continue
+            copy_finite(name, value, tensors[name].load())
+
+
+def copy_finite(name: str, target: Tensor, source: Tensor) -> None:
+    target.copy_(source)
+    if not torch.isfinite(target.sum(dtype=torch.float64)):  # a NaN or an infinity reaches the sum
+        raise Refused(f"its weights hold numbers that are not finite, the first in {name}")
