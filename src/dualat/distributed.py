@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.rendezvous import rendezvous
 
 BUCKET = 2**25
 """Values that are averaged in one go, so that the copy of all gradients stays small."""
@@ -28,11 +30,15 @@ class LostRank(ConnectionError):
 def processes() -> Iterator[None]:
     """Inside, the processes that torchrun has started are joined; one process alone, or those joined already, stay so."""
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-    if joins and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    elif joins:
-        dist.init_process_group("gloo")
+    if joins:
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        store, own, count = next(iter(rendezvous("env://")))
+        # After a restart torchrun's store still has the addresses of the processes before: each attempt gets its own names.
+        store = PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=own, world_size=count)
     try:
         yield
     finally:

@@ -125,6 +125,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
         start = restore_initial(description.initial, description.shape, groups["initial"])
     blank = [0.0] * description.shape[0], [1.0] * description.shape[0]
     description.network.pretrained = False  # the weights are in this file: nothing to download
+    description.network.checkpoint_activations = False  # a matter of training
     model = build_model(description, start, *blank)
     copy_weights(model, groups["weights"], path)
     return model.to(device).eval()

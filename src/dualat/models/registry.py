@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.conv_stem import STEMS, conv_stem_network
 from dualat.models.normalize import Normalized
 from dualat.models.residual import BLOCKS, residual_network
@@ -55,6 +56,8 @@ def build_network(
         network = conv_stem_network(name, classes, channels, height, drop_path)
     else:
         raise ValueError(unknown_name(name))
+    if settings.checkpoint_activations:
+        checkpoint_blocks(network)
     return network if mean is None or std is None else Normalized(network, mean, std)
 
 

@@ -40,6 +40,8 @@ class NetworkSettings:
     """timm only: start from timm's published weights (downloads them from the hub)."""
     drop_path: float = 0.0
     """All but wide ResNets for small images: stochastic depth rate, 0 to 1, for networks that have it."""
+    checkpoint_activations: bool = False
+    """Keep the blocks' inputs alone for the backward pass and compute their activations twice, where memory is short."""
 
     def __post_init__(self) -> None:
         is_timm = self.name.startswith("timm/")

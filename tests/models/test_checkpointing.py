@@ -1,0 +1,72 @@
+"""Activation checkpointing: the same logits, gradients and statistics, with less kept for the backward pass."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dualat.models.checkpointing import checkpoint_blocks
+from dualat.models.registry import build_network
+from dualat.models.settings import NetworkSettings
+
+NAMES = ["wrn-10-1", "timm/resnet18", "timm/convnext_atto", "timm/vit_tiny_patch16_224"]
+
+
+def pair(name: str, training: bool) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    plain = build_network(NetworkSettings(name=name), (3, 32, 32), 4).train(training)
+    saving = copy.deepcopy(plain)
+    checkpoint_blocks(saving)
+    return plain, saving
+
+
+def kept(network: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that the forward pass keeps for the backward pass."""
+    size = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal size
+        size += math.prod(tensor.shape) * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(x)
+    return size
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [False, True])
+def test_logits_gradients_and_statistics_are_the_same(name, training):
+    plain, saving = pair(name, training)
+    x = torch.rand(4, 3, 32, 32)
+    gradients = []
+    for network in (plain, saving):
+        start = x.clone().requires_grad_()
+        network(start).square().sum().backward()
+        gradients.append([start.grad, *(p.grad for p in network.parameters())])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(saving.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_less_is_kept(name):
+    plain, saving = pair(name, False)
+    x = torch.rand(2, 3, 32, 32, requires_grad=True)
+    assert kept(saving, x) < 0.6 * kept(plain, x)
+
+
+def test_the_setting_reaches_the_network_and_leaves_the_names():
+    settings = NetworkSettings(name="wrn-10-1", checkpoint_activations=True)
+    network = build_network(settings, (3, 32, 32), 4)
+    assert any(type(m).__name__ == "CheckpointedBlock" for m in network.modules())
+    plain = build_network(NetworkSettings(name="wrn-10-1"), (3, 32, 32), 4)
+    assert list(network.state_dict()) == list(plain.state_dict())
+
+
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="no blocks in Sequential"):
+        checkpoint_blocks(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
