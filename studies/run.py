@@ -91,7 +91,7 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     result |= read_outcome(folder)
     result["curves"] = curves(folder)
     result["images_per_second"] = speeds(folder)
-    if result["outcome"] == "finished":
+    if result["outcome"] == "finished" and study["metrics"]:
         result |= judged(folder, config, study, seed)
     result["config"] = asdict(config)
     result["versions"] = versions()
@@ -133,8 +133,7 @@ def choose_sampler(
 
 def curves(folder: Path) -> dict[str, list[Any]]:
     """The course of training, one point per logged step."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    logged = [line for line in lines if "loss" in line]
+    logged = [line for line in logged_lines(folder) if "loss" in line]
     names = [name for name in CURVES if any(name in line for line in logged)]
     found: dict[str, list[Any]] = {"stage": [e["stage"] for e in logged], "step": [e["step"] for e in logged]}
     for name in names:
@@ -144,8 +143,14 @@ def curves(folder: Path) -> dict[str, list[Any]]:
 
 def speeds(folder: Path) -> dict[str, float]:
     """Training images per second of each stage, as last logged. Other jobs on the machine make it smaller."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = logged_lines(folder)
     return {str(e["stage"]): round(e["images_per_second"], 1) for e in lines if "images_per_second" in e}
+
+
+def logged_lines(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl; none where a run diverged before anything was logged."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def as_tuple(value: Any) -> Any:

@@ -1,0 +1,114 @@
+"""Time one training step of every method of the systems study, in turn, and write `studies/systems/cost.json`.
+
+    OMP_NUM_THREADS=1 python studies/cost.py
+
+Each method is built as training builds it, with the study's settings; a step is its batch, its loss, its gradient and the
+optimiser's step. Where T follows a curriculum it is held at half of T_max. DAT's step is one of stage 2: its stage 1 is
+standard-at. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from run import HERE, configuration, read_study
+
+from dualat.bench.measure import Timing, interleaved
+from dualat.config import RunConfig
+from dualat.data.in_distribution import ImageData, load_splits
+from dualat.evaluation.record import versions
+from dualat.evaluation.throughput import device_name
+from dualat.fast import compiled
+from dualat.files import write_text
+from dualat.methods.at_ebm import ATEBM
+from dualat.methods.dat import DAT
+from dualat.precision import choose_device, choose_dtype
+from dualat.seeding import mix_seed
+from dualat.train import new_model, stage_plan, worth_compiling
+from dualat.training.loop import Feed, train_step
+from dualat.training.optimizer import build_optimizer
+from dualat.training.settings import StageSettings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", default="systems")
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each method that count")
+    parser.add_argument("--output", type=Path, help="default: cost.json in the study's folder")
+    arguments = parser.parse_args()
+    result = measure(read_study(arguments.study), arguments.rounds)
+    path = arguments.output or HERE / arguments.study / "cost.json"
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    base = result["seconds_per_step"].get("standard-at")
+    for name, seconds in result["seconds_per_step"].items():
+        print(f"{name:12} {seconds:.3f} s" + (f"  {seconds / base:.2f} x standard-at" if base else ""))
+
+
+def measure(study: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """Seconds per step by method, and all that they depend on."""
+    configs = [configuration(study, variant, 0, Path("runs")) for variant in study["variants"]]
+    device = choose_device(configs[0].device)
+    splits = load_splits(configs[0].data)
+    with ExitStack() as loops:
+        works = {config.method: one_step(config, splits.train, device, loops) for config in configs}
+        timings = interleaved(works, rounds, device)
+    return {
+        "seconds_per_step": {name: round(t.median, 5) for name, t in timings.items()},
+        "least_to_most": {name: ends(t) for name, t in timings.items()},
+        "rounds": rounds,
+        "batch_size": {config.method: last_stage(config).batch_size for config in configs},
+        "threads": torch.get_num_threads(),
+        "precision": str(choose_dtype(configs[0].precision, device)).removeprefix("torch."),
+        "device": device_name(device),
+        "versions": versions(),
+    }
+
+
+def ends(timing: Timing) -> list[float]:
+    """Seconds of the fastest and the slowest round."""
+    return [round(min(timing.seconds), 5), round(max(timing.seconds), 5)]
+
+
+def last_stage(config: RunConfig) -> StageSettings:
+    """Settings of the stage that trains by the method itself."""
+    return config.stage2 if config.method == "dat" else config.stage1
+
+
+def one_step(
+    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack
+) -> Callable[[], object]:
+    """A function that takes the next training step of the method's own stage; `loops` keeps its loop compiled, where
+    training would compile it."""
+    torch.manual_seed(mix_seed(config.seed, "weights"))
+    model = new_model(config, data, device)
+    stages = stage_plan(config, data)
+    number, method, settings = stages[-1]
+    feed = Feed(data, config.robust_augment, config.energy_augment, model.initial, device)
+    streams = feed.streams(config.seed, number, settings.batch_size)
+    optimizer = build_optimizer(model, settings.optimizer)
+    dtype, rate = choose_dtype(config.precision, device), settings.optimizer.lr * 1e-3
+    if worth_compiling(config, model, data, stages):
+        loops.enter_context(compiled(model, settings.batch_size))
+    done = 0
+
+    def step() -> object:
+        nonlocal done
+        if isinstance(method, (DAT, ATEBM)):
+            method.curriculum.steps = config.contrastive.t_max // 2
+        seed = mix_seed(config.seed, number, done)
+        torch.manual_seed(seed)
+        batch = feed.batch(streams, done, seed, method.needs_energy_batch)
+        done += 1
+        return train_step(model, method, batch, optimizer, rate, settings, dtype)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the studies measure: figures of a run's records, of its course, and of its cost."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from reading import Figure, Measured, Run, Study, Values
+
+
+def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:
+    """The figure of that metric whose settings are these; a callable setting is asked whether the value fits."""
+
+    def fits(found: dict[str, Any]) -> bool:
+        return all(
+            wanted(found.get(name)) if callable(wanted) else found.get(name) == wanted
+            for name, wanted in settings.items()
+        )
+
+    def of(run: Run) -> Measured | None:
+        for entry in run.get("records", []):
+            if entry["metric"] == metric and entry["model"] == "final" and fits(entry["settings"]):
+                ends = entry["ci95"]
+                half = None if ends is None else (ends[1] - ends[0]) / 2
+                return Measured(entry["value"], entry["n"], half)
+        return None
+
+    return of
+
+
+def starts(text: str) -> Callable[[Any], bool]:
+    """Whether a setting is a string that begins so."""
+    return lambda value: isinstance(value, str) and value.startswith(text)
+
+
+CLEAN = Figure("clean accuracy", record("clean_accuracy"))
+JUDGED = Figure(
+    "Frechet distance in the judge's features",
+    record("frechet_distance", features=starts("judge")),
+    "distance",
+    "Frechet, judge",
+)
+IMAGENET = Figure(
+    "Frechet distance in ImageNet features",
+    record("frechet_distance", features=starts("imagenet")),
+    "distance",
+    "Frechet, ImageNet",
+)
+CLASS_ACCURACY = Figure(
+    "sample class accuracy", record("sample_class_accuracy", origin="model"), short="sample class acc."
+)
+ECE = Figure("calibration error (ECE), clean", record("ece", attack=None), short="ECE, clean")
+
+
+def pgd(eps: float) -> Figure:
+    """Robust accuracy under PGD of 20 steps in L2."""
+    of = record("robust_accuracy", attack="pgd", norm="L2", eps=eps, steps=20)
+    return Figure(f"robust accuracy, PGD-20, L2 {eps:g}", of, short=f"PGD-20, L2 {eps:g}")
+
+
+def autoattack(eps: float) -> Figure:
+    """Robust accuracy under AutoAttack in L2."""
+    of = record("robust_accuracy", attack="autoattack", norm="L2", eps=eps)
+    return Figure(f"robust accuracy, AutoAttack, L2 {eps:g}", of, short=f"AutoAttack, L2 {eps:g}")
+
+
+def validity(eps: float) -> Figure:
+    """Share of counterfactuals that the model takes for their target."""
+    of = record("counterfactual_validity", norm="L2", eps=eps)
+    return Figure(f"counterfactual validity, L2 {eps:g}", of, short=f"counterf. validity, L2 {eps:g}")
+
+
+def ood(source: str, score: str, attacked: bool) -> Figure:
+    """AUROC of a score between test images and those of a source, clean or under the adaptive attack."""
+    of = record("ood_auroc", source=source, score=score, attack=lambda found: bool(found) == attacked)
+    short = f"{source_name(source)}, {'attacked' if attacked else 'clean'}"
+    return Figure(f"OOD AUROC, {score}, {short}", of, short=short)
+
+
+def ood_sources(study: Study) -> list[str]:
+    """Sources of all out-of-distribution records, in the order in which they were measured."""
+    entries = [e for runs in study.runs.values() for run in runs.values() for e in run.get("records", [])]
+    found = [e["settings"]["source"] for e in entries if e["metric"] == "ood_auroc"]
+    return list(dict.fromkeys(found))
+
+
+def source_name(source: str) -> str:
+    """A source for a heading; a folder by its own name."""
+    path = Path(source)
+    if path.is_absolute():
+        return f"clip art ({path.name})" if "openclipart" in path.parts else path.name
+    return source
+
+
+def roughness(run: Run) -> Measured | None:
+    """Mean |difference| of successive logged values of L_BCE in stage 2."""
+    values = [v for _, v in curve(run, "loss_energy", 2)]
+    if len(values) < 2:
+        return None
+    return Measured(sum(abs(b - a) for a, b in pairwise(values)) / (len(values) - 1))
+
+
+def late_r1(run: Run) -> Measured | None:
+    """Mean R1 over the last fifth of stage 2's logged steps; infinite where it is no finite number."""
+    values = [v for _, v in curve(run, "r1", 2)]
+    if not values:
+        return None
+    tail = values[-max(1, len(values) // 5) :]
+    mean = sum(tail) / len(tail)
+    return Measured(mean if math.isfinite(mean) else math.inf)
+
+
+def last_t(run: Run) -> Measured | None:
+    """T of the curriculum at the last logged step of stage 2."""
+    values = curve(run, "T", 2)
+    return Measured(values[-1][1]) if values else None
+
+
+ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
+LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none")
+LAST_T = Figure("T at the end", last_t, "none")
+
+
+def curve(run: Run, name: str, stage: int) -> list[tuple[int, float]]:
+    """(step, value) of a logged figure in one stage."""
+    curves = run["curves"]
+    rows = zip(curves["stage"], curves["step"], curves.get(name, []), strict=False)
+    return [(step, value) for at, step, value in rows if at == stage and value is not None]
+
+
+def stage_seconds(run: Run, cost: dict[str, Any] | None) -> float | None:
+    """Seconds of training: of cost.json where it knows the method, else as the run's own log has it."""
+    total = 0.0
+    for stage, speed in run["images_per_second"].items():
+        settings = run["config"][f"stage{stage}"]
+        steps = settings["steps"]
+        if steps is None:
+            return None
+        if cost is None:
+            total += steps * settings["batch_size"] / speed
+            continue
+        two_stages = run["method"] == "dat"
+        method = "standard-at" if two_stages and stage == "1" else run["method"]
+        if method not in cost["seconds_per_step"]:
+            return None
+        total += steps * cost["seconds_per_step"][method]
+    return total or None
+
+
+def relative_cost(study: Study, variant: str) -> Values | None:
+    """Training seconds of a variant's finished runs, relative to the mean of standard-at's."""
+
+    def of(run: Run) -> Measured | None:
+        seconds = stage_seconds(run, study.cost) if run["outcome"] == "finished" else None
+        return None if seconds is None else Measured(seconds)
+
+    figure = Figure("training seconds", of, "none")
+    own, base = study.values(variant, figure), study.values("standard-at", figure)
+    if own is None or base is None:
+        return None
+    return Values({seed: Measured(m.value / base.mean) for seed, m in own.by_seed.items()})

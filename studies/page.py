@@ -1,0 +1,288 @@
+"""Make `docs/claims.md`: each claim of the paper, the published figure, ours, and whether they agree.
+
+    python studies/page.py
+
+Everything on the page is computed from `studies/NAME/records/*.json` (and `studies/systems/cost.json`); figures go to
+`docs/claims/`. Claims and rules stand in claims.py and rules.py.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from claims import CLAIMS, WITHOUT_STUDY, Claim
+from figures import draw
+from measures import (
+    CLASS_ACCURACY,
+    CLEAN,
+    ECE,
+    IMAGENET,
+    JUDGED,
+    LAST_T,
+    LATE_R1,
+    ROUGHNESS,
+    autoattack,
+    ood,
+    ood_sources,
+    pgd,
+    relative_cost,
+    validity,
+)
+from reading import Figure, Study, Values, read_studies
+from rules import numbers, seeds_text
+
+from dualat.files import write_text
+
+HERE = Path(__file__).parent
+OWN_FIGURES = {"ablation-batchnorm": [ROUGHNESS], "ablation-at-branch": [LATE_R1]}
+"""Figures of a study's curves, beside those that every ablation has."""
+
+HEAD = """\
+# Claims, tested
+
+Made by `python studies/page.py` from the records in `studies/*/records`: do not edit.
+
+Published figures are those of [arXiv 2510.13872](https://arxiv.org/abs/2510.13872), other systems' as compared there
+unless said otherwise, and belong to CIFAR-10, CIFAR-100 or ImageNet with large networks and long training. Ours belong to
+small networks, Fashion-MNIST and minutes of training on a CPU: what can agree is the order and the size of differences, not
+the figures. Frechet distances are measured in the features of a small classifier trained on Fashion-MNIST (the judge), or
+of an ImageNet network: neither is FID.
+
+*Agrees* means that the rule holds between means over the seeds that exist; behind it, with how many seeds it holds
+alone. With few images and few seeds a small difference may be chance: *each ±* is half the 95 % interval of one seed's
+figure. A command goes on with what is missing, and is repeated until nothing is.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--studies", type=Path, default=HERE, help="folder of the studies")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "claims.md", help="the page")
+    arguments = parser.parse_args()
+    make(arguments.studies, arguments.output)
+
+
+def make(folder: Path, output: Path) -> None:
+    """Write the page, and the figures into a folder beside it that bears its name."""
+    studies = read_studies(folder)
+    pictures = {name: draw(study, output.with_suffix("")) for name, study in studies.items()}
+    used = list(dict.fromkeys(claim.study for claim in CLAIMS))
+    parts = [HEAD, overview(studies)]
+    for name in used:
+        if name in studies:
+            parts.append(chapter(studies[name], output, pictures[name]))
+    parts.append(without_study())
+    write_text(output, "\n".join(parts))
+
+
+def overview(studies: dict[str, Study]) -> str:
+    """One line per claim."""
+    rows = [[link(c), verdict(c, studies)] for c in CLAIMS]
+    return "## At a glance\n\n" + table(["claim", "ours"], rows)
+
+
+def verdict(claim: Claim, studies: dict[str, Study]) -> str:
+    """agrees, disagrees, no comparison, or not run yet."""
+    study = studies.get(claim.study)
+    finding = claim.check(study) if study is not None else None
+    return "not run yet" if finding is None else finding.verdict
+
+
+def link(claim: Claim) -> str:
+    return f"{claim.sentence} ([{claim.study}](#{claim.study}))"
+
+
+def chapter(study: Study, output: Path, picture: Path | None) -> str:
+    """A study: how much of it was run, its tables, its figure, its claims."""
+    parts = [f"## {study.name}\n", f"{study.plan['title']}. {progress(study)}\n"]
+    if study.name == "systems" and study.made:
+        parts += [systems_table(study), ood_tables(study)]
+    elif study.made and study.plan["metrics"]:
+        parts.append(variants_table(study))
+    if picture is not None:
+        parts.append(f"![{study.plan['title']}]({picture.relative_to(output.parent).as_posix()})\n")
+    parts += [claim_text(claim, study) for claim in CLAIMS if claim.study == study.name]
+    return "\n".join(parts)
+
+
+def progress(study: Study) -> str:
+    """'27 of 27 runs are made: `command`.', and a warning where they do not belong to the study as it is now."""
+    text = f"{study.made} of {study.planned} runs are made" if study.made else "Not run yet"
+    text = f"{text}: `{study.command}`."
+    if old := study.outdated():
+        text += f" **Made with other settings than `study.yaml` has now: {'; '.join(old)}.**"
+    return text
+
+
+def claim_text(claim: Claim, study: Study) -> str:
+    """The claim in full."""
+    finding = claim.check(study)
+    lines = [f"**{claim.sentence}**\n", f"- published: {claim.published}"]
+    if finding is None:
+        lines.append(f"- ours: not run yet ({study.made} of {study.planned} runs are made)")
+    else:
+        lines += [f"- ours: {text}" for text in finding.ours]
+    lines.append(f"- rule: {claim.check.rule}")
+    if finding is not None:
+        lines.append(f"- **{finding.verdict}**")
+    return "\n".join([*lines, f"- command: `{study.command}`\n"])
+
+
+def systems_table(study: Study) -> str:
+    """All systems, most robust first."""
+    radius = study.plan["base"]["attack"]["eps"]
+    evaluation = study.plan["evaluation"]
+    figures = [
+        CLEAN,
+        *(pgd(eps) for eps in evaluation["eps"]),
+        *(autoattack(eps) for eps in evaluation["autoattack_eps"]),
+        JUDGED,
+        IMAGENET,
+        CLASS_ACCURACY,
+        ECE,
+        *(validity(eps) for eps in evaluation["counterfactual_eps"]),
+    ]
+    order = ranked(study, pgd(radius), JUDGED)
+    heads = ["system", *(heading(study, f) for f in figures), "sampler", "cost", "diverged", "seeds"]
+    rows = [
+        [f"`{v}`", *cells(study, v, figures), samplers(study, v), cost_cell(study, v), *outcome(study, v)]
+        for v in order
+    ]
+    notes = [
+        f"Sorted by robust accuracy (PGD-20, L2 {radius:g}), equals by Frechet distance. Means over seeds, least and "
+        "greatest seed below. sampler: steps × length of a step, chosen for each seed on validation images. "
+        "diverged: runs with a divergence, restarts among them.",
+        cost_note(study),
+    ]
+    return "\n".join(["### All systems\n", table(heads, rows), *(f"{note}\n" for note in notes)])
+
+
+def variants_table(study: Study) -> str:
+    """The variants of an ablation, in the order of its plan."""
+    radii = study.plan["evaluation"]["eps"]
+    more = OWN_FIGURES.get(study.name, [])
+    figures = [CLEAN, *(pgd(eps) for eps in radii), JUDGED, CLASS_ACCURACY, *more, LAST_T]
+    heads = ["variant", *(heading(study, f) for f in figures), "diverged", "seeds"]
+    return table(heads, [[f"`{v}`", *cells(study, v, figures), *outcome(study, v)] for v in study.runs])
+
+
+def ood_tables(study: Study) -> str:
+    """AUROC by score: one row per system, clean and attacked for each source."""
+    parts = []
+    for score in study.plan["evaluation"]["ood_scores"]:
+        figures = [ood(source, score, hit) for source in ood_sources(study) for hit in (False, True)]
+        if not figures:
+            continue
+        order = ranked(study, pgd(study.plan["base"]["attack"]["eps"]), JUDGED)
+        heads = ["system", *(heading(study, f) for f in figures), "seeds"]
+        rows = [[f"`{v}`", *cells(study, v, figures), outcome(study, v)[1]] for v in order]
+        parts += [f"### OOD AUROC, score {score}\n", table(heads, rows)]
+    return "\n".join(parts)
+
+
+def ranked(study: Study, more: Figure, less: Figure) -> list[str]:
+    """Variants by one figure, greatest first, equals to three digits by another, least first; those without it last."""
+
+    def place(variant: str) -> tuple[bool, float, float]:
+        first, second = study.values(variant, more), study.values(variant, less)
+        if first is None:
+            return (not study.runs[variant], math.inf, math.inf)
+        return (False, -round(first.mean, 3), math.inf if second is None else second.mean)
+
+    return sorted(study.runs, key=place)
+
+
+def heading(study: Study, figure: Figure) -> str:
+    """The figure's heading with the number of images behind it."""
+    counts = {n for v in study.runs if (values := study.values(v, figure)) for n in values.counts}
+    text = figure.short or figure.name
+    return f"{text}<br>n = {numbers(counts)}" if counts else text
+
+
+def cells(study: Study, variant: str, figures: list[Figure]) -> list[str]:
+    """A cell per figure; where there is none, the first says why."""
+    found = [study.values(variant, figure) for figure in figures]
+    texts = [cell(figure, values) for figure, values in zip(figures, found, strict=True)]
+    return texts if any(found) else [absent(study, variant), *texts[1:]]
+
+
+def cell(figure: Figure, values: Values | None) -> str:
+    """The mean, and from least to greatest seed below it."""
+    if values is None:
+        return "–"
+    if len(values.by_seed) == 1:
+        return figure.text(values.mean)
+    return f"{figure.text(values.mean)}<br>{figure.text(values.low)} … {figure.text(values.high)}"
+
+
+def absent(study: Study, variant: str) -> str:
+    """Why a variant has no figure."""
+    if not study.runs[variant]:
+        return "not run yet"
+    return "diverged" if study.diverged(variant) else "–"
+
+
+def outcome(study: Study, variant: str) -> list[str]:
+    """Runs that diverged, and the seeds."""
+    runs, gone = study.runs[variant], study.diverged(variant)
+    if not runs:
+        return ["–", "–"]
+    hit = sum(1 for run in runs.values() if run["divergences"])
+    text = f"{hit} of {len(runs)}"
+    if gone:
+        last = [runs[seed]["divergences"][-1] for seed in gone]
+        where = ", ".join(
+            f"{s}: stage {d['stage']}, step {d['step']}" for s, d in zip(gone, last, strict=True)
+        )
+        text += f"; for good with {seeds_text(gone)} ({where})"
+    return [text, ", ".join(map(str, runs))]
+
+
+def samplers(study: Study, variant: str) -> str:
+    """The samplers that validation images chose."""
+    found = [run["sampler"] for run in study.runs[variant].values() if "sampler" in run]
+    texts = [
+        f"{s['steps']} × {s['step_size']:g}" + ("" if s["rule"] == "L2" else f" ({s['rule']})") for s in found
+    ]
+    return ", ".join(dict.fromkeys(texts)) or "–"
+
+
+def cost_cell(study: Study, variant: str) -> str:
+    values = relative_cost(study, variant)
+    return "–" if values is None else f"{values.mean:.2f}"
+
+
+def cost_note(study: Study) -> str:
+    """Where the column of costs comes from."""
+    base = "cost: seconds of training, relative to `standard-at`,"
+    if study.cost is None:
+        return f"{base} by the runs' own speed, which other jobs on the machine distort (`python studies/cost.py` times it)."
+    cost = study.cost
+    return (
+        f"{base} of `studies/systems/cost.json`: steps of all methods timed in turn, median of {cost['rounds']} rounds, "
+        f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}, {cost['precision']}, torch "
+        f"{cost['versions']['torch']}; T of the curriculum at half of T_max."
+    )
+
+
+def without_study() -> str:
+    rows = [[text, f"not run yet: no study; needs {needs}"] for text, needs in WITHOUT_STUDY]
+    note = (
+        "Calibration, out-of-distribution detection and counterfactuals are measured above for every system; there is no "
+        "published figure at hand to hold them against."
+    )
+    return "\n".join(
+        ["## Published, and tested by no study here\n", table(["published", "ours"], rows), note, ""]
+    )
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(entry.replace('|', '/') for entry in row)} |" for row in lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Rules by which the page decides, from numbers alone, whether our figures agree with a claim."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from measures import relative_cost
+from reading import Figure, Study, Values
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say about a claim. agrees: None where a run that it needs diverged with every seed."""
+
+    ours: list[str]
+    """Figures, a line each."""
+    agrees: bool | None
+    seeds: tuple[int, int] | None = None
+    """How many seeds agree by themselves, and how many there are."""
+
+    @property
+    def verdict(self) -> str:
+        if self.agrees is None:
+            return "no comparison"
+        word = "agrees" if self.agrees else "disagrees"
+        if self.seeds is None:
+            return word
+        alone, total = self.seeds
+        return f"{word} ({alone} of {total} {'seed' if total == 1 else 'seeds'} alone)"
+
+
+class Check(Protocol):
+    """A rule: in words, and on a study. None: records that it needs do not exist yet."""
+
+    @property
+    def rule(self) -> str: ...
+
+    def __call__(self, study: Study) -> Finding | None: ...
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Between a left and a right value. words: with {left} and {right}."""
+
+    words: str
+    holds: Callable[[float, float], bool]
+
+
+BELOW = Relation("{left} below {right}", lambda a, b: a < b)
+ABOVE = Relation("{left} above {right}", lambda a, b: a > b)
+
+
+def no_lower(slack: float) -> Relation:
+    """left >= right - slack."""
+    return Relation(f"{{left}} at least {{right}} less {slack:g}", lambda a, b: a >= b - slack)
+
+
+def share_of(part: float, words: str) -> Relation:
+    """left <= part * right."""
+    return Relation(f"{{left}} at most {words} {{right}}", lambda a, b: a <= part * b)
+
+
+def times(factor: float) -> Relation:
+    """left >= factor * right."""
+    return Relation(f"{{left}} at least {factor:g} times {{right}}", lambda a, b: a >= factor * b)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants by one figure."""
+
+    figure: Figure
+    left: str
+    relation: Relation
+    right: str
+
+    @property
+    def words(self) -> str:
+        sides = {"left": f"`{self.left}`", "right": f"`{self.right}`"}
+        return f"{self.figure.name}: {self.relation.words.format(**sides)}"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """All pairs must hold, each between means over the seeds that both variants have."""
+
+    pairs: tuple[Pair, ...]
+
+    @property
+    def rule(self) -> str:
+        return "; ".join(pair.words for pair in self.pairs)
+
+    def __call__(self, study: Study) -> Finding | None:
+        return compare(study, self.pairs)
+
+
+def comparing(figure: Figure, left: str, relation: Relation, right: str) -> Compare:
+    """A rule of one pair."""
+    return Compare((Pair(figure, left, relation, right),))
+
+
+def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
+    """The finding on several pairs; None where one of them lacks records."""
+    lines: dict[str, None] = {}
+    holds, alone = True, None
+    for pair in pairs:
+        both = common_seeds(study, pair)
+        if not both:
+            return lost(study, pair)
+        left = study.values(pair.left, pair.figure, both)
+        right = study.values(pair.right, pair.figure, both)
+        assert left is not None and right is not None
+        lines[line(pair.figure, pair.left, left)] = None
+        lines[line(pair.figure, pair.right, right)] = None
+        holds = holds and pair.relation.holds(left.mean, right.mean)
+        found = {s: pair.relation.holds(left.by_seed[s].value, right.by_seed[s].value) for s in both}
+        alone = found if alone is None else {s: alone[s] and found[s] for s in alone.keys() & found.keys()}
+    seeds = None if not alone else (sum(alone.values()), len(alone))
+    return Finding(list(lines), holds, seeds)
+
+
+def common_seeds(study: Study, pair: Pair) -> set[int]:
+    """Seeds with which both variants have the figure."""
+    sides = [study.values(variant, pair.figure) for variant in (pair.left, pair.right)]
+    left, right = (set() if side is None else set(side.by_seed) for side in sides)
+    return left & right
+
+
+def lost(study: Study, pair: Pair) -> Finding | None:
+    """No comparison where a variant diverged with all seeds of the plan; None, for not run yet, elsewhere."""
+    gone = [v for v in (pair.left, pair.right) if set(study.diverged(v)) >= set(study.plan["seeds"])]
+    return Finding([f"`{v}` diverged with every seed" for v in gone], None) if gone else None
+
+
+def line(figure: Figure, variant: str, values: Values) -> str:
+    """'`dat` clean accuracy: mean 0.800 (0.790, 0.800, 0.810), n = 10,000, seeds 0, 1, 2'."""
+    each = ", ".join(figure.text(m.value) for m in values.by_seed.values())
+    parts = [f"`{variant}`, {figure.name}: mean {figure.text(values.mean)} ({each})"]
+    if values.half is not None and math.isfinite(values.half):
+        parts.append(f"each ± {figure.text(values.half)} (95 %)")
+    if values.counts:
+        parts.append(f"n = {numbers(values.counts)}")
+    return ", ".join([*parts, seeds_text(values.by_seed)])
+
+
+def numbers(counts: set[int]) -> str:
+    """'1,000', or '128 to 1,000'."""
+    ends = sorted({min(counts), max(counts)})
+    return " to ".join(f"{n:,}" for n in ends)
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """'seed 0', 'seeds 0, 1, 2'."""
+    known = sorted(seeds)
+    return f"seed{'s' if len(known) > 1 else ''} {', '.join(map(str, known))}"
+
+
+@dataclass(frozen=True)
+class LeastAmongRobust:
+    """One variant has a smaller distance than all others that are robust."""
+
+    variant: str
+    distance: Figure
+    robust: Figure
+    reference: str
+    share: float = 0.5
+
+    @property
+    def rule(self) -> str:
+        return (
+            f"{self.distance.name}: the mean of `{self.variant}` below that of every other system whose mean "
+            f"{self.robust.name} is at least {self.share:g} of that of `{self.reference}`"
+        )
+
+    def others(self, study: Study) -> list[str]:
+        """The other robust variants that have the distance."""
+        base = study.values(self.reference, self.robust)
+        if base is None:
+            return []
+        found = []
+        for variant in study.runs:
+            robust = study.values(variant, self.robust)
+            known = study.values(variant, self.distance) is not None
+            if known and variant != self.variant and robust is not None:
+                found += [variant] if robust.mean >= self.share * base.mean else []
+        return found
+
+    def __call__(self, study: Study) -> Finding | None:
+        missing = [v for v, runs in study.runs.items() if not runs]
+        others = self.others(study)
+        if missing or not others:
+            return None
+        return compare(study, [Pair(self.distance, self.variant, BELOW, other) for other in others])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that are counted together."""
+
+    name: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Steady:
+    """No run of one group diverges; of the other, if there is one, at least one does."""
+
+    stable: Group
+    unstable: Group | None = None
+
+    @property
+    def rule(self) -> str:
+        text = f"no run of {self.stable.name} diverges, not even for a while"
+        return f"{text}; at least one of {self.unstable.name} does" if self.unstable else text
+
+    def __call__(self, study: Study) -> Finding | None:
+        lines, hits = [], []
+        for group in (self.stable, self.unstable) if self.unstable else (self.stable,):
+            runs = [run for v in group.variants for run in study.runs[v].values()]
+            if len(runs) < len(group.variants) * len(study.plan["seeds"]):
+                return None
+            hits.append(sum(1 for run in runs if run["divergences"]))
+            lines.append(f"{group.name}: {hits[-1]} of {len(runs)} runs diverged")
+        return Finding(lines, hits[0] == 0 and all(hits[1:]))
+
+
+@dataclass(frozen=True)
+class CostAtMost:
+    """A variant's training costs at most so many times as much as standard-at's."""
+
+    variant: str
+    most: float
+
+    @property
+    def rule(self) -> str:
+        return (
+            f"training of `{self.variant}` takes at most {self.most:g} times as long as that of `standard-at`"
+        )
+
+    def __call__(self, study: Study) -> Finding | None:
+        values = relative_cost(study, self.variant)
+        if values is None:
+            return None
+        lines = [f"whole run of `{self.variant}`: {values.mean:.2f} times `standard-at`"]
+        if study.cost is None:
+            lines[0] += f", by the runs' own speed ({seeds_text(values.by_seed)}), which other jobs distort"
+        else:
+            each = study.cost["seconds_per_step"]
+            step = each[self.variant] / each["standard-at"]
+            rounds = study.cost["rounds"]
+            lines.append(
+                f"a stage-2 step: {step:.2f} times, median of {rounds} interleaved rounds (cost.json)"
+            )
+        return Finding(lines, values.mean <= self.most)

@@ -1,0 +1,364 @@
+"""The page of claims on made-up records whose means are known."""
+
+import json
+import math
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+STUDIES = Path(__file__).parents[2] / "studies"
+sys.path.insert(0, str(STUDIES))  # as `python studies/page.py` has it
+claims, measures, page, reading, rules = map(
+    import_module, ("claims", "measures", "page", "reading", "rules")
+)
+
+SEEDS = (0, 1, 2)
+SOURCE = "/usr/share/openclipart/png/animals"
+PLAN = {
+    "title": "Made up",
+    "base": {
+        "method": "dat",
+        "attack": {"eps": 1.0},
+        "stage1": {"steps": 100, "batch_size": 10},
+        "stage2": {"steps": 50, "batch_size": 10},
+    },
+    "variants": {
+        "dat": None,
+        "standard-at": {"method": "standard-at"},
+        "jem": {"method": "jem"},
+        "ratio": {"method": "ratio"},
+    },
+    "seeds": list(SEEDS),
+    "metrics": ["clean_accuracy"],
+    "evaluation": {
+        "eps": [1.0],
+        "autoattack_eps": [1.0],
+        "ood_scores": ["s", "max_softmax"],
+        "counterfactual_eps": [2.0],
+    },
+}
+
+
+def entry(metric, value, n=1000, **settings):
+    return {
+        "metric": metric,
+        "value": value,
+        "n": n,
+        "ci95": [value - 0.02, value + 0.04],
+        "settings": settings,
+    } | {"model": "final"}
+
+
+def a_run(variant, seed, *, robust=0.5, distance=10.0, clean=0.8, outcome="finished", divergences=0, **more):
+    """A run's record; figures of seed s are the given ones plus 0.01 * (s - 1), so that the mean of three is known."""
+    shift = 0.01 * (seed - 1)
+    run = {
+        "variant": variant,
+        "seed": seed,
+        "method": variant if variant in PLAN["variants"] else "dat",
+        "outcome": outcome,
+        "divergences": [{"stage": 1, "step": 7, "loss": "nan", "gradient_norm": "nan"}] * divergences,
+        "curves": {"stage": [], "step": []},
+        "images_per_second": {"1": 100.0, "2": 25.0} if variant == "dat" else {"1": 100.0},
+        "config": {
+            "method": variant if variant in PLAN["variants"] else "dat",
+            "attack": {"eps": 1.0, "steps": 5},
+            "stage1": {"steps": 100, "batch_size": 10},
+            "stage2": {"steps": 50, "batch_size": 10},
+        },
+        **more,
+    }
+    if outcome == "finished":
+        run["sampler"] = {"steps": 8, "step_size": 0.3, "rule": "L2"}
+        run["records"] = [
+            entry("clean_accuracy", clean + shift, 10000),
+            entry("robust_accuracy", robust + shift, attack="pgd", norm="L2", eps=1.0, steps=20),
+            entry("robust_accuracy", 0.0, attack="pgd", norm="L2", eps=14.0, steps=20),
+            entry("robust_accuracy", robust + shift, 128, attack="autoattack", norm="L2", eps=1.0),
+            entry("frechet_distance", distance + shift, features="judge-cnn, 1500 steps"),
+            entry("frechet_distance", 10 * distance + shift, features="imagenet-efficientnet"),
+            entry("ood_auroc", 0.9 + shift, 600, score="s", source=SOURCE, attack=None),
+            entry("ood_auroc", 0.4 + shift, 600, score="s", source=SOURCE, attack={"eps": 1.0}),
+            entry("ood_auroc", 0.7 + shift, 600, score="max_softmax", source=SOURCE, attack=None),
+        ]
+    return run
+
+
+def write(folder, name, runs, plan=PLAN, cost=None):
+    """A study in a folder; returns it as the page reads it."""
+    (folder / name / "records").mkdir(parents=True)
+    (folder / name / "study.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    for run in runs:
+        path = folder / name / "records" / f"{run['variant']}-seed{run['seed']}.json"
+        path.write_text(json.dumps(run))
+    if cost is not None:
+        (folder / name / "cost.json").write_text(json.dumps(cost))
+    return reading.read_study(folder / name)
+
+
+def four(robust=(0.7, 0.7, 0.1, 0.65), distance=(5.0, 20.0, 30.0, 8.0), **of_jem):
+    """Runs of dat, standard-at, jem and ratio with every seed."""
+    values = list(zip(PLAN["variants"], robust, distance, strict=True))
+    return [
+        a_run(name, seed, robust=r, distance=d, **(of_jem if name == "jem" else {}))
+        for name, r, d in values
+        for seed in SEEDS
+    ]
+
+
+def made(folder):
+    """The page as text."""
+    page.make(folder, folder / "out" / "claims.md")
+    return (folder / "out" / "claims.md").read_text()
+
+
+def row(text, beginning):
+    """Cells of the first table row that begins so."""
+    line = next(line for line in text.splitlines() if line.startswith(beginning))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_systems_table_has_means_spreads_numbers_and_order(tmp_path):
+    write(tmp_path, "systems", four())
+    text = made(tmp_path)
+    assert row(text, "| system | clean")[1:4] == [
+        "clean accuracy<br>n = 10,000",
+        "PGD-20, L2 1<br>n = 1,000",
+        "AutoAttack, L2 1<br>n = 128",
+    ]
+    dat = row(text, "| `dat`")
+    assert dat[1:6] == [
+        "0.800<br>0.790 … 0.810",
+        "0.700<br>0.690 … 0.710",
+        "0.700<br>0.690 … 0.710",
+        "5.00<br>4.99 … 5.01",
+        "50.0<br>50.0 … 50.0",
+    ]
+    assert dat[-4:] == ["8 × 0.3", "3.00", "0 of 3", "0, 1, 2"]
+    # robust accuracy first; dat and standard-at are equal there, and dat has the smaller distance
+    order = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")][:4]
+    assert order == ["dat", "standard-at", "ratio", "jem"]
+
+
+def test_ood_tables_keep_scores_sources_and_attacks_apart(tmp_path):
+    write(tmp_path, "systems", four())
+    text = made(tmp_path)
+    by_s, by_softmax = text.split("### OOD AUROC, score s\n")[1].split("### OOD AUROC, score max_softmax\n")
+    assert row(by_s, "| system")[1:3] == [
+        "clip art (animals), clean<br>n = 600",
+        "clip art (animals), attacked<br>n = 600",
+    ]
+    assert row(by_s, "| `dat`")[1:3] == ["0.900<br>0.890 … 0.910", "0.400<br>0.390 … 0.410"]
+    assert row(by_softmax, "| `dat`")[1:3] == ["0.700<br>0.690 … 0.710", "–"]
+
+
+def test_a_run_that_diverged_says_so_and_others_that_restarted_count(tmp_path):
+    runs = four(outcome="diverged", divergences=1)
+    runs = [
+        r | {"divergences": [{"stage": 2, "step": 3}]} if r["variant"] == "ratio" and r["seed"] == 1 else r
+        for r in runs
+    ]
+    text = made_of(tmp_path, runs)
+    jem = row(text, "| `jem`")
+    assert jem[1] == "diverged" and set(jem[2:-2]) == {"–"}
+    assert jem[-2].startswith("3 of 3; for good with seeds 0, 1, 2 (0: stage 1, step 7,")
+    assert row(text, "| `ratio`")[-2] == "1 of 3"
+    assert "- ours: `jem` diverged with every seed\n" in text
+    assert "**no comparison**" in text
+
+
+def made_of(folder, runs, **more):
+    write(folder, "systems", runs, **more)
+    return made(folder)
+
+
+def test_one_of_three_seeds_diverged_is_left_out_of_the_mean(tmp_path):
+    runs = [r for r in four() if (r["variant"], r["seed"]) != ("jem", 2)]
+    runs.append(a_run("jem", 2, outcome="diverged", divergences=4))
+    text = made_of(tmp_path, runs)
+    assert row(text, "| `jem`")[1] == "0.795<br>0.790 … 0.800"
+    assert row(text, "| `jem`")[-2] == "1 of 3; for good with seed 2 (2: stage 1, step 7)"
+    assert "mean 30.0 (30.0, 30.0), each ± 0.03 (95 %), n = 1,000, seeds 0, 1" in text
+
+
+def test_without_records_every_claim_is_not_run_yet_and_has_its_command(tmp_path):
+    write(tmp_path, "systems", [])
+    write(tmp_path, "ablation-knob", [], plan=PLAN | {"variants": {"t1": None, "t16": None}})
+    text = made(tmp_path)
+    assert text.count("| not run yet |") == len(claims.CLAIMS)
+    assert "agrees (" not in text and "**disagrees" not in text
+    assert "- ours: not run yet (0 of 12 runs are made)" in text
+    assert "- command: `python studies/run.py ablation-knob`" in text
+    assert not (tmp_path / "out" / "claims").exists()  # no figure of nothing
+
+
+def test_some_records_leave_the_other_claims_not_run_yet(tmp_path):
+    text = made_of(tmp_path, [r for r in four() if r["variant"] in ("dat", "standard-at")])
+    assert row(text, "| `jem`")[1] == "not run yet"
+    assert "6 of 12 runs are made" in text
+    assert row(text, "| DAT keeps the robust accuracy")[1] == "agrees (3 of 3 seeds alone)"
+    assert row(text, "| DAT's samples are better than JEM's")[1] == "not run yet"
+    assert row(text, "| Of all robust systems")[1] == "not run yet"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "right", "wrong"),
+    [
+        (
+            "DAT keeps the robust accuracy",
+            {"robust": (0.695, 0.7, 0.1, 0.7)},
+            {"robust": (0.68, 0.7, 0.1, 0.7)},
+        ),
+        (
+            "DAT's samples are far better",
+            {"distance": (6.0, 20.0, 30.0, 8.0)},
+            {"distance": (7.0, 20.0, 30.0, 8.0)},
+        ),
+        (
+            "DAT's samples are better than JEM's",
+            {"distance": (6.0, 20.0, 7.0, 8.0)},
+            {"distance": (6.0, 20.0, 5.0, 8.0)},
+        ),
+        ("Of all robust systems", {"distance": (6.0, 20.0, 1.0, 8.0)}, {"distance": (6.0, 20.0, 30.0, 5.0)}),
+        ("DAT is as robust as RATIO", {"robust": (0.7, 0.7, 0.1, 0.705)}, {"robust": (0.7, 0.7, 0.1, 0.75)}),
+    ],
+)
+def test_rules_agree_and_disagree_by_the_numbers(tmp_path, beginning, right, wrong):
+    for folder, values, verdict in (("right", right, "agrees"), ("wrong", wrong, "disagrees")):
+        text = made_of(tmp_path / folder, four(**values))
+        assert row(text, f"| {beginning}")[1].split(" ")[0] == verdict
+
+
+def test_seeds_that_agree_alone_are_counted(tmp_path):
+    runs = four()
+    for run in runs:
+        if (
+            run["variant"] == "dat"
+        ):  # by seed: 0.75, 0.70, 0.60 against 0.69, 0.70, 0.71: the mean is within 0.02
+            value = {0: 0.75, 1: 0.70, 2: 0.60}[run["seed"]]
+            for record in run["records"]:
+                if record["metric"] == "robust_accuracy":
+                    record["value"] = value
+    study = write(tmp_path, "systems", runs)
+    figure = measures.pgd(1.0)
+    finding = rules.comparing(figure, "dat", rules.no_lower(0.02), "standard-at")(study)
+    assert finding is not None and (finding.agrees, finding.seeds) == (True, (2, 3))
+    assert finding.verdict == "agrees (2 of 3 seeds alone)"
+    assert finding.ours[0] == (
+        "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), each ± 0.030 (95 %), n = 1,000, "
+        "seeds 0, 1, 2"
+    )
+    finding = rules.comparing(figure, "dat", rules.no_lower(0.01), "standard-at")(study)
+    assert finding is not None and finding.verdict == "disagrees (2 of 3 seeds alone)"
+
+
+def test_every_pair_of_a_rule_must_hold(tmp_path):
+    study = write(tmp_path, "systems", four(distance=(5.0, 20.0, 30.0, 8.0)))
+    better = rules.Pair(measures.JUDGED, "dat", rules.BELOW, "ratio")
+    less_robust = rules.Pair(measures.pgd(1.0), "dat", rules.BELOW, "ratio")
+    assert rules.Compare((better,))(study).agrees is True
+    assert rules.Compare((better, less_robust))(study).agrees is False
+
+
+def test_relations():
+    assert rules.share_of(1 / 3, "a third of").holds(2.0, 6.1) and not rules.share_of(1 / 3, "").holds(
+        2.1, 6.0
+    )
+    assert rules.times(10).holds(10.0, 1.0) and not rules.times(10).holds(9.9, 1.0)
+    assert rules.times(10).holds(math.inf, 1.0)
+    assert rules.ABOVE.holds(2, 1) and not rules.ABOVE.holds(1, 1) and not rules.BELOW.holds(1, 1)
+
+
+@pytest.mark.parametrize(("of_dat", "of_jem", "agrees"), [(0, 1, True), (0, 0, False), (1, 1, False)])
+def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem, agrees):
+    names = {"dat-x1": of_dat, "dat-x2": 0, "jem-x1": 0, "jem-x2": of_jem}
+    runs = [a_run(v, s, divergences=d if s == 1 else 0) for v, d in names.items() for s in SEEDS]
+    study = write(tmp_path, "stability", runs, plan=PLAN | {"variants": dict.fromkeys(names)})
+    check = rules.Steady(rules.Group("DAT", ("dat-x1", "dat-x2")), rules.Group("JEM", ("jem-x1", "jem-x2")))
+    finding = check(study)
+    assert finding is not None and finding.agrees is agrees
+    assert finding.ours == [f"DAT: {of_dat} of 6 runs diverged", f"JEM: {of_jem} of 6 runs diverged"]
+    study.runs["jem-x2"].pop(0)
+    assert check(study) is None  # a count needs all runs
+
+
+def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
+    # by speed: 100 steps of 10 images at 100/s and 50 at 25/s, 30 s, against 10 s
+    study = write(tmp_path / "a", "systems", four())
+    assert measures.relative_cost(study, "dat").mean == pytest.approx(3.0)
+    cost = {"seconds_per_step": {"standard-at": 0.1, "dat": 0.12, "jem": 0.3}, "rounds": 7, "threads": 1}
+    cost |= {"precision": "bfloat16", "versions": {"torch": "2.15"}}
+    study = write(tmp_path / "b", "systems", four(), cost=cost)
+    # 100 * 0.1 + 50 * 0.12 against 100 * 0.1
+    assert measures.relative_cost(study, "dat").mean == pytest.approx(1.6)
+    assert measures.relative_cost(study, "jem").mean == pytest.approx(3.0)
+    assert measures.relative_cost(study, "ratio") is None  # not timed
+    assert rules.CostAtMost("dat", 1.61)(study).agrees is True
+    assert rules.CostAtMost("dat", 1.56)(study).agrees is False
+    assert "median of 7 rounds, 1 thread, bfloat16, torch 2.15" in made(tmp_path / "b")
+    assert "other jobs on the machine distort" in made(tmp_path / "a")
+
+
+def test_figures_of_curves():
+    curves = {
+        "stage": [1, 2, 2, 2, 2, 2],
+        "step": [10, 5, 10, 15, 20, 25],
+        "loss_energy": [None, 1.0, 0.5, 0.75, 0.75, 1.75],
+        "r1": [9.0, 1.0, 2.0, 3.0, 4.0, 50.0],
+        "T": [None, 0.0, 1.0, 1.0, 2.0, 3.0],
+    }
+    run = a_run("dat", 0, curves=curves)
+    assert measures.roughness(run).value == pytest.approx((0.5 + 0.25 + 0 + 1) / 4)
+    assert measures.late_r1(run).value == 50.0  # the last fifth of five points
+    assert measures.last_t(run).value == 3.0
+    exploded = a_run("dat", 0, curves=curves | {"r1": [9.0, 1.0, 2.0, 3.0, 4.0, math.nan]})
+    assert measures.late_r1(exploded).value == math.inf
+    assert measures.roughness(a_run("dat", 0)) is None  # diverged before anything was logged
+
+
+def test_records_of_other_settings_are_named(tmp_path):
+    runs = four()
+    assert "Made with other settings" not in made_of(tmp_path / "a", runs)
+    runs[0]["config"]["attack"]["eps"] = 0.5
+    text = made_of(tmp_path / "b", runs)
+    assert "**Made with other settings than `study.yaml` has now: dat, seed 0.**" in text
+
+
+def test_records_of_unknown_variants_and_seeds_are_left_out(tmp_path):
+    study = write(tmp_path, "systems", [a_run("dat", 0), a_run("dat", 9), a_run("mystery", 0)])
+    assert study.made == 1 and "mystery" not in study.runs
+
+
+def test_figures_are_drawn_and_shown(tmp_path):
+    text = made_of(tmp_path, four())
+    assert "![Made up](claims/systems.png)" in text
+    assert (tmp_path / "out" / "claims" / "systems.png").stat().st_size < 100_000
+
+
+def test_claims_name_studies_and_variants_that_exist():
+    studies = reading.read_studies(STUDIES)
+    for claim in claims.CLAIMS:
+        study, check = studies[claim.study], claim.check
+        named = set()
+        if isinstance(check, rules.Compare):
+            named = {side for pair in check.pairs for side in (pair.left, pair.right)}
+        elif isinstance(check, rules.Steady):
+            named = {v for group in (check.stable, check.unstable) if group for v in group.variants}
+        elif isinstance(check, rules.LeastAmongRobust):
+            named = {check.variant, check.reference}
+        assert named <= set(study.plan["variants"]), claim.sentence
+        assert claim.check.rule and claim.published
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*/study.yaml")), ids=lambda path: path.parent.name)
+def test_every_variant_of_every_study_is_a_valid_configuration(path):
+    from dualat.config import build_config, merge
+
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for overrides in plan["variants"].values():
+        config = build_config(merge(plan["base"], overrides or {}))
+        assert config.data.source == "fashion-mnist"
+    assert len(set(plan["seeds"])) == len(plan["seeds"]) >= 3
