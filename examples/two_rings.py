@@ -38,6 +38,7 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        method.after_step()  # T grows when contrastive samples have become too easy to tell
         schedule.step()
         average.update(model)
     model.load_state_dict(average.average)

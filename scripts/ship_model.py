@@ -18,7 +18,9 @@ from dualat.files import sha256, write_text
 from dualat.load import load, save_model
 from dualat.shipped import FOLDER
 
-LICENCES = {"fashion-mnist": "Fashion-MNIST (Zalando Research), MIT licence, github.com/zalandoresearch/fashion-mnist"}
+LICENCES = {
+    "fashion-mnist": "Fashion-MNIST (Zalando Research), MIT licence, github.com/zalandoresearch/fashion-mnist"
+}
 METRICS = ("clean_accuracy", "robust_accuracy", "calibration", "generation", "counterfactual")
 MOST = 8 * 2**20  # bytes
 
@@ -39,7 +41,9 @@ def main() -> None:
     save_model(model, FOLDER / arguments.name)
     weights = FOLDER / f"{arguments.name}.safetensors"
     if weights.stat().st_size > MOST:
-        raise SystemExit(f"{weights} has {weights.stat().st_size} bytes, more than the {MOST} that are shipped.")
+        raise SystemExit(
+            f"{weights} has {weights.stat().st_size} bytes, more than the {MOST} that are shipped."
+        )
     records = evaluate(load(weights), load_splits(config.data), METRICS, config.evaluation, config.seed)
     record = {
         "made_by": [

@@ -9,13 +9,24 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
-    ("energy", "geometry", "distributed", "precision", "settings", "seeding", "files", "pictures", "sampling_settings", "shipped"),
+    (
+        "energy",
+        "geometry",
+        "distributed",
+        "precision",
+        "settings",
+        "seeding",
+        "files",
+        "pictures",
+        "sampling_settings",
+        "shipped",
+    ),
     ("models", "data"),
     ("objectives", "pgd", "fast"),
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
-    ("training", "evaluation"),
-    ("config", "recipes", "train", "plan", "cost", "evaluate", "compare", "report", "demo", "bench"),
+    ("training", "evaluation", "cost"),
+    ("config", "recipes", "train", "plan", "budget", "evaluate", "compare", "report", "demo", "bench"),
     ("cli",),
     ("__main__",),
 )

@@ -1,7 +1,6 @@
 """AutoAttack through this library's adapter, and by pyautoattack used directly."""
 
 import copy
-import logging
 
 import torch
 from pyautoattack import AutoAttack
@@ -9,7 +8,7 @@ from pyautoattack import AutoAttack
 from dualat.bench.contenders import Inputs, Works, within
 from dualat.bench.settings import BenchSettings
 from dualat.data.images import ImageData
-from dualat.evaluation.autoattack import autoattack, choose_attacks
+from dualat.evaluation.autoattack import autoattack, choose_attacks, undisturbed
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel
 
@@ -30,7 +29,6 @@ def autoattacks(model: LoadedModel, inputs: Inputs, settings: BenchSettings) -> 
     threat = ThreatModel("L2", NO_ROOM * settings.eps)
     plan, _ = choose_attacks(settings.autoattack_attacks, settings.classes, threat.norm, data.shape)
 
-    logging.getLogger("auto-attack").disabled = True
     kit = AutoAttack(model, norm="L2", eps=threat.eps, seed=0, device=device)  # version "standard"
     kit.attacks_to_run = list(plan)
     targets = min(kit.apgd_targeted.n_target_classes, settings.classes - 1)
@@ -38,7 +36,8 @@ def autoattacks(model: LoadedModel, inputs: Inputs, settings: BenchSettings) -> 
     x = data.float().to(device)
 
     def direct() -> float:
-        _, predicted = kit.run_standard_evaluation(x, labels, batch_size=len(x))
+        with undisturbed():
+            _, predicted = kit.run_standard_evaluation(x, labels, batch_size=len(x))
         return float((predicted == labels).float().mean())
 
     def adapted() -> float:

@@ -13,6 +13,7 @@ from dualat.cli.arguments import UsageError
 
 COMMANDS = {
     "train": "train by a recipe, in both stages, and evaluate the result",
+    "plan": "say what training by a recipe would take, before anything is spent",
     "sample": "draw images of the classes asked for",
     "counterfactual": "show what would have to change in an image for another class",
     "evaluate": "measure a trained model on held-out images",

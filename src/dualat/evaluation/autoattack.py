@@ -185,7 +185,7 @@ class _Logits(nn.Module):
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Inside, pyautoattack neither logs nor moves the caller's random streams, which it seeds on its way."""
     logger = logging.getLogger("auto-attack")
     found, logger.disabled = logger.disabled, True
@@ -200,7 +200,7 @@ def _perturber(
     logits: nn.Module, threat: ThreatModel, device: torch.device, seed: int, classes: int
 ) -> tuple[Callable[[str, Tensor, Tensor], Tensor], int]:
     """perturb(attack, images, labels) -> images, and the number of targets of the targeted attacks."""
-    with _undisturbed():  # version "standard"
+    with undisturbed():  # version "standard"
         kit = AutoAttack(logits, norm=threat.norm, eps=threat.eps, seed=seed, device=device)
     targets = min(kit.apgd_targeted.n_target_classes, classes - 1)
     kit.apgd_targeted.n_target_classes = kit.fab.n_target_classes = targets
@@ -217,7 +217,7 @@ def _perturber(
             kit.apgd.loss = variant
         kit.fab.targeted = name == "fab-t"
         engine.seed = seed
-        with _undisturbed():
+        with undisturbed():
             return engine.perturb(x, labels).detach()
 
     return perturb, targets

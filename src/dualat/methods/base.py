@@ -58,7 +58,7 @@ class Method(ABC):
         """The scalar to minimise given the images made, and figures to log. The training loop sets the model's mode."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Both in one: make the images, then the loss on them."""
+        """Both in one: make the images, then the loss on them. A loop of your own also calls `after_step` once per step."""
         return self.loss_on(model, batch, self.generate(model, batch))
 
     def after_step(self) -> dict[str, float]:

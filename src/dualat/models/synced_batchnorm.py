@@ -4,11 +4,31 @@ many processes share its batches. PyTorch's own SyncBatchNorm does the same on G
     mu = mean over all ranks,   sigma^2 = mean of (x - mu)^2 over all ranks,   y = (x - mu) / sqrt(sigma^2 + eps) * w + b
 """
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 
-from dualat.distributed import ranks
+from dualat.distributed import ranks, summed
+
+
+class RankSum(torch.autograd.Function):
+    """Sum over the ranks; its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return summed(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return summed(gradient.clone())
+
+
+def rank_sum(x: Tensor) -> Tensor:
+    """Differentiable sum over the ranks."""
+    found = RankSum.apply(x)
+    assert isinstance(found, Tensor)
+    return found
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -19,9 +39,9 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.numel() // x.shape[1] * ranks()
-        mean = collective.all_reduce(x.sum(dim=(0, 2, 3))) / count
+        mean = rank_sum(x.sum(dim=(0, 2, 3))) / count
         centred = x - mean.view(1, -1, 1, 1)
-        variance = collective.all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = rank_sum(centred.square().sum(dim=(0, 2, 3))) / count
         self.remember(mean.detach(), variance.detach() * count / max(1, count - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)

@@ -61,5 +61,7 @@ class Tracker:
 
     def close(self) -> None:
         if self.accelerator is not None:
-            for tracker in self.accelerator.trackers:  # end_training() would also part this process from the others
+            for (
+                tracker
+            ) in self.accelerator.trackers:  # end_training() would also part this process from the others
                 tracker.finish()

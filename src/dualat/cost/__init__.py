@@ -1,0 +1,1 @@
+"""What a training step costs, without doing it: passes, operations, memory, and what must be there before."""
