@@ -1,6 +1,5 @@
-"""The theory of DAT, tried where the truth is known (rings.py). At DAT's optimum, on the data's support:
-
-softmax f(x) = p(y|x), and E(x) = 0; off the support E(x) is high.
+"""The theory of DAT, tried where the truth is known (rings.py). At DAT's optimum, on the data's support,
+softmax f(x) = p(y|x) and E(x) = 0; off the support E(x) is high.
 """
 
 import argparse

@@ -52,7 +52,8 @@ def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Ten
     """The point nearest to x whose distance from `centre` is eps at most."""
     offset = x - centre
     if norm == "Linf":
-        tensor = isinstance(eps, Tensor)  # a plain number stays one: as a tensor it would be copied to the device
+        # a plain number stays one: as a tensor it would have to be copied to the device
+        tensor = isinstance(eps, Tensor)
         offset = offset.maximum(-eps).minimum(eps) if tensor else offset.clamp(-eps, eps)
     else:
         length = image_norm(offset, "L2").clamp_min(TINY)
