@@ -63,6 +63,21 @@ def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path
     assert metric_lines(tmp_path / "run") == metric_lines(tiny_run)
 
 
+@pytest.mark.parametrize("method", ["jem", "jempp", "sada-jem", "robust-jem", "eb-jdat", "ratio", "at-ebm"])
+def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
+    """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
+    settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
+    monkeypatch.setattr(importlib.import_module("dualat.train"), "evaluate_run", lambda *_: [])
+    whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
+    parts = {**settings, "output": str(tmp_path / "parts")}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, signal.SIGTERM)
+        with pytest.raises(loop.Stopped):
+            dualat.train("digits", parts, resume=True)
+    folder = dualat.train("digits", parts, resume=True)
+    assert same_weights(folder, whole) and metric_lines(folder) == metric_lines(whole)
+
+
 @pytest.mark.parametrize("place", ["load_splits", "evaluate_run"])
 def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
     tiny, tiny_run, tmp_path, monkeypatch, place
