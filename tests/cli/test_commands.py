@@ -260,5 +260,8 @@ def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
 
 
 def test_recipes_lists_and_prints(command):
-    assert json.loads(command("recipes", "--json")[1]) == ["cifar10", "digits", "fashion-mnist"]
+    names = json.loads(command("recipes", "--json")[1])
+    assert {"cifar10", "digits", "fashion-mnist"} <= set(names) and names == sorted(names)
+    lines = command("recipes")[1].splitlines()
+    assert [line.split()[0] for line in lines] == names
     assert "wrn-34-10" in command("recipes", "cifar10")[1]

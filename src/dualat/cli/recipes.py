@@ -31,6 +31,7 @@ def main(args: list[str]) -> int:
     elif parsed.json:
         print(json.dumps(recipe_names()))
     else:
+        width = max(len(name) for name in recipe_names())
         for name in recipe_names():
-            print(f"{name:<16} {recipe_text(name).splitlines()[0].lstrip('# ')}")
+            print(f"{name:<{width}}  {recipe_text(name).splitlines()[0].lstrip('# ')}")
     return 0
