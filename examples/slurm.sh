@@ -16,11 +16,16 @@ shift
 output=runs/$recipe
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
+started=$(mktemp)
 # Five minutes before the limit torchrun gets SIGTERM and passes it on: each process ends its training step, the first one
 # writes a checkpoint, and torchrun ends with an error, which is none here.
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:29500" \
     -m dualat train "$recipe" --output "$output" --resume "$@" || true
 
-# evaluation.json is the last thing that a run writes
-[ -s "$output/evaluation.json" ] || scontrol requeue "$SLURM_JOB_ID"
+# Again only where this job got further (it has written a checkpoint), is not finished (evaluation.json comes last), and has
+# not diverged for good.
+if [ "$output/checkpoints/latest.json" -nt "$started" ] && [ ! -s "$output/evaluation.json" ] &&
+    ! grep -qs '"outcome": "diverged"' "$output/outcome.json"; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi

@@ -117,6 +117,22 @@ with d.processes():
     close(synced.running_var, plain.running_var)
     assert synced.num_batches_tracked == 1 and list(synced.state_dict()) == list(plain.state_dict())
     close(synced.eval()(x), plain.eval()(x))
+
+    # R1, whose gradient in the weights is a second derivative
+    twins = []
+    for part in (slice(None), mine):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Flatten(), nn.Linear(16, 2))
+        if part is mine:
+            synchronise_batchnorm(net)
+        start = x[part].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(net(start).logsumexp(1).sum(), start, create_graph=True)
+        slope.flatten(1).square().sum(1).mean().backward()
+        if part is mine:
+            d.average_gradients(net)
+        twins.append(net)
+    for one, two in zip(*(net.parameters() for net in twins), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-4, atol=1e-6)
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, to_yaml
@@ -41,7 +42,7 @@ from dualat.precision import choose_device, choose_dtype, fast_fp32
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
-from dualat.training.loop import Feed, Run, train_stage
+from dualat.training.loop import Feed, Run, check_division, train_stage
 from dualat.training.progress import announce
 from dualat.training.settings import StageSettings
 from dualat.training.signals import StopRequest
@@ -93,6 +94,8 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     splits = load_splits(config.data)
     model = new_model(config, splits.train, device)
     stages = stage_plan(config, splits.train)
+    for _, method, settings in stages:
+        check_division(method, settings, min(settings.batch_size, len(splits.train)))
     if is_first():
         if overwrite:  # only now: settings and data are known to be good
             clear_run(folder)
@@ -261,7 +264,9 @@ def check_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
                 f"{folder} already holds a run: add --resume to go on with it, --overwrite to replace it, or give "
                 "another --output."
             )
-        if text := first_difference(known.read_text(encoding="utf-8"), to_yaml(config)):
+        if text := first_difference(
+            comparable(known.read_text(encoding="utf-8")), comparable(to_yaml(config))
+        ):
             raise ValueError(
                 f"{folder} was started with other settings ({text}): resume it with its own, as in "
                 f"`dualat train {known} --output {folder} --resume`."
@@ -289,6 +294,12 @@ def clear_run(folder: Path) -> None:
         for path in folder.glob(pattern):
             if path.is_file():
                 path.unlink()
+
+
+def comparable(text: str) -> str:
+    """A configuration without what may change when a run is resumed: what is done where training diverges."""
+    values = yaml.safe_load(text)
+    return yaml.safe_dump({k: v for k, v in values.items() if k != "stability"}, sort_keys=False)
 
 
 def first_difference(known: str, text: str) -> str | None:

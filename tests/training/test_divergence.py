@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -98,3 +99,20 @@ def test_a_damaged_outcome_is_one_sentence(tiny, tmp_path):
     (tmp_path / "outcome.json").write_text("{")
     with pytest.raises(ValueError, match="outcome.json is damaged"):
         read_outcome(tmp_path)
+
+
+def test_what_is_done_after_a_divergence_may_change_on_resume(tiny, tmp_path, monkeypatch):
+    poison(monkeypatch, {7}, 1)
+    settings = {**tiny, "output": str(tmp_path / "run")}
+    with pytest.raises(Diverged, match="--resume tries again"):
+        dualat.train("digits", settings)
+    folder = dualat.train("digits", {**settings, "stability.on_divergence": "restart"}, resume=True)
+    assert read_outcome(folder)["outcome"] == "finished"
+
+
+def test_batches_that_cannot_be_divided_are_refused_before_a_run_is_replaced(tiny, tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    with pytest.raises(ValueError, match="equal parts"):
+        dualat.train("digits", {**tiny, "output": str(folder), "stage2.accumulate": 3}, overwrite=True)
+    assert (folder / "model.safetensors").is_file() and (folder / "evaluation.json").is_file()

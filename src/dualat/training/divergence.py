@@ -60,6 +60,6 @@ def message(stage: int, step: int, loss: float, limit: float, folder: Path) -> s
     )
     return (
         f"{what} at stage {stage}, step {step}: {where}; a lower learning rate (--stage{stage}.optimizer.lr) or "
-        f"warm-up (--stage{stage}.optimizer.warmup-steps) usually helps, and --stability.on-divergence restart "
-        "goes on from that checkpoint with other random numbers."
+        f"warm-up (--stage{stage}.optimizer.warmup-steps), in a new run, usually helps; --resume tries again from the last "
+        "checkpoint with other random numbers, as --stability.on-divergence restart does by itself."
     )

@@ -195,7 +195,8 @@ class Stage:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
         warned, batch_size = False, self.streams[0].batch_size
         pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
-        loop = compiled(self.model, batch_size) if self.run.compile else nullcontext()
+        part = batch_size // (ranks() * self.settings.accumulate)  # what the gradient loop sees
+        loop = compiled(self.model, part) if self.run.compile else nullcontext()
         tracking = self.run.tracking
         with self.run.stop.steps(), loop, pace as progress, self.rescued():
             while self.done < self.total:
@@ -240,7 +241,9 @@ class Stage:
         """One training step, its random numbers made of (seed, stage, step) alone, and of the divergences so far."""
         again = ("divergences", self.divergences) if self.divergences else ()
         seed = mix_seed(self.run.seed, self.number, self.done, *again)
-        torch.manual_seed(mix_seed(seed, "rank", rank()) if rank() else seed)
+        torch.manual_seed(
+            mix_seed(seed, "rank", rank())
+        )  # a stream apart from the batch's, whose seed is `seed`
         if ranks() > 1:
             self.buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         batch = self.feed.batch(self.streams, self.done, seed, self.method.needs_energy_batch)
@@ -349,8 +352,8 @@ def check_division(method: Method, settings: StageSettings, batch_size: int) -> 
         )
     if batch_size % (ranks() * settings.accumulate):
         raise ValueError(
-            f"batch_size is {batch_size}, which {ranks()} processes in {settings.accumulate} parts each cannot divide: "
-            "give a multiple, or change accumulate."
+            f"batch_size is {batch_size}, which cannot be divided into {ranks()} (processes) x {settings.accumulate} "
+            "(accumulate) equal parts: give a multiple, or change accumulate."
         )
 
 
