@@ -50,7 +50,7 @@ def test_cifar10_is_the_papers_row():
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_resolved_configuration_survives_yaml(name):
     overrides = {
-        "stage2.optimizer.lr": 1e-5,
+        "stage1.optimizer.lr": 1e-5,
         "stage1.optimizer.clip_norm": 1e20,
         "evaluation.eps": [0.1, 1e-7],
         "evaluation.validation_eps": 1e-7,

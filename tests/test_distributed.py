@@ -273,7 +273,7 @@ def second_rank(launcher: int) -> int:
 @pytest.mark.slow
 def test_what_several_processes_cannot_do_is_one_sentence(tmp_path: Path):
     done = subprocess.run(
-        train_command(2, tmp_path / "a", "--method", "jem"),
+        command(2, "train", "digits", "--method", "jem", "--output", str(tmp_path / "a")),
         env=environment(),
         capture_output=True,
         text=True,

@@ -24,6 +24,7 @@ from dualat.methods.settings import (
     OutSettings,
     PositiveSettings,
     SharpnessSettings,
+    refuse_unused,
 )
 from dualat.models.settings import NetworkSettings
 from dualat.sampling_settings import SamplingSettings
@@ -152,7 +153,10 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """A recipe as a checked configuration, with dotted overrides such as {"stage2.steps": 100}."""
+    """A recipe as a checked configuration, with dotted overrides such as {"stage2.steps": 100}.
+
+    Raises ValueError, also for an override that the method does not read.
+    """
     try:
         values = yaml.safe_load(recipe_text(name)) or {}
     except yaml.YAMLError as error:
@@ -169,7 +173,9 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
                     f"{key} is no setting: {group} is a value, not a group.{nearest_setting(key)}"
                 )
         target[last] = value
-    return build_config(values)
+    config = build_config(values)
+    refuse_unused(config.method, overrides or ())
+    return config
 
 
 def build_config(values: Mapping[str, Any]) -> RunConfig:

@@ -64,6 +64,11 @@ def test_help_shows_the_recipes_own_values(command):
         (["train", "digits", "--attack.eps", "-1"], "attack.eps is -1"),
         (["train", "digits", "--stages", "2"], "starts from trained weights"),
         (["train", "digits", "--method", "standard-at", "--stages", "2"], "one stage only"),
+        (
+            ["train", "digits", "--method", "jem", "--stage2.steps", "5"],
+            "stage2.steps has no effect on method jem",
+        ),
+        (["plan", "cifar10-jem", "--attack.eps", "5"], "attack.eps has no effect on method jem"),
         (["train", "digits", "--stage1.epochs", "3"], "give one and set the other to None"),
         (["sample"], "MODEL is missing"),
         (["train", "digits", "extra"], "unknown argument extra"),

@@ -17,6 +17,7 @@ from dualat.cli.main import run
 from dualat.config import RunConfig, load_recipe, recipe_names, to_yaml
 from dualat.data.in_distribution import load_splits
 from dualat.load import save_model
+from dualat.methods.settings import is_used
 from dualat.models.registry import build_network
 from dualat.train import new_model
 
@@ -67,7 +68,7 @@ def little(config: RunConfig, size: int) -> dict[str, Any]:
         changes |= {"data.image_size": size, "data.test_resize": size + 9}
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.batch_size": 2, f"{stage}.accumulate": 1}
-    return {key: value for key, value in changes.items() if value is not None}
+    return {k: v for k, v in changes.items() if v is not None and is_used(config.method, k)}
 
 
 def options(changes: dict[str, Any]) -> list[str]:
@@ -209,7 +210,7 @@ def shortest(config: RunConfig) -> dict[str, Any]:
     }
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.epochs": None, f"{stage}.steps": 2, f"{stage}.evaluate_every": 2}
-    return changes
+    return {key: value for key, value in changes.items() if is_used(config.method, key)}
 
 
 def runs() -> dict[str, tuple[str, dict[str, Any]]]:

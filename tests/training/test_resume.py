@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import dualat
+from dualat.methods.settings import is_used
 from dualat.training import loop
 from dualat.training.checkpoint import load_state
 
@@ -67,6 +68,7 @@ def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
+    settings = {name: value for name, value in settings.items() if is_used(method, name)}
     monkeypatch.setattr(importlib.import_module("dualat.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}

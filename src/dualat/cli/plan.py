@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names, parse
-from dualat.cli.train import shallow
+from dualat.cli.train import check_effect, shallow
 from dualat.config import RunConfig, load_recipe, recipe_names, recipe_text
 from dualat.cost.settings import PlanSettings
 from dualat.settings import STRICT
@@ -71,6 +71,7 @@ def main(args: list[str]) -> int:
     parsed = parse(PlanArguments, rest, f"dualat plan {name}", PlanArguments(**shallow(base)))
     given = shallow(parsed)
     config = RunConfig(**{k: v for k, v in given.items() if k in field_names(RunConfig)})
+    check_effect(config, rest)
     settings = PlanSettings(**{k: v for k, v in given.items() if k in field_names(PlanSettings)})
 
     from dualat.budget import budget

@@ -1,6 +1,7 @@
 """`dualat train RECIPE [--key.sub value ...]`."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dualat.config import (
     setting_names,
     to_yaml,
 )
+from dualat.methods.settings import refuse_unused
 from dualat.settings import STRICT
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
@@ -54,6 +56,7 @@ def main(args: list[str]) -> int:
     refuse_unknown(rest, name)
     parsed = parse(TrainArguments, rest, f"dualat train {name}", TrainArguments(**shallow(base)))
     config = RunConfig(**{k: v for k, v in shallow(parsed).items() if k in field_names(RunConfig)})
+    check_effect(config, rest)
     if config.output is None:
         config = replace(config, output=f"runs/{Path(name).stem}")
     if parsed.dry_run:
@@ -66,18 +69,31 @@ def shallow(config: RunConfig) -> dict:
     return {name: getattr(config, name) for name in field_names(type(config))}
 
 
+def options(args: list[str]) -> Iterator[tuple[str, str]]:
+    """(as written, as a setting's dotted name) of each option in args."""
+    for arg in args:
+        if arg.startswith("--") and len(arg) > 2:
+            yield arg.split("=")[0], arg[2:].split("=")[0].replace("-", "_")
+
+
 def refuse_unknown(args: list[str], recipe: str) -> None:
     """An option that does not exist is named, with the nearest that does."""
     known = {*setting_names(TrainArguments), "help"}
-    for arg in args:
-        if arg.startswith("--") and len(arg) > 2:
-            option = arg[2:].split("=")[0].replace("-", "_")
-            plain = ".".join(part.removeprefix("no_") for part in option.split("."))
-            if option not in known and plain not in known:
-                raise UsageError(
-                    f"unknown option {arg.split('=')[0]}.{nearest_setting(option)} "
-                    f"`dualat train {recipe} --help` lists all."
-                )
+    for written, option in options(args):
+        plain = ".".join(part.removeprefix("no_") for part in option.split("."))
+        if option not in known and plain not in known:
+            raise UsageError(
+                f"unknown option {written}.{nearest_setting(option)} "
+                f"`dualat train {recipe} --help` lists all."
+            )
+
+
+def check_effect(config: RunConfig, args: list[str]) -> None:
+    """An option that the configured method does not read is named."""
+    try:
+        refuse_unused(config.method, (option for _, option in options(args)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def dry_run(config: RunConfig, as_json: bool) -> int:

@@ -1,6 +1,7 @@
 """Settings that methods share. Imports nothing heavy: the command line reads this file."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -192,3 +193,54 @@ class PositiveSettings:
                 f"positive.steps must be 0 or more and positive.step_size above 0, "
                 f"not {self.steps} and {self.step_size}."
             )
+
+
+_CLASSIFY = ("loss.cross_entropy", "robust_augment")
+_JEM = (
+    *("chain.steps", "chain.step_size", "chain.noise", "chain.input_noise", "chain.buffer", "chain.restart"),
+    *("loss.energy", "energy_augment", *_CLASSIFY),
+)
+_CONTRASTIVE = (
+    "contrastive.t_max",
+    "contrastive.auc_threshold",
+    "contrastive.window",
+    "contrastive.step_size",
+)
+USED = {
+    "dat": ("attack", "contrastive", "loss.energy", "loss.r1", "energy_augment", *_CLASSIFY, "stage2"),
+    "standard-at": ("attack", "robust_augment"),
+    "jem": _JEM,
+    "jempp": (*_JEM, "chain.inner_steps"),
+    "sada-jem": (*_JEM, "sharpness"),
+    "robust-jem": (*_JEM, "attack"),
+    "at-ebm": (*_CONTRASTIVE, "positive", "loss.energy", "loss.r1", "energy_augment"),
+    "ratio": ("attack", "out", "loss.energy", *_CLASSIFY),
+    "eb-jdat": (
+        *(*_JEM, "attack.norm", "attack.eps", "attack.steps", "attack.step_size"),
+        "loss.adversarial_energy",
+    ),
+}
+"""What each method reads, whole groups or single settings, of those that not all methods read."""
+OF_METHODS = {name.partition(".")[0] for names in USED.values() for name in names}
+"""The groups of USED; all others concern every method."""
+
+
+def is_used(method: str, name: str) -> bool:
+    """Whether the method reads the setting or group of this dotted name."""
+    if name.partition(".")[0] not in OF_METHODS:
+        return True
+    return any(f"{name}.".startswith(f"{used}.") or used.startswith(f"{name}.") for used in USED[method])
+
+
+def refuse_unused(method: str, names: Iterable[str]) -> None:
+    """ValueError that names the first of these settings that would have no effect. A recipe may hold the settings of
+    several methods; what is asked for beside it must matter."""
+    for name in names:
+        if is_used(method, name):
+            continue
+        group = name.partition(".")[0]
+        of_group = [used for used in USED[method] if used.startswith(f"{group}.")]
+        reads = of_group or dict.fromkeys(used.partition(".")[0] for used in USED[method])
+        raise ValueError(
+            f"{name} has no effect on method {method}, which reads {', '.join(reads)}: leave it out."
+        )
