@@ -1,7 +1,7 @@
 """Which settings a method reads: the table says so, and training steps show it."""
 
 import copy
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from test_methods import network, toy
 
 from dualat.config import RunConfig, build_config, load_recipe, setting_names
 from dualat.data.images import ImageData
+from dualat.load import LoadedModel
 from dualat.methods.settings import OF_METHODS, USED, is_used, refuse_unused
 from dualat.train import build_method
 from dualat.training.loop import train_step
@@ -68,7 +69,7 @@ def outcome(method: str, setting: str | None = None) -> dict[str, torch.Tensor]:
     config = build_config({**values, "method": method})
     stage = config.stage2 if method == "dat" else config.stage1
     images = ImageData(torch.zeros(16, 1, 8, 8, dtype=torch.uint8), torch.zeros(16).long(), ("a", "b"), "toy")
-    made, model = build_method(config, stage, images), network()
+    made, model = build_method(config, stage, images), cast(LoadedModel, network())
     optimizer = build_optimizer(model, stage.optimizer)
     torch.manual_seed(0)
     for _ in range(STEPS):
