@@ -35,6 +35,8 @@ class Claim:
     published: str
     study: str
     check: Check
+    why: str = ""
+    """Where ours disagrees: what was found to be the reason, and how."""
 
 
 SYSTEMS = [

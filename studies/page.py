@@ -98,9 +98,11 @@ def chapter(study: Study, output: Path, picture: Path | None) -> str:
     """A study: how much of it was run, its tables, its figure, its claims."""
     parts = [f"## {study.name}\n", f"{study.plan['title']}. {progress(study)}\n"]
     if study.name == "systems" and study.made:
-        parts += [systems_table(study), ood_tables(study)]
+        parts.append(systems_table(study))
     elif study.made and study.plan["metrics"]:
         parts.append(variants_table(study))
+    if study.made and "ood_scores" in study.plan["evaluation"]:
+        parts.append(ood_tables(study))
     if picture is not None:
         parts.append(f"![{study.plan['title']}]({picture.relative_to(output.parent).as_posix()})\n")
     parts += [claim_text(claim, study) for claim in CLAIMS if claim.study == study.name]
@@ -127,6 +129,8 @@ def claim_text(claim: Claim, study: Study) -> str:
     lines.append(f"- rule: {claim.check.rule}")
     if finding is not None:
         lines.append(f"- **{finding.verdict}**")
+        if claim.why and finding.agrees is False:
+            lines.append(f"- why: {claim.why}")
     return "\n".join([*lines, f"- command: `{study.command}`\n"])
 
 
