@@ -96,9 +96,9 @@ class RunConfig:
     energy_augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="basic"))
     """Augmentation of the batch for the energy loss."""
     stage1: StageSettings = field(default_factory=_stage1)
-    """Adversarial training."""
+    """dat: adversarial training. Any other method: all of its training."""
     stage2: StageSettings = field(default_factory=_stage2)
-    """Dual adversarial training."""
+    """dat: dual adversarial training."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     """Sampling of the trained model."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -74,7 +74,14 @@ class Progress:
     def line(self, done: int) -> str:
         """One line of text."""
         rate = self.rate(done)
-        names = {"loss_ce": "L_CE", "loss_energy": "L_BCE", "auroc": "AUROC", "r1": "R1"}
+        names = {
+            "loss_ce": "L_CE",
+            "loss_energy": "L_energy",
+            "loss_raised": "L_raised",
+            "loss_out": "L_out",
+            "auroc": "AUROC",
+            "r1": "R1",
+        }
         parts = [f"{self.title} {done}/{self.total}", f"epoch {done / self.steps_per_epoch:.1f}"]
         if "T" in self.shown:
             parts.append(f"T {self.shown['T']:.0f}")
