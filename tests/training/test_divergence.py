@@ -65,6 +65,7 @@ def test_a_restart_goes_on_from_the_last_checkpoint_with_other_numbers(tiny, tmp
 
     def watched(model, method, batch, *rest):
         seeds.append(torch.initial_seed())
+        assert read_outcome(tmp_path / "run")["outcome"] == "running"  # also after the divergence
         return original(model, method, batch, *rest)
 
     monkeypatch.setattr(loop, "train_step", watched)

@@ -42,7 +42,14 @@ from dualat.pgd import frozen
 from dualat.precision import autocast
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
-from dualat.training.divergence import Diverged, has_diverged, message, read_outcome, record_divergence
+from dualat.training.divergence import (
+    Diverged,
+    has_diverged,
+    message,
+    read_outcome,
+    record_divergence,
+    write_outcome,
+)
 from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer, learning_rate
 from dualat.training.progress import Progress, announce
@@ -140,6 +147,8 @@ def train_stage(
         stage = Stage(model, number, method, settings, feed, run)
         if resume is not None:
             stage.restore(resume)
+        if is_first():
+            write_outcome(run.folder, "running", read_outcome(run.folder)["divergences"])
         try:
             return stage.train()
         except Diverged as error:
