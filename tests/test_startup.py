@@ -37,3 +37,11 @@ def test_public_names_stay_callable_when_their_files_are_imported():
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ""
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    command = f"{sys.executable} -m dualat import-weights --help"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, text=True, timeout=60
+    )
+    assert not done.stderr

@@ -9,6 +9,7 @@ from foreign_networks import DeepMind, settled, small_weights
 
 import dualat
 from dualat.cli.main import run
+from dualat.load import save_model
 from dualat.models.import_weights.settings import STATISTICS
 from dualat.models.wide_resnet import WideResNet
 
@@ -170,3 +171,28 @@ def test_statistics_are_those_of_the_help():
 
     for name in (*STATISTICS, "none"):
         ImportSettings(normalize=name)  # pyright: ignore[reportArgumentType]
+
+
+def test_weights_with_numbered_classes_are_measured_in_the_data_s_order(
+    tmp_path: Path, command, digits, capsys
+):
+    names = ["zero", *"123456789"]
+    assert (
+        command(digits, "--image-size", 8, "--normalize", "none", "--output", tmp_path / "m.safetensors")[0]
+        == 0
+    )
+    measure = [
+        "evaluate",
+        str(tmp_path / "m.safetensors"),
+        "--source",
+        "digits",
+        "--metrics",
+        "clean_accuracy",
+    ]
+    assert run(measure) == 0
+    assert "is not known: make sure that it was none of the images measured on" in capsys.readouterr().err
+    model = dualat.load(tmp_path / "m.safetensors")
+    model.description.class_names = names
+    save_model(model, tmp_path / "named")
+    assert run([*measure[:1], str(tmp_path / "named.safetensors"), *measure[2:]]) == 1
+    assert "class 0 of" in (err := capsys.readouterr().err) and "is zero, but that of digits is 0" in err

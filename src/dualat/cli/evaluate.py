@@ -17,8 +17,9 @@ from dualat.settings import STRICT
 from dualat.shipped import FOLDER, shipped_file
 
 if TYPE_CHECKING:
-    from dualat.data.images import Splits
+    from dualat.data.images import ImageData, Splits
     from dualat.evaluation.subject import Subject
+    from dualat.load import LoadedModel
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
@@ -203,17 +204,35 @@ def build_subject(target: Path, parsed: EvaluateArguments, config: RunConfig | N
     elif parsed.root:
         wanted = replace(wanted, root=parsed.root)
     data: Splits = load_splits(wanted)
-    if data.train.content != model.description.train_sha256:
+    check_data(target, model, data.train, wanted.source)
+    return Subject(model, data, settings, seed, keep=keep)
+
+
+def check_data(target: Path, model: "LoadedModel", train: "ImageData", source: str) -> None:
+    """ValueError where the data's images or classes are not the model's; a line where it may have seen test images."""
+    ours, theirs = list(model.class_names), list(train.class_names)
+    if train.shape != model.shape or len(ours) != len(theirs):
+        raise ValueError(
+            f"{target} was trained on images of shape {model.shape} with {len(ours)} classes, and {source} has "
+            f"{train.shape} with {len(theirs)}: give its own data by --source."
+        )
+    # imported weights do not say what their classes mean: they are taken in the data's order
+    numbered = ours == [str(k) for k in range(len(ours))]
+    if ours != theirs and not numbered:
+        k = next(k for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+        raise ValueError(
+            f"class {k} of {target} is {ours[k]}, but that of {source} is {theirs[k]}: give the model's own data by "
+            "--source."
+        )
+    if not model.description.train_sha256:
+        say(
+            "what these weights were trained on is not known: make sure that it was none of the images measured on"
+        )
+    elif train.content != model.description.train_sha256:
         say(
             "warning: the training split is another than the one that this model was trained on: images that it has "
             "seen may be among those it is measured on"
         )
-    if data.train.shape != model.shape or list(data.train.class_names) != list(model.class_names):
-        raise ValueError(
-            f"{target} was trained on images of shape {model.shape} with {len(model.class_names)} classes, and "
-            f"{wanted.source} has {data.train.shape} with {len(data.train.class_names)}: give its own data by --source."
-        )
-    return Subject(model, data, settings, seed, keep=keep)
 
 
 def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int, int, int]) -> DataSettings:

@@ -73,9 +73,13 @@ def run(args: list[str]) -> int:
 
 
 def fail(error: BaseException, code: int, debug: bool) -> int:
-    """Print what is wrong in one sentence; with --debug, the traceback too."""
+    """Print what is wrong in one sentence; with --debug, the traceback too. Nothing where the reader of a pipe, such as
+    `head`, has had enough."""
     if debug:
         traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
+        return code
     if isinstance(error, OSError) and error.strerror and not isinstance(error, FileNotFoundError):
         text = str(error) if error.filename is None and error.errno is None else error.strerror
         if error.filename and str(error.filename) not in text:
@@ -83,8 +87,6 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
     else:
         text = str(error) or type(error).__name__
     print(f"dualat: {text.rstrip('.')}.", file=sys.stderr)
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

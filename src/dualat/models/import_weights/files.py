@@ -64,7 +64,7 @@ def guarded(path: Path | str) -> Iterator[None]:
         raise ValueError(f"{path} cannot be imported: it takes more memory than there is.") from error
     except Exception as error:  # a damaged file raises whatever it likes
         raise ValueError(
-            f"{path} cannot be imported: it is damaged ({type(error).__name__}), so fetch it again."
+            f"{path} cannot be imported: it is damaged, or holds no weights ({type(error).__name__}): fetch it again."
         ) from error
 
 
