@@ -31,7 +31,7 @@ def script() -> ModuleType:
 
 def commands() -> list[list[str]]:
     """All commands in code blocks of the page, as arguments of dualat."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.S)).replace("\\\n", " ")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.S)).replace("\\\n", " ")
     return [shlex.split(line.partition("dualat ")[2]) for line in blocks.splitlines()]
 
 
