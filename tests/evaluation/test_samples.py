@@ -152,6 +152,21 @@ def test_the_state_of_other_samples_is_not_used(tmp_path, drawn, change):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_many_starting_points_are_drawn_chunk_by_chunk(monkeypatch, tmp_path, drawn):
+    together = from_model(model(), COUNT, 0)
+    monkeypatch.setattr(module, "AT_ONCE", 4 * COUNT * 16 - 1)  # one byte less than they take
+    loaded, sizes = model(), []
+    own = loaded.initial.sample
+    loaded.initial.sample = lambda n, *rest: sizes.append(n) or own(n, *rest)
+    apart = from_model(loaded, COUNT, 0)
+    assert sizes == [500, 500, 100] and apart.settings == together.settings
+    assert len({image.numpy().tobytes() for image in apart.images}) == COUNT  # no chunk starts like another
+    assert apart.content == from_model(model(), COUNT, 0).content != together.content
+    killed(tmp_path, after=1000)
+    drawn.clear()
+    assert from_model(model(), COUNT, 0, state=tmp_path).content == apart.content and drawn == [100]
+
+
 def test_no_samples_and_no_start_are_refused():
     with pytest.raises(ValueError, match="number of samples is 0"):
         from_model(model(), 0, 0)

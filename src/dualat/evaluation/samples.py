@@ -8,6 +8,7 @@ and shifts each distance below.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +32,7 @@ from dualat.sampling_settings import SamplingSettings
 from dualat.seeding import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
+AT_ONCE = 2**31  # bytes of starting points that are drawn together; more, such as 50,000 of 256x256, chunk by chunk
 
 
 @dataclass(eq=False)
@@ -95,9 +97,10 @@ def from_model(
     step_size: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
-    """Class-balanced samples, the same images as `dualat.sample` draws with this seed, rounded to 8 bits.
+    """Class-balanced samples, rounded to 8 bits: chunks of 500 that descend the energy.
 
-    All starting points are drawn at once; then chunks of 500 descend the energy.
+    The same images as `dualat.sample` draws with this seed, unless their starting points take more than 2 GiB: then the
+    points of each chunk are drawn by themselves.
 
     Args:
         state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes.
@@ -116,16 +119,23 @@ def from_model(
     sampler = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
     sampling = asdict(sampler)
     labels = torch.arange(count) % len(model.class_names)
-    starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
-    folder = None if state is None else Path(state) / _fingerprint(model, starts, sampling)[:16]
-    images = torch.zeros(starts.shape, dtype=torch.uint8)
+    starts = None
+    if 4 * count * math.prod(model.shape) <= AT_ONCE:
+        starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
+    folder = None if state is None else Path(state) / _fingerprint(model, count, seed, sampling)[:16]
+    images = torch.zeros(count, *model.shape, dtype=torch.uint8)
     for first in mine(range(0, count, CHUNK)):
         part = slice(first, min(first + CHUNK, count))
         path = None if folder is None else folder / f"chunk-{first // CHUNK:05d}.safetensors"
         drawn = None if path is None else _kept(path, images[part].shape)
         if drawn is None:
             noise = torch.Generator().manual_seed(mix_seed("noise", seed, first))
-            drawn = _descend(model, starts[part], labels[part], sampler, noise)
+            if starts is not None:
+                x = starts[part]
+            else:
+                generator = torch.Generator().manual_seed(mix_seed("starts", seed, first))
+                x = model.initial.sample(len(labels[part]), labels[part], generator)
+            drawn = _descend(model, x, labels[part], sampler, noise)
             if path is not None:
                 with atomic_path(path) as temporary:
                     save_file({"images": drawn}, temporary)
@@ -162,16 +172,18 @@ def _kept(path: Path, shape: torch.Size) -> Tensor | None:
     return None
 
 
-def _fingerprint(model: LoadedModel, starts: Tensor, sampling: dict[str, Any]) -> str:
-    """Hash of all that the samples depend on: weights, network, starting points (so seed and count), steps, versions."""
+def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, Any]) -> str:
+    """Hash of all that the samples depend on: weights, network, initial distribution, seed, count, steps, versions."""
     told = {
         "description": asdict(model.description),
         "sampling": sampling,
-        "count": len(starts),
+        "count": count,
+        "seed": seed,
         "versions": [__version__, torch.__version__, next(model.parameters()).device.type],
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
-    for name, tensor in sorted({**model.state_dict(), "": starts}.items()):
+    initial = model.initial.state() if model.initial else {}
+    for name, tensor in sorted({**model.state_dict(), **initial}.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
