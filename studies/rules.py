@@ -157,6 +157,34 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 @dataclass(frozen=True)
+class WithinSpread:
+    """Two variants differ by no more than seeds do."""
+
+    figures: tuple[Figure, ...]
+    left: str
+    right: str
+
+    @property
+    def rule(self) -> str:
+        names = "; ".join(figure.name for figure in self.figures)
+        return (
+            f"{names}: the means of `{self.left}` and `{self.right}` differ by at most the larger of their spreads "
+            "(greatest less least) over the seeds"
+        )
+
+    def __call__(self, study: Study) -> Finding | None:
+        lines, agrees = [], True
+        for figure in self.figures:
+            left, right = study.values(self.left, figure), study.values(self.right, figure)
+            if left is None or right is None or min(len(left.by_seed), len(right.by_seed)) < 2:
+                return None
+            lines += [line(figure, self.left, left), line(figure, self.right, right)]
+            spread = max(left.high - left.low, right.high - right.low)
+            agrees = agrees and abs(left.mean - right.mean) <= spread
+        return Finding(lines, agrees)
+
+
+@dataclass(frozen=True)
 class LeastAmongRobust:
     """One variant has a smaller distance than all others that are robust."""
 

@@ -362,3 +362,22 @@ def test_every_variant_of_every_study_is_a_valid_configuration(path):
         config = build_config(merge(plan["base"], overrides or {}))
         assert config.data.source == "fashion-mnist"
     assert len(set(plan["seeds"])) == len(plan["seeds"]) >= 3
+
+
+def test_two_variants_differ_by_no_more_than_seeds_do(tmp_path):
+    values = {"dat": {0: 0.75, 1: 0.70, 2: 0.68}, "standard-at": {0: 0.69, 1: 0.66, 2: 0.66}}
+    runs = [run for run in four() if run["variant"] in values]
+    for run in runs:
+        for record in run["records"]:
+            if record["metric"] == "robust_accuracy":
+                record["value"] = values[run["variant"]][run["seed"]]
+    check = rules.WithinSpread((measures.pgd(1.0),), "dat", "standard-at")
+    study = write(tmp_path, "systems", runs)
+    finding = check(study)
+    assert finding is not None and finding.agrees is True and len(finding.ours) == 2  # 0.04 apart, 0.07 wide
+    for run in runs:
+        if (run["variant"], run["seed"]) == ("dat", 2):
+            run["records"] = [r for r in run["records"] if r["metric"] != "robust_accuracy"]
+    finding = check(write(tmp_path / "fewer", "systems", runs))
+    assert finding is not None and finding.agrees is False  # 0.055 apart, 0.05 wide
+    assert check(write(tmp_path / "one", "systems", [run for run in runs if run["seed"] == 0])) is None
