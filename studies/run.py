@@ -120,7 +120,7 @@ def choose_sampler(
     model: LoadedModel, splits: Splits, subject: Subject, candidates: list[dict[str, Any]]
 ) -> tuple[SamplingSettings, list[dict[str, Any]]]:
     """Of several samplers the one with the least Frechet distance to validation images; samples of a seed of its own."""
-    target = subject.judge.features(splits.validation.float())
+    target = subject.judge.features_of(splits.validation)
     tried = []
     for candidate in candidates:
         model.description.sampling = SamplingSettings(**candidate)

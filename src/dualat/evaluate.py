@@ -216,7 +216,7 @@ def validation_evaluator(
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
     with first_alone():
         judge = Judge(splits.train)
-    reference = judge.features(splits.validation.float())
+    reference = judge.features_of(splits.validation)
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
         threat = ThreatModel(settings.norm, settings.validation_eps)

@@ -47,6 +47,9 @@ class Corner:
         self.train = images(name="training images")
         self.rounded = True
 
+    def features_of(self, data: ImageData) -> Tensor:
+        return self.features(data.float())
+
     def features(self, x: Tensor) -> Tensor:
         self.rounded &= torch.allclose(x * 255, (x * 255).round(), rtol=0, atol=1e-3)
         return x.flatten(1)[:, :3]

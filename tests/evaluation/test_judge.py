@@ -55,6 +55,7 @@ def test_features_do_not_depend_on_the_other_images():
     together = judge.features(data.float())
     assert together.shape == (40, 64) and not together.requires_grad
     torch.testing.assert_close(judge.features(data.float()[7:8]), together[7:8])
+    torch.testing.assert_close(judge.features_of(data), together)
 
 
 def test_the_judge_is_fixed_by_its_images_and_leaves_the_random_state_alone(cache, monkeypatch):

@@ -65,7 +65,7 @@ def counterfactual_records(
     """
     _check(data, judge, eps_list, real, least)
     targets = counterfactual_targets(data.labels, len(data.class_names), seed)
-    reference = judge.features(real.float()).cpu() if judge is not None and real is not None else None
+    reference = judge.features_of(real).cpu() if judge is not None and real is not None else None
     records = []
     for eps in eps_list:
         threat = ThreatModel(norm, eps)

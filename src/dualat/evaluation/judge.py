@@ -87,6 +87,10 @@ class Judge:
         """Features (N, 64) of images x: (N, C, H, W) in [0, 1]."""
         return torch.cat([self.network.body(part.cpu()) for part in x.split(1000)])
 
+    def features_of(self, data: ImageData) -> Tensor:
+        """Features (N, 64) of real images, which need not be in memory: 500 are read at a time."""
+        return torch.cat([self.features(data.float(part)) for part in torch.arange(len(data)).split(500)])
+
     def _trained_network(self) -> JudgeNetwork:
         classes = len(self.train.class_names)
         with torch.random.fork_rng(devices=[]):

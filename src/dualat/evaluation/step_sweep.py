@@ -57,7 +57,7 @@ def step_sweep(
         )
     began = time.perf_counter()
     labels = torch.arange(count) % len(model.class_names)
-    target = Gaussian.of_features(judge.features(reference_images.float()))
+    target = Gaussian.of_features(judge.features_of(reference_images))
     distances, accuracies = [], []
     for images in _trajectory(model, labels, wanted, mix_seed("step-sweep", seed)):
         features = Gaussian.of_features(judge.features(images))
