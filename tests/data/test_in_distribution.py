@@ -125,7 +125,7 @@ def test_fashion_mnist_from_a_root(tmp_path, below, gz):
 
 def test_fashion_mnist_missing_says_what_to_do(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"apt-get install dataset-fashion-mnist.*--data.download true"
+        FileNotFoundError, match=r"apt-get install dataset-fashion-mnist.*--data.download`"
     ):
         load_splits(DataSettings(source="fashion-mnist", root=str(tmp_path)))
 
@@ -236,7 +236,7 @@ def test_cifar_hostile_or_damaged_pickle_is_refused(tmp_path):
     batch.unlink()
     with pytest.raises(FileNotFoundError, match="data_batch_3 is missing"):
         load_splits(settings)
-    with pytest.raises(FileNotFoundError, match=r"--data.download true"):
+    with pytest.raises(FileNotFoundError, match=r"--data.download`"):
         load_splits(DataSettings(source="cifar10", root=str(tmp_path / "elsewhere")))
 
 

@@ -88,7 +88,7 @@ def load_cifar(source: str, root: str | None, download: bool) -> tuple[ImageData
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{source} is not in {folder}: unpack its Python version there, name another folder with `--data.root`, "
-            "or give `--data.download true`."
+            "or give `--data.download`."
         )
     label_key, names_key = _KEYS[source]
     names = read_pickle(folder / meta_file).get(names_key)

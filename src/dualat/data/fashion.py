@@ -45,7 +45,7 @@ def load_fashion_mnist(root: str | None, download: bool) -> tuple[ImageData, Ima
     if folder is None:
         raise FileNotFoundError(
             f"Fashion-MNIST's four IDX files are not in {' or '.join(map(str, places))}: run `apt-get install "
-            "dataset-fashion-mnist`, put them in a folder named with `--data.root`, or give `--data.download true`."
+            "dataset-fashion-mnist`, put them in a folder named with `--data.root`, or give `--data.download`."
         )
     return _read(folder, "train"), _read(folder, "test")
 
