@@ -274,6 +274,15 @@ def test_metrics_without_their_files_are_left_out_unless_named(tiny_run, splits,
         complete(*args, by_name=True)
 
 
+def test_missing_weights_are_told_before_anything_is_measured(tiny_run, splits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    measured = subject(tiny_run, splits)
+    for names in (("clean_accuracy", "inception"), ("inception",)):
+        with pytest.raises(FileNotFoundError, match="get weights-inception"):
+            complete(tmp_path / "records.json", measured, "final", names, by_name=True)
+    assert not (tmp_path / "records.json").exists() and "samples" not in vars(measured)
+
+
 def test_samples_from_a_file_measure_as_those_of_the_model(tiny_run, splits, measured, tmp_path):
     drawn = from_model(dualat.load(tiny_run), SMALL.samples, seed=0)
     np.savez(tmp_path / "s.npz", arr_0=drawn.images.permute(0, 2, 3, 1).numpy(), arr_1=drawn.labels.numpy())

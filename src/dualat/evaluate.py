@@ -111,17 +111,18 @@ def complete(
         The records of these metrics and this model.
     """
     found: list[Record] = []
-    reused = []
+    known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
+    reused = [name for name in metrics if known.get(name)]
+    if by_name:  # before hours are spent on another metric
+        for name in metrics:
+            if name not in reused:
+                check_needs(subject, name)
     for name in metrics:
-        key = subject.key(name, METRICS[name].uses)
-        known = read_records(path) if path.is_file() else []
-        mine = [r for r in known if r.model == model_name and r.key == key]
-        # all ranks must decide alike, whoever has read the file before it was written
-        if total(int(bool(mine) and not again)) == ranks():
-            reused.append(name)
-            found += mine
+        if name in reused:
+            found += known[name]
             continue
         try:
+            check_needs(subject, name)
             new = [replace(r, model=model_name) for r in measured(subject, name)]
         except MissingWeights as error:
             if by_name:
@@ -137,6 +138,21 @@ def complete(
     if any(METRICS[name].of_samples for name in metrics):
         subject.forget("samples", ("samples",))
     return found
+
+
+def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
+    """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
+    key = subject.key(name, METRICS[name].uses)
+    known = read_records(path) if path.is_file() else []
+    mine = [r for r in known if r.model == model_name and r.key == key]
+    # all ranks must decide alike, whoever has read the file before it was written
+    return mine if total(int(bool(mine))) == ranks() else []
+
+
+def check_needs(subject: Subject, name: str) -> None:
+    """MissingWeights where the metric needs weights that are not there."""
+    if (needs := METRICS[name].needs) is not None:
+        needs(subject)
 
 
 def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:

@@ -68,7 +68,10 @@ def test_help_shows_the_recipes_own_values(command):
             ["train", "digits", "--method", "jem", "--stage2.steps", "5"],
             "stage2.steps has no effect on method jem",
         ),
-        (["plan", "cifar10-jem", "--contrastive.t-max", "5"], "contrastive.t_max has no effect on method jem"),
+        (
+            ["plan", "cifar10-jem", "--contrastive.t-max", "5"],
+            "contrastive.t_max has no effect on method jem",
+        ),
         (["train", "digits", "--stage1.epochs", "3"], "give one and set the other to None"),
         (["sample"], "MODEL is missing"),
         (["train", "digits", "extra"], "unknown argument extra"),

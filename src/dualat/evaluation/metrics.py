@@ -15,10 +15,11 @@ from dualat.evaluation.autoattack import STANDARD, autoattack
 from dualat.evaluation.calibration import calibration, fit_temperature
 from dualat.evaluation.counterfactuals import counterfactual_records
 from dualat.evaluation.energies import energy_records, r1_record
-from dualat.evaluation.features import ImageNetFeatures
+from dualat.evaluation.features import ImageNetFeatures, imagenet_weights
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.generation import generation_records
 from dualat.evaluation.inception import inception_records
+from dualat.evaluation.inception_weights import find_inception_weights
 from dualat.evaluation.logits import attack_step_size, attacked_images, predict_logits
 from dualat.evaluation.masking import grey_radius
 from dualat.evaluation.ood import noise_images, ood_records, scores
@@ -206,8 +207,8 @@ class Metric:
     """Settings that its figures depend on."""
     of_samples: bool = False
     """Measured on samples, so that a file of them is enough."""
-    needs_files: bool = False
-    """Needs weights that not everybody has: without them it is left out, with a sentence, unless asked for by name."""
+    needs: Callable[[Subject], object] | None = None
+    """Raises MissingWeights where weights are not there that not everybody has; asked before anything is measured."""
 
 
 ATTACK = ("norm", "steps", "robust_images")
@@ -227,14 +228,18 @@ METRICS: dict[str, Metric] = {
         _generation, "samples: class accuracy; Frechet, kernel, precision, recall", SAMPLES, True
     ),
     "imagenet_features": Metric(
-        _imagenet_features, "samples: the same in ImageNet features", SAMPLES, True, True
+        _imagenet_features,
+        "samples: the same in ImageNet features",
+        SAMPLES,
+        True,
+        lambda subject: imagenet_weights(),
     ),
     "inception": Metric(
         _inception,
         "samples: FID, KID, Inception Score, precision, recall",
         (*SAMPLES, "inception_weights"),
         True,
-        True,
+        lambda subject: find_inception_weights(subject.settings.inception_weights),
     ),
     "step_sweep": Metric(_step_sweep, "number of sampling steps", ("sweep_steps", "sweep_samples")),
     "ood": Metric(_ood, "OOD detection, clean and under the adaptive attack", OOD),

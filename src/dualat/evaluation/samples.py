@@ -32,7 +32,9 @@ from dualat.sampling_settings import SamplingSettings
 from dualat.seeding import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
-AT_ONCE = 2**31  # bytes of starting points that are drawn together; more, such as 50,000 of 256x256, chunk by chunk
+AT_ONCE = (
+    2**31
+)  # bytes of starting points that are drawn together; more, such as 50,000 of 256x256, chunk by chunk
 
 
 @dataclass(eq=False)

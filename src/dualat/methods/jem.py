@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dualat.geometry import Rule
 from dualat.losses import ebm_difference
 from dualat.methods.base import Batch, Method, forward, noisy
+from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.methods.replay_buffer import ReplayBuffer
 from dualat.methods.settings import ChainSettings, LossSettings
 from dualat.objectives import lower_energy
@@ -50,7 +51,7 @@ class JEM(Method):
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         places, x = self.buffer.draw(batch.starts)
-        samples = self.walk(model, x)
+        samples = self.walk(as_the_loss_sees_it(model), x)
         self.buffer.keep(places, samples)
         deviation = self.chain.input_noise or 0.0
         return {

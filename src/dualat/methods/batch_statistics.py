@@ -1,0 +1,36 @@
+"""The energy that a loss in train mode sees: BatchNorm layers normalise by the batch at hand.
+
+Where BatchNorm is not frozen, the loss takes the energy of samples in train mode. A chain that lowers the energy of eval
+mode lowers another one: the two drift apart, and the loss falls without end. JEM++ and SADA-JEM, whose networks have
+BatchNorm, draw their samples in train mode; JEM's has no normalisation.
+"""
+
+from torch import Tensor, nn
+
+from dualat.methods.base import batchnorm_modules
+
+
+class BatchStatistics(nn.Module):
+    """A model, images (B, C, H, W) -> logits, with the statistics of the batch in every mode; it learns none of them."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = batchnorm_modules(self.model)
+        modes = [(layer.training, layer.track_running_stats) for layer in layers]
+        try:
+            for layer in layers:
+                layer.training, layer.track_running_stats = True, False
+            return self.model(x)
+        finally:
+            for layer, (training, tracked) in zip(layers, modes, strict=True):
+                layer.training, layer.track_running_stats = training, tracked
+
+
+def as_the_loss_sees_it(model: nn.Module) -> nn.Module:
+    """The model whose energy a chain must lower, in the mode that the training loop has set."""
+    if any(layer.training for layer in batchnorm_modules(model)):
+        return BatchStatistics(model)
+    return model
