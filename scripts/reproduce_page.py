@@ -24,6 +24,11 @@ FIGURES = ("clean_accuracy", "robust_accuracy", "inception_score", "fid")
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet256": "ImageNet, 256x256"}
 IMAGES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet256": "ImageNet-1k"}
 STARTS = {"data/tiny_images.bin": "80 Million Tiny Images", "data/openimages": "Open Images"}
+SAMPLED = {
+    "data/tiny_images.bin": " \\\n    --initial-images data/tiny_images.bin --initial-exclude data/cifar.txt",
+    "data/openimages": " \\\n    --initial-images data/openimages --initial-include data/openimages-start.txt",
+}
+"""What samples start from where training starts from these pictures: on ImageNet others than those trained with."""
 GPUS = {"cifar10": 1, "cifar100": 1, "imagenet256": 8}
 """For each row. A batch of CIFAR is too small for more."""
 TORCHRUN = "torchrun --standalone --nproc-per-node 8 -m"
@@ -79,7 +84,7 @@ run side by side (`CUDA_VISIBLE_DEVICES=3 dualat train ...`). ImageNet rows are 
 | 80 Million Tiny Images, and the list of CIFAR's pictures in it | `data/tiny_images.bin`, `data/cifar.txt` | 244 GB | [data.md](data.md); withdrawn by its authors |
 | ImageNet-1k | `data/imagenet/train`, `data/imagenet/val` | 150 GB | [data.md](data.md); for shards, `--data.source` |
 | RobustBench's 5,000 test images | `data/imagenet_test_image_ids.txt` | small | github.com/RobustBench/robustbench |
-| Open Images, and the list of 300,000 to use | `data/openimages`, `data/openimages-train.txt` | about 90 GB | [data.md](data.md) |
+| Open Images, the list of 300,000 to train with, and of 50,000 others to sample from | `data/openimages`, `data/openimages-train.txt`, `data/openimages-start.txt` | about 105 GB | [data.md](data.md) |
 | `resnet50_l2_eps3.ckpt`, `wide_resnet50_4_l2_eps3.ckpt` | anywhere; the command names the file | up to 3 GB | github.com/microsoft/robust-models-transfer |
 | `convnext_l_cvst.pt` and others of Singh et al. | the same | up to 1 GB | github.com/nmndeep/revisiting-at |
 | Inception's weights, for FID and IS | torch hub's cache, or `--inception-weights FILE` | 0.1 GB | github.com/toshas/torch-fidelity, release v0.2.0 |
@@ -109,8 +114,10 @@ TAIL = """\
 `dualat plan` does not cover it. By hand, for one GPU: AutoAttack takes up to 1,900 gradient steps and 5,000 forward passes for
 an image that it does not fool, so about 10^18 FLOP for `cifar10` and 2 * 10^18 for ConvNeXt-L. That is 3 to 12 hours at 50 to
 100 TFLOP/s, in fp32. 50,000 samples take under an hour for `cifar10`, 1 to 2 for ConvNeXt-L. AutoAttack is not faster with
-several processes. Before 50,000 samples of 256x256 pixels are drawn, all that they start from is made at once: about 125 GB of
-host memory at the peak, for each process.
+several processes. 50,000 samples of 256x256 pixels are 10 GB of host memory, for each process.
+
+A clean accuracy on all 50,000 validation images of ImageNet, as it is published:
+`dualat evaluate TARGET --metrics clean_accuracy --test-list all --output all.json`.
 
 ## What is not as published
 
@@ -122,10 +129,9 @@ host memory at the peak, for each process.
   AUROC in `metrics.jsonl`.
 - The number of sampling steps is chosen by a sweep in the paper. Recipes have what was found there. AT ConvNeXt-L is sampled
   as DAT is here; how the paper does is not given. `--metrics step_sweep` sweeps on validation images.
-- Samples start from 1,000 of the pictures that training starts from, augmented at each draw: a saved model holds no more. The
-  paper starts ImageNet's from 50,000 Open Images that training has not used.
+- CIFAR's samples start from the pictures that training starts from; `dualat evaluate` without `--initial-images` takes the
+  1,000 of them that a saved model holds.
 - ImageNet's random crops are cut out of images that are 256 pixels wide already ([data.md](data.md)).
-- Clean accuracy on ImageNet is published for all 50,000 validation images; here it is that of RobustBench's 5,000.
 - What else was not given, and what was chosen, stands in each recipe's comment.
 """
 
@@ -241,7 +247,8 @@ def commands(data: str, recipe: str) -> tuple[list[str], list[str]]:
     if GPUS[data] > 1:
         start = f"dualat train {recipe}"
         lines = [line.replace(start, f"{TORCHRUN} {start} --resume \\\n   ") for line in lines]
-    return needs, [*lines, *evaluation(data, f"runs/{recipe}")]
+    starts = next((options for place, options in SAMPLED.items() if f" {place} " in "\n".join(lines)), "")
+    return needs, [*lines, *evaluation(data, f"runs/{recipe}", starts)]
 
 
 def in_comment(recipe: str) -> list[str]:
@@ -258,13 +265,13 @@ def in_comment(recipe: str) -> list[str]:
     return found
 
 
-def evaluation(data: str, target: str, attack: str = "") -> list[str]:
+def evaluation(data: str, target: str, starts: str, attack: str = "") -> list[str]:
     """The published protocol. The CIFAR recipes have 50,000 samples and the training images as reference."""
     if data != "imagenet256":
-        return [f"dualat evaluate {target} --metrics clean_accuracy autoattack inception"]
+        return [f"dualat evaluate {target} --metrics clean_accuracy autoattack inception{starts}"]
     return [
         f"dualat evaluate {target} --metrics clean_accuracy autoattack{attack}",
-        f"dualat evaluate {target} --metrics inception --samples 50000 \\\n    --reference {REFERENCE}",
+        f"dualat evaluate {target} --metrics inception --samples 50000 \\\n    --reference {REFERENCE}{starts}",
     ]
 
 
@@ -275,7 +282,7 @@ def foreign() -> list[str]:
         "dualat import-weights convnext_l_cvst.pt --recipe imagenet-convnext-large --normalize none \\",
         "    --initial.kind images --initial.source data/openimages --initial.include data/openimages-train.txt \\",
         f"    --initial.augment.kind imagenet --output {weights}",
-        *evaluation("imagenet256", weights, " --autoattack-eps 3.0"),
+        *evaluation("imagenet256", weights, SAMPLED["data/openimages"], " --autoattack-eps 3.0"),
     ]
     samples = f"dualat evaluate samples.npz --source data/imagenet --metrics inception \\\n    --reference {REFERENCE}"
     return [
