@@ -21,6 +21,7 @@ from dualat.data.in_distribution import load_splits
 from dualat.evaluate import complete, save_strips, warnings_of
 from dualat.evaluation import autoattack as ensemble
 from dualat.evaluation import metrics as metrics_module
+from dualat.evaluation.inception_weights import FILE
 from dualat.evaluation.metrics import METRICS, outside_images
 from dualat.evaluation.record import Record, read_records
 from dualat.evaluation.samples import from_model, read_samples
@@ -281,6 +282,27 @@ def test_missing_weights_are_told_before_anything_is_measured(tiny_run, splits, 
         with pytest.raises(FileNotFoundError, match="get weights-inception"):
             complete(tmp_path / "records.json", measured, "final", names, by_name=True)
     assert not (tmp_path / "records.json").exists() and "samples" not in vars(measured)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_wrong_weights_are_told_before_anything_is_measured(tiny_run, splits, tmp_path, monkeypatch, by_name):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / FILE).write_bytes(b"half a download")
+    names = ("clean_accuracy", "inception")
+    with pytest.raises(ValueError, match="get it anew"):
+        complete(tmp_path / "records.json", subject(tiny_run, splits), "final", names, by_name=by_name)
+    assert not (tmp_path / "records.json").exists()
+
+
+def test_from_python_too_missing_weights_are_told_first(tiny_run, splits, tmp_path, monkeypatch):
+    def never(subject):
+        raise AssertionError("measured")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], measure=never))
+    with pytest.raises(FileNotFoundError, match="get weights-inception"):
+        dualat.evaluate(dualat.load(tiny_run), splits, ["clean_accuracy", "inception"], SMALL)
 
 
 def test_samples_from_a_file_measure_as_those_of_the_model(tiny_run, splits, measured, tmp_path):

@@ -102,6 +102,14 @@ def test_a_download_is_told_and_counted(tmp_path: Path):
     assert set(_CIFAR) == set(_LAYOUTS)
 
 
+def test_a_missing_list_says_where_it_comes_from(tmp_path: Path):
+    excluded, tested = str(tmp_path / "bad.txt"), str(tmp_path / "ids.txt")
+    settings = DataSettings(str(tmp_path), image_size=8, exclude=(excluded,), test_list=tested)
+    advice = {need.where: need.advice for need in data_needs(settings) if not need.there}
+    assert "dualat data prepare" in advice[excluded] and "RobustBench" not in advice[excluded]
+    assert "RobustBench's repository" in advice[tested] and "prepare" not in advice[tested]
+
+
 def test_lists_and_pictures_that_samples_start_from(tmp_path: Path):
     pictures, listed = tmp_path / "tiny.bin", tmp_path / "cifar.txt"
     settings = InitialSettings("images", source=str(pictures), exclude=(f"one-based:{listed}",))

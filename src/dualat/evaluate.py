@@ -60,6 +60,8 @@ def evaluate(
     """
     check_metrics(metrics)
     subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
+    for name in metrics:  # before hours are spent on another metric
+        check_needs(subject, name)
     return [record for name in metrics for record in measured(subject, name)]
 
 
@@ -113,22 +115,22 @@ def complete(
     found: list[Record] = []
     known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
     reused = [name for name in metrics if known.get(name)]
-    if by_name:  # before hours are spent on another metric
-        for name in metrics:
+    left_out = []
+    for name in metrics:  # before hours are spent on another metric
+        try:
             if name not in reused:
                 check_needs(subject, name)
-    for name in metrics:
-        if name in reused:
-            found += known[name]
-            continue
-        try:
-            check_needs(subject, name)
-            new = [replace(r, model=model_name) for r in measured(subject, name)]
         except MissingWeights as error:
             if by_name:
                 raise
             tell(f"{name} is left out: {error}")
+            left_out.append(name)
+    for name in metrics:
+        if name in reused:
+            found += known[name]
+        if name in reused or name in left_out:
             continue
+        new = [replace(r, model=model_name) for r in measured(subject, name)]
         found += new
         if is_first():  # read again: another evaluation may have written to the file meanwhile
             write_records(path, merged(read_records(path) if path.is_file() else [], new))
@@ -150,7 +152,7 @@ def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Reco
 
 
 def check_needs(subject: Subject, name: str) -> None:
-    """MissingWeights where the metric needs weights that are not there."""
+    """MissingWeights where the metric needs weights that are not there, ValueError where they are others."""
     if (needs := METRICS[name].needs) is not None:
         needs(subject)
 

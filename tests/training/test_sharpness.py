@@ -49,3 +49,15 @@ def test_the_gradient_taken_at_the_top_is_the_steps():
         linear.weight.pow(4).sum().backward()
     assert linear.weight.grad is not None
     assert linear.weight.grad.item() == pytest.approx(4 * 1.1**3)
+
+
+def test_running_statistics_stay_at_the_top():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    x = torch.randn(8, 2)
+    layers(x).square().sum().backward()
+    before = {k: v.clone() for k, v in layers[1].state_dict().items() if k.startswith("running")}
+    with climbed(layers, 1.0):
+        layers(x)
+    assert all(torch.equal(layers[1].state_dict()[k], v) for k, v in before.items())
+    layers(x)
+    assert not torch.equal(layers[1].state_dict()["running_mean"], before["running_mean"])

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.geometry import ThreatModel
 from dualat.methods.settings import AttackSettings
@@ -108,6 +109,6 @@ def noisy(images: Tensor, deviation: float) -> Tensor:
     return images + deviation * torch.randn_like(images) if deviation else images
 
 
-def batchnorm_modules(model: nn.Module) -> list[nn.Module]:
+def batchnorm_modules(model: nn.Module) -> list[_BatchNorm]:
     """All BatchNorm layers of a model."""
-    return [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    return [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -5,9 +5,28 @@ mode lowers another one: the two drift apart, and the loss falls without end. JE
 BatchNorm, draw their samples in train mode; JEM's has no normalisation.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.methods.base import batchnorm_modules
+
+
+@contextmanager
+def untracked(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Inside, BatchNorm layers in train mode leave their running statistics alone; gives all BatchNorm layers."""
+    layers = batchnorm_modules(model)
+    modes = [(layer.training, layer.track_running_stats) for layer in layers]
+    try:
+        for layer in layers:
+            if layer.training:
+                layer.track_running_stats = False
+        yield layers
+    finally:
+        for layer, (training, tracked) in zip(layers, modes, strict=True):
+            layer.training, layer.track_running_stats = training, tracked
 
 
 class BatchStatistics(nn.Module):
@@ -18,15 +37,10 @@ class BatchStatistics(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = batchnorm_modules(self.model)
-        modes = [(layer.training, layer.track_running_stats) for layer in layers]
-        try:
+        with untracked(self.model) as layers:
             for layer in layers:
                 layer.training, layer.track_running_stats = True, False
             return self.model(x)
-        finally:
-            for layer, (training, tracked) in zip(layers, modes, strict=True):
-                layer.training, layer.track_running_stats = training, tracked
 
 
 def as_the_loss_sees_it(model: nn.Module) -> nn.Module:

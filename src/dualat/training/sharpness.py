@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from dualat.geometry import TINY
+from dualat.methods.batch_statistics import untracked
 
 
 @contextmanager
 def climbed(model: nn.Module, rho: float) -> Iterator[None]:
-    """Inside, the weights stand at the top of the climb along their present gradients, which are then set to None."""
+    """Inside, the weights stand at the top of the climb along their present gradients, which are then set to None; running
+    statistics of BatchNorm are those of the old weights, and stay."""
     moved = [p for p in model.parameters() if p.grad is not None]
     with torch.no_grad():
         gradients = [p.grad for p in moved if p.grad is not None]
@@ -27,7 +29,8 @@ def climbed(model: nn.Module, rho: float) -> Iterator[None]:
             weight.add_(factor * weight.square() * gradient)
     model.zero_grad(set_to_none=True)
     try:
-        yield
+        with untracked(model):
+            yield
     finally:
         with torch.no_grad():
             for weight, old in zip(moved, kept, strict=True):
