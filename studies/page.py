@@ -97,6 +97,8 @@ def link(claim: Claim) -> str:
 def chapter(study: Study, output: Path, picture: Path | None) -> str:
     """A study: how much of it was run, its tables, its figure, its claims."""
     parts = [f"## {study.name}\n", f"{study.plan['title']}. {progress(study)}\n"]
+    if "notes" in study.plan and study.made:
+        parts.append(f"{study.plan['notes']}\n")
     if study.name == "systems" and study.made:
         parts.append(systems_table(study))
     elif study.made and study.plan["metrics"]:
