@@ -15,7 +15,7 @@ from measures import CLEAN, JUDGED, curve, pgd
 from reading import Figure, Study, Values
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F", "#8C564B")
-MARKERS = "osD^vP*Xh"
+MARKERS = "osD^vP*Xh<>"
 PLACES = [(x, y) for y in (9, -9, 0, 20, -20) for x in (7, -7)]
 """Offsets of a point's name, in points; the best first."""
 
