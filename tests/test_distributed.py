@@ -77,6 +77,7 @@ def figures(path: Path) -> list[tuple]:
 
 WORK = """
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from dualat import distributed as d
 from dualat.models.synced_batchnorm import synchronise_batchnorm
@@ -117,6 +118,18 @@ with d.processes():
     close(synced.running_var, plain.running_var)
     assert synced.num_batches_tracked == 1 and list(synced.state_dict()) == list(plain.state_dict())
     close(synced.eval()(x), plain.eval()(x))
+
+    # timm's BatchNorm with its activation; and a kind that is refused
+    pair = BatchNormAct2d(3, act_layer=nn.SiLU), BatchNormAct2d(3, act_layer=nn.SiLU)
+    synchronise_batchnorm(pair[1])
+    close(pair[1](x[mine]), pair[0](x)[mine])
+    close(pair[1].running_var, pair[0].running_var)
+    close(pair[1].eval()(x), pair[0].eval()(x))
+    try:
+        synchronise_batchnorm(nn.Sequential(nn.BatchNorm1d(2)))
+        raise SystemExit("BatchNorm1d was taken")
+    except ValueError as error:
+        assert "BatchNorm1d cannot share" in str(error)
 
     # R1, whose gradient in the weights is a second derivative
     twins = []

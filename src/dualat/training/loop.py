@@ -184,7 +184,7 @@ class Stage:
         self.done = 0
         self.streams = feed.streams(run.seed, number, settings.batch_size)
         check_division(method, settings, self.streams[0].batch_size)
-        if ranks() > 1:
+        if ranks() > 1 and not settings.freeze_batchnorm:
             synchronise_batchnorm(model)
         self.buffers: dict[str, Tensor] = {}
         self.total = settings.length(self.streams[0].steps_per_epoch)
