@@ -53,10 +53,10 @@ HARDWARE = {
         Hardware(
             "cpu",
             "2 CPU cores, AVX-512 BF16",
-            {"fp32": 187.3e9, "bf16": 410.3e9},
+            {"fp32": 185.1e9, "bf16": 409.1e9},
             None,
             None,
-            0.76,
+            0.82,
             "benchmarks/results/cpu-2-cores-avx512-bf16.json",
         ),
     )
