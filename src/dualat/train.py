@@ -107,7 +107,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
     tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
-    tracker.rewind(*((state.stage, state.step) if state else (0, 0)))
+    tracker.rewind(*((state.stage, state.reported) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
     dtype = choose_dtype(config.precision, device)
     try:

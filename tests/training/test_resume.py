@@ -64,6 +64,36 @@ def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path
     assert metric_lines(tmp_path / "run") == metric_lines(tiny_run)
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (loop, "average_gradients", 11),  # in a step of stage 2
+        (loop, "gradient_penalty", 5),  # after a step, before its line is written
+        (loop.Stage, "evaluate", 1),  # after a line, at the end of stage 1
+        (loop.Stage, "evaluate", 2),  # at the end of the run
+    ],
+)
+def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, monkeypatch, owner, name, call):
+    """The state that is kept owes the step's line and evaluation, if they were not made, and the resumed run makes them."""
+    settings = {**tiny, "output": str(tmp_path / "run"), "tracking.log_every": 1}
+    whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
+    original, calls = getattr(owner, name), []
+
+    def lost(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call:
+            raise loop.LostRank("another process of this run is gone")
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lost)
+        with pytest.raises(loop.LostRank):
+            dualat.train("digits", settings)
+    dualat.train("digits", settings, resume=True)
+    assert len(calls) == call and same_weights(tmp_path / "run", whole) and same_weights(whole, tiny_run)
+    assert metric_lines(tmp_path / "run") == metric_lines(whole)
+
+
 @pytest.mark.parametrize("method", ["jem", "jempp", "sada-jem", "robust-jem", "eb-jdat", "ratio", "at-ebm"])
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""

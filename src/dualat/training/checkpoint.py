@@ -38,6 +38,13 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
     """Best figures of this stage so far, by evaluator's name."""
     method_tensors: dict[str, Tensor] = field(default_factory=dict)
+    owed: dict[str, float] = field(default_factory=dict)
+    """Figures of the last step, where a process was lost before they were written and an evaluation made; else empty."""
+
+    @property
+    def reported(self) -> int:
+        """The last step whose lines in `metrics.jsonl` are complete."""
+        return self.step - bool(self.owed)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:

@@ -161,7 +161,7 @@ def train_stage(
                 resume = None
                 model.load_state_dict(origin)
                 method.restore(fresh, {})
-            run.tracker.rewind(number, resume.step if resume else 0)
+            run.tracker.rewind(number, resume.reported if resume else 0)
 
 
 class Stage:
@@ -187,6 +187,8 @@ class Stage:
         if ranks() > 1 and not settings.freeze_batchnorm:
             synchronise_batchnorm(model)
         self.buffers: dict[str, Tensor] = {}
+        self.owed: dict[str, float] = {}
+        self.warned = False
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
@@ -197,34 +199,21 @@ class Stage:
         self.model.load_state_dict(state.model)
         self.ema.average = {k: v.to(self.feed.device) for k, v in state.ema.items()}
         self.ema.updates, self.done, self.best = state.ema_updates, state.step, dict(state.best)
+        self.owed = dict(state.owed)
         restore_optimizer(self.optimizer, state.optimizer)
         self.method.restore(state.method, state.method_tensors)
 
     def train(self) -> dict[str, Tensor]:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
-        warned, batch_size = False, self.streams[0].batch_size
+        batch_size = self.streams[0].batch_size
         pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
         part = batch_size // (ranks() * self.settings.accumulate)  # what the gradient loop sees
         loop = compiled(self.model, part) if self.run.compile else nullcontext()
-        tracking = self.run.tracking
         with self.run.stop.steps(), loop, pace as progress, self.rescued():
+            if self.owed:
+                self.report(self.batch(self.done - 1), progress)
             while self.done < self.total:
-                batch, figures = self.step()
-                last = self.done == self.total
-                if last or self.done % tracking.log_every == 0:
-                    figures["images_per_second"] = progress.rate(self.done) * batch_size
-                    self.log(batch, figures)
-                progress.update(self.done, figures)
-                if not warned and (text := self.method.warning()):
-                    warned = True
-                    warnings.warn(text, stacklevel=3)
-                if last or self.done % self.settings.evaluate_every == 0:
-                    began = time.monotonic()
-                    progress.note(self.evaluate())
-                    progress.exclude(time.monotonic() - began)
-                    self.checkpoint()
-                elif self.done % tracking.checkpoint_every == 0:
-                    self.checkpoint()
+                self.report(self.step(), progress)
                 if mean_of({"asked": float(self.run.stop.signal is not None)})["asked"]:
                     self.checkpoint()
                     raise Stopped(
@@ -232,6 +221,25 @@ class Stage:
                         "is written: the same command with --resume goes on from there."
                     )
         return self.ema.average
+
+    def report(self, batch: Batch, progress: Progress) -> None:
+        """What the step just done owes: its line, its evaluation and its checkpoint, each where it is due."""
+        last, figures, tracking = self.done == self.total, dict(self.owed), self.run.tracking
+        if last or self.done % tracking.log_every == 0:
+            figures["images_per_second"] = progress.rate(self.done) * self.streams[0].batch_size
+            self.log(batch, figures)
+        progress.update(self.done, figures)
+        if not self.warned and (text := self.method.warning()):
+            self.warned = True
+            warnings.warn(text, stacklevel=4)
+        evaluated = last or self.done % self.settings.evaluate_every == 0
+        if evaluated:
+            began = time.monotonic()
+            progress.note(self.evaluate())
+            progress.exclude(time.monotonic() - began)
+        self.owed = {}
+        if evaluated or self.done % tracking.checkpoint_every == 0:
+            self.checkpoint()
 
     @contextmanager
     def rescued(self) -> Iterator[None]:
@@ -246,16 +254,21 @@ class Stage:
             self.checkpoint()
             raise
 
-    def step(self) -> tuple[Batch, dict[str, float]]:
-        """One training step, its random numbers made of (seed, stage, step) alone, and of the divergences so far."""
+    def seed(self, step: int) -> int:
+        """What the step's random numbers are made of: (seed, stage, step) alone, and the divergences so far."""
         again = ("divergences", self.divergences) if self.divergences else ()
-        seed = mix_seed(self.run.seed, self.number, self.done, *again)
-        torch.manual_seed(
-            mix_seed(seed, "rank", rank())
-        )  # a stream apart from the batch's, whose seed is `seed`
+        return mix_seed(self.run.seed, self.number, step, *again)
+
+    def batch(self, step: int) -> Batch:
+        return self.feed.batch(self.streams, step, self.seed(step), self.method.needs_energy_batch)
+
+    def step(self) -> Batch:
+        """One training step; its figures are owed from now on. Returns its batch."""
+        # a stream apart from the batch's
+        torch.manual_seed(mix_seed(self.seed(self.done), "rank", rank()))
         if ranks() > 1:
             self.buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        batch = self.feed.batch(self.streams, self.done, seed, self.method.needs_energy_batch)
+        batch = self.batch(self.done)
         rate = learning_rate(self.settings.optimizer, self.done, self.total)
         figures = train_step(
             self.model, self.method, batch, self.optimizer, rate, self.settings, self.run.dtype
@@ -268,8 +281,8 @@ class Stage:
             raise Diverged(message(self.number, self.done + 1, loss, limit, self.run.folder))
         self.ema.update(self.model)
         self.done += 1
-        self.buffers = {}
-        return batch, figures | {"lr": rate}
+        self.buffers, self.owed = {}, figures | {"lr": rate}
+        return batch
 
     def log(self, batch: Batch, figures: dict[str, float]) -> None:
         """Write the step's figures, R1 on its real images among them."""
@@ -304,6 +317,7 @@ class Stage:
                 self.method.state(),
                 self.best,
                 self.method.tensors(),
+                self.owed,
             ),
         )
 
