@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dualat.budget import budget
 from dualat.compare.sources import protocol, published_rows
 from dualat.config import load_recipe, recipe_text
 from dualat.cost.settings import PlanSettings
 from dualat.files import write_text
+from dualat.plan import plan as plan_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
 PAPER = "2510.13872"
@@ -63,8 +63,9 @@ HEAD = """\
 Made by `python scripts/reproduce_page.py` from the recipes, `published.yaml` and `dualat plan`: do not edit.
 
 The paper is [arXiv 2510.13872](https://arxiv.org/abs/2510.13872). For each row: what is published, what it needs, the
-commands, and what training will cost. Figures are the published ones; we have run none of these rows. An empty cell is not
-published, or not known here: the recipe's comment says which (`dualat recipes NAME`).
+commands, and what training will cost. Figures are the published ones; we have run none of these rows. An empty cell: the
+figure is not published, or we do not have it. T in the name of a row is the paper's; for CIFAR the authors' configurations let T
+grow further, to T_max = 50 or 100, which the recipes say and costs are calculated with.
 
 Costs are estimates of `dualat plan`: from T at half of T_max all along to T at T_max. Data, evaluations, reading and augmenting
 images come on top. How fast an H100 really is has not been measured: times may be wrong by a factor of two. Hours are
@@ -147,7 +148,7 @@ def planned(data: str, recipe: str) -> Plan:
     """What `dualat plan` says of a recipe."""
     print(f"planning {recipe}", flush=True)
     images = 1_281_167 if data == "imagenet256" else None
-    return budget(load_recipe(recipe), PlanSettings(gpu=GPU, gpus=GPUS[data], train_images=images))
+    return plan_of(load_recipe(recipe), PlanSettings(gpu=GPU, gpus=GPUS[data], train_images=images))
 
 
 def page(plan: Callable[[str, str], Plan | None]) -> str:

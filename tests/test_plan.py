@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dualat.budget import budget
 from dualat.cli.main import run
 from dualat.config import RunConfig, load_recipe, recipe_names
 from dualat.cost.settings import PlanSettings
+from dualat.plan import plan as plan_of
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu-2-cores-avx512-bf16.json"
 SMALL = {"network.name": "wrn-10-1"}
@@ -30,7 +30,7 @@ def command(capsys: pytest.CaptureFixture[str]):
 
 
 def plan(changes: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    return budget(load_recipe("cifar10", SMALL | (changes or {})), PlanSettings(**settings))
+    return plan_of(load_recipe("cifar10", SMALL | (changes or {})), PlanSettings(**settings))
 
 
 def test_parameters_of_published_networks():
@@ -121,7 +121,7 @@ def test_memory_of_several_gpus_and_of_optimisers():
     assert four["context"] > one["context"]
     adam = load_recipe("cifar10", SMALL)
     adam = replace(adam, stage2=replace(adam.stage2, optimizer=replace(adam.stage2.optimizer, name="adamw")))
-    held = budget(adam, PlanSettings(mfu=0.4))["stages"][1]["memory"]
+    held = plan_of(adam, PlanSettings(mfu=0.4))["stages"][1]["memory"]
     assert held["optimizer"] == 2 * one["optimizer"] == 2 * one["gradients"]
     eager = plan({"compile": "off"}, mfu=0.4)["stages"][1]["memory"]
     assert eager["loop"] == 0 < one["loop"]
@@ -153,7 +153,7 @@ def test_every_method_can_be_planned(method: str):
 )
 def test_every_recipe_can_be_planned(recipe: str):
     config = load_recipe(recipe)
-    facts = budget(config, PlanSettings(train_images=1_281_167 if config.data.is_folder else None))
+    facts = plan_of(config, PlanSettings(train_images=1_281_167 if config.data.is_folder else None))
     assert facts["total"]["most"]["hours"] >= facts["total"]["guess"]["hours"] > 0
     assert all(0 < stage["guess"]["mfu"] < 1 for stage in facts["stages"])
 
@@ -242,7 +242,7 @@ def test_weights_and_folders_that_are_not_here(tmp_path: Path, monkeypatch: pyte
             "initial": {"kind": "images", "source": "tiny_images.bin", "exclude": ["zero-based:cifar.txt"]},
         },
     )
-    facts = budget(config, PlanSettings(mfu=0.3, train_images=1_281_167, gpus=8))
+    facts = plan_of(config, PlanSettings(mfu=0.3, train_images=1_281_167, gpus=8))
     assert facts["network"]["classes"] == 1000 and facts["network"]["parameters"] == 11_689_512
     assert facts["images"] == {"train": 1_281_167 - 13_000, "origin": "given"}
     assert [stage["stage"] for stage in facts["stages"]] == [2]
@@ -250,7 +250,7 @@ def test_weights_and_folders_that_are_not_here(tmp_path: Path, monkeypatch: pyte
         ("robust.safetensors", "imagenet", "tiny_images.bin", "cifar.txt"), False
     )
     assert len(facts["warnings"]) == 4 and "import-weights" in facts["warnings"][0]
-    steps = budget(in_steps(config), PlanSettings(mfu=0.3))["stages"][0]
+    steps = plan_of(in_steps(config), PlanSettings(mfu=0.3))["stages"][0]
     assert steps["epochs"] is None and steps["guess"]["flops_per_epoch"] is None and steps["steps"] == 20
 
 

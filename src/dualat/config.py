@@ -169,9 +169,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         for group in groups:
             target = target.setdefault(group, {})
             if not isinstance(target, dict):
-                raise ValueError(
-                    f"{key} is no setting: {group} is a value, not a group.{nearest_setting(key)}"
-                )
+                raise ValueError(f"{key} is no setting: {group} is a value, not a group.{did_you_mean(key)}")
         target[last] = value
     config = build_config(values)
     refuse_unused(config.method, overrides or ())
@@ -200,28 +198,35 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def setting_names(kind: type = RunConfig, prefix: str = "") -> Iterator[str]:
-    """Every setting's dotted name."""
+def setting_names(kind: type = RunConfig, prefix: str = "", groups: bool = True) -> Iterator[str]:
+    """Every setting's dotted name; with `groups`, those of groups of settings too."""
     hints = get_type_hints(kind)
     for entry in fields(kind):  # type: ignore[arg-type]
-        name = f"{prefix}{entry.name}"
-        yield name
-        if is_dataclass(hints[entry.name]):
-            yield from setting_names(hints[entry.name], f"{name}.")  # type: ignore[arg-type]
+        name, inner = f"{prefix}{entry.name}", is_dataclass(hints[entry.name])
+        if groups or not inner:
+            yield name
+        if inner:
+            yield from setting_names(hints[entry.name], f"{name}.", groups)  # type: ignore[arg-type]
 
 
 def nearest_setting(name: str) -> str:
-    """' Did you mean X?' with the nearest setting's dotted name, or nothing."""
-    names = list(setting_names())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    """The dotted name of the setting that was probably meant, or nothing: one whose last part is the same, in the same
+    group if there is one; else the nearest name, groups of settings among them; else that with the nearest last part."""
+    names = list(setting_names(groups=False))
+    group, _, tail = name.rpartition(".")
+    same = [n for n in names if n.rpartition(".")[2] == tail]
+    near = [n for n in same if n.startswith(f"{group.split('.')[0]}.")] or same
+    near = near or difflib.get_close_matches(name, list(setting_names()), n=1, cutoff=0.75)
     if not near:
         tails = {n.rpartition(".")[2]: n for n in names}
-        if name.rpartition(".")[2] in tails:
-            return f" Did you mean {tails[name.rpartition('.')[2]]}?"
-        near = [
-            tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], list(tails), n=1, cutoff=0.7)
-        ]
-    return f" Did you mean {near[0]}?" if near else ""
+        near = [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1, cutoff=0.7)]
+    return near[0] if near else ""
+
+
+def did_you_mean(name: str) -> str:
+    """' Did you mean X?' of a setting's name, or nothing."""
+    near = nearest_setting(name)
+    return f" Did you mean {near}?" if near else ""
 
 
 def explain(error: ValidationError) -> str:
@@ -230,7 +235,7 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
         if problem["type"] == "unexpected_keyword_argument":
-            sentences.append(f"{name} is no setting.{nearest_setting(name)}")
+            sentences.append(f"{name} is no setting.{did_you_mean(name)}")
         elif problem["type"] == "value_error":
             text = str(problem.get("ctx", {}).get("error", problem["msg"]))
             group = f"{name}: " if name and name.split(".")[0] not in text else ""

@@ -44,7 +44,7 @@ def test_every_kind_has_help(prepare, kind):
 
 def test_mistakes_are_one_sentence(prepare, capsys):
     assert "Did you mean shards?" in sentence(prepare("shard"), 2)
-    assert "there is no kind ''" in sentence(prepare(), 2)
+    assert "KIND is missing: give one of shards" in sentence(prepare(), 2)
     assert "SOURCE is missing" in sentence(prepare("images"), 2)
     assert "--annotations and --descriptions are needed" in sentence(prepare("open-images"), 2)
     assert "--one-based or --zero-based" in sentence(prepare("exclusions"), 2)

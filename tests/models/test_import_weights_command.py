@@ -131,6 +131,12 @@ def test_a_folder_gives_names_without_its_images_being_read(tmp_path: Path, comm
         (["FILE", "--normalize", "mnist"], 2, "'mnist'"),
         (["FILE", "--mean", "0.5"], 2, "mean and std go together"),
         (["FILE"], 1, "give --normalize cifar, imagenet, half or none"),
+        (["broken.pt", "--recipe", "imagenet-resnet50"], 1, "broken.pt cannot be imported: it is damaged"),
+        (
+            ["FILE", "--recipe", "cifar10", "--network", "wrn-10-1", "--normalize", "none"],
+            1,
+            "the weights can be read, but not",
+        ),
         (["FILE", "--normalize", "cifar"], 1, "3 means and 3 deviations for 1 channels"),
         (
             ["FILE", "--normalize", "none", "--classes", "3"],
@@ -153,6 +159,7 @@ def test_a_folder_gives_names_without_its_images_being_read(tmp_path: Path, comm
 def test_what_is_refused_is_one_sentence(tmp_path: Path, monkeypatch, command, digits, args, code, expected):
     monkeypatch.chdir(tmp_path)
     digits.with_name("their.pt.safetensors").touch()
+    digits.with_name("broken.pt").write_bytes(digits.read_bytes()[:1000])
     found, out, err = command(*(a.replace("FILE", "their.pt") for a in args))
     lines = [line for line in err.splitlines() if line.startswith("dualat: ")]
     assert found == code and not out and len(lines) == 1, err

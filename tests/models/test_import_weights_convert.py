@@ -72,12 +72,12 @@ def test_mismatches_are_listed_key_by_key(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({}, {}, "says nothing of input normalisation"),
+        ({}, {}, "do not tell whether the input is normalised: give --normalize"),
         ({}, {"classes": 7, "normalize": "none"}, "last layer has 5 classes, and 7 are asked for"),
         ({}, {"network": "wrn-10-x", "normalize": "none"}, "'wrn-10-x' is unknown"),
         (
             {},
-            {"network": "timm/resnet18", "activation": "silu"},
+            {"network": "timm/resnet18", "activation": "silu", "normalize": "none"},
             "--activation chooses that of a wide ResNet",
         ),
         ({}, {"part": "ema", "normalize": "none"}, "has no part 'ema': give one of ''"),
@@ -103,10 +103,13 @@ def test_networks_that_cannot_be_told_name_the_nearest(tmp_path: Path):
         shapes = {k: v.shape for k, v in torchvision.models.resnet18(num_classes=4).state_dict().items()}
     state = {k: torch.zeros(s) for k, s in shapes.items() if k != "layer4.1.bn2.weight"}
     path = save(state, tmp_path / "w.pt", "zip")
-    with pytest.raises(ValueError, match=r"cannot be told .*timm/resnet18 is nearest, with 1 keys"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be told .*timm/resnet18 is nearest, with 1 keys that differ: 'layer4.1.bn2.weight'",
+    ):
         import_network(path, ImportSettings(normalize="none", image_size=32))
     state["layer4.1.bn2.weight"] = torch.zeros(512)
-    with pytest.raises(ValueError, match="do not tell how large its images are"):
+    with pytest.raises(ValueError, match="do not tell how large the images are"):
         import_network(save(state, path, "zip"), ImportSettings(normalize="none"))
 
 

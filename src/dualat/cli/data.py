@@ -110,7 +110,11 @@ def main(args: list[str]) -> int:
         return 0
     if args[0] != "prepare":
         raise UsageError(f"`dualat data` has one command, prepare, and no {args[0]!r}: `dualat data --help`.")
-    kind = args[1] if len(args) > 1 else ""
+    if len(args) < 2:
+        raise UsageError(
+            f"KIND is missing: give one of {', '.join(KINDS)}, as in `dualat data prepare shards`."
+        )
+    kind = args[1]
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

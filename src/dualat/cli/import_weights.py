@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,8 +55,8 @@ def main(args: list[str]) -> int:
     from dualat.data.initial import build_initial
     from dualat.load import LoadedModel, save_model
 
-    images = training_images(parsed.data) if has_data else None
-    imported = convert(parsed, images)
+    imported = convert(parsed, has_data)  # the weights first: data may be large, or not be there yet
+    images = training_images(parsed) if has_data else None
     description = describe(parsed, imported, images)
     start = None
     if has_start:
@@ -64,7 +64,7 @@ def main(args: list[str]) -> int:
         start = build_initial(parsed.initial, imported.shape, images)
     model = LoadedModel(imported.network, description, start)
     save_model(model, output.with_name(output.name.removesuffix(".safetensors")))
-    tell(parsed, imported, sum(p.numel() for p in model.parameters()))
+    tell(parsed, imported, sum(p.numel() for p in model.parameters()), has_data)
     return 0
 
 
@@ -105,21 +105,32 @@ def check_arguments(parsed: ImportArguments) -> Path:
     return output
 
 
-def training_images(settings: DataSettings) -> "ImageData":
-    """What the weights were trained on; images of a folder or of shards are not decoded until they are needed."""
+def training_images(parsed: ImportArguments) -> "ImageData":
+    """What the weights were trained on; images of a folder or of shards are not decoded until they are needed, and no
+    list of test images is read."""
     from dualat.data.in_distribution import load_splits
     from dualat.data.sources import open_splits
 
-    return open_splits(settings)[0] if settings.is_folder else load_splits(settings).train
+    settings = replace(parsed.data, test_list=None)
+    try:
+        return open_splits(settings)[0] if settings.is_folder else load_splits(settings).train
+    except (ValueError, FileNotFoundError) as error:
+        text = str(error).rstrip(".")
+        raise type(error)(
+            f"the weights can be read, but not the data that they were trained on: {text}; without --recipe and "
+            "--data... they are imported all the same, with numbered classes."
+        ) from error
 
 
-def convert(parsed: ImportArguments, images: "ImageData | None") -> "Imported":
+def convert(parsed: ImportArguments, has_data: bool) -> "Imported":
     """The network with its weights. What does not fit is listed on the error stream, one key a line."""
+    from dualat.cost.data import data_facts
     from dualat.models.import_weights.convert import Mismatch, import_network
 
     values = {k: v for k, v in asdict(parsed).items() if k in field_names(ImportSettings)}
-    if images is not None and values["image_size"] is None:
-        values["image_size"] = images.shape[1]
+    if has_data and values["image_size"] is None:
+        known = parsed.data.image_size
+        values["image_size"] = known or data_facts(parsed.data, None, None).shape[1]
     try:
         return import_network(parsed.file, ImportSettings(**values))
     except Mismatch as error:
@@ -137,7 +148,7 @@ def describe(parsed: ImportArguments, imported: "Imported", images: "ImageData |
         raise ValueError(
             f"{parsed.data.source} has {len(names)} classes and images of shape {images.shape}, and the weights in "
             f"{parsed.file} are for {imported.classes} classes and {imported.shape}: give the data that they were "
-            "trained on, or none."
+            "trained on, or neither --recipe nor --data...."
         )
     return ModelDescription(
         network=imported.settings,
@@ -149,7 +160,7 @@ def describe(parsed: ImportArguments, imported: "Imported", images: "ImageData |
     )
 
 
-def tell(parsed: ImportArguments, imported: "Imported", parameters: int) -> None:
+def tell(parsed: ImportArguments, imported: "Imported", parameters: int, has_data: bool) -> None:
     """What was recognised and written, for a person or as JSON."""
     facts: dict[str, Any] = {
         "output": parsed.output,
@@ -177,4 +188,8 @@ def tell(parsed: ImportArguments, imported: "Imported", parameters: int) -> None
         print(f"  part {imported.part!r} of the file; --part takes another: {others}")
     for note in imported.notes:
         print(f"  {note}")
+    if not has_data:
+        print(
+            "  classes are numbered, and `dualat evaluate` needs --source: --recipe or --data.source says what they are"
+        )
     print(f"model: {parsed.output}")

@@ -74,9 +74,9 @@ def main(args: list[str]) -> int:
     check_effect(config, rest)
     settings = PlanSettings(**{k: v for k, v in given.items() if k in field_names(PlanSettings)})
 
-    from dualat.budget import budget
+    from dualat.plan import plan
 
-    facts = {"recipe": name, **budget(config, settings)}
+    facts = {"recipe": name, **plan(config, settings)}
     if parsed.json:
         print(json.dumps(facts, indent=2))
     else:

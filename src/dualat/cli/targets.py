@@ -114,8 +114,8 @@ def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int
     source = parsed.source or source
     if not source:
         raise UsageError(
-            f"--source is missing: samples are compared with real images; give one of {', '.join(NAMED_SOURCES)}, or "
-            "a folder with one subfolder per class."
+            "--source is missing: it is not known what images these weights or samples are measured on; give one of "
+            f"{', '.join(NAMED_SOURCES)}, or a folder with one subfolder per class."
         )
     if source in NAMED_SOURCES:
         return DataSettings(source=source, root=parsed.root)

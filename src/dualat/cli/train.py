@@ -82,10 +82,9 @@ def refuse_unknown(args: list[str], recipe: str) -> None:
     for written, option in options(args):
         plain = ".".join(part.removeprefix("no_") for part in option.split("."))
         if option not in known and plain not in known:
-            raise UsageError(
-                f"unknown option {written}.{nearest_setting(option)} "
-                f"`dualat train {recipe} --help` lists all."
-            )
+            near = nearest_setting(option).replace("_", "-")
+            guess = f"Did you mean --{near}? " if near else ""
+            raise UsageError(f"unknown option {written}. {guess}`dualat train {recipe} --help` lists all.")
 
 
 def check_effect(config: RunConfig, args: list[str]) -> None:
@@ -98,9 +97,15 @@ def check_effect(config: RunConfig, args: list[str]) -> None:
 
 def dry_run(config: RunConfig, as_json: bool) -> int:
     """Resolved settings, size, and estimated time."""
-    from dualat.plan import plan
+    from dualat.data.in_distribution import load_splits
+    from dualat.dry_run import preview
 
-    facts = plan(config)
+    try:
+        splits = load_splits(config.data)
+    except (ValueError, FileNotFoundError) as error:
+        text = str(error).rstrip(".")
+        raise type(error)(f"{text}; `dualat plan` says without the data what a run takes.") from error
+    facts = preview(config, splits)
     if as_json:
         print(json.dumps({"config": asdict(config), "plan": facts}, indent=2))
         return 0

@@ -33,7 +33,7 @@ def read_sums(path: Path) -> dict[str, str]:
         ValueError: another layout, or a checksum of unknown length.
     """
     sums = {}
-    for line in read_lines(path):
+    for line in read_lines(path, "lines CHECKSUM  NAME, as sha256sum and md5sum write them"):
         found = re.fullmatch(r"(?P<sum>[0-9a-fA-F]+) [ *](?P<name>.+)", line) or re.fullmatch(
             r"\w+ \((?P<name>.+)\) = (?P<sum>[0-9a-fA-F]+)", line
         )

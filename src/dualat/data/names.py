@@ -20,21 +20,21 @@ from dualat.files import write_text
 BASES = {"zero-based": 0, "one-based": 1}
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, what: str = "one entry per line") -> list[str]:
     """The lines of a list without comments, empty lines, and blanks around them.
+
+    what: what the list should have, for people.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is no text.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"the list {path} does not exist: name a text file with one entry per line.")
+        raise FileNotFoundError(f"the list {path} does not exist: name a text file with {what}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the list {path} is no text (UTF-8): name a file with one entry per line."
-        ) from error
+        raise ValueError(f"the list {path} is no text (UTF-8): name a file with {what}.") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 

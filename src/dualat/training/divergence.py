@@ -30,13 +30,12 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: remove it, or start again with --overwrite.") from error
 
 
-def record_divergence(folder: Path, stage: int, step: int, loss: float, gradient_norm: float) -> int:
-    """Add a divergence to the run's outcome, and return how many there are now. step: 1 is the first."""
+def record_divergence(folder: Path, stage: int, step: int, loss: float, gradient_norm: float) -> None:
+    """Add a divergence to the run's outcome. step: 1 is the first."""
     outcome = read_outcome(folder)
     entry = {"stage": stage, "step": step, "loss": str(loss), "gradient_norm": str(gradient_norm)}
     outcome["divergences"].append(entry)
     write_outcome(folder, "diverged", outcome["divergences"])
-    return len(outcome["divergences"])
 
 
 def write_outcome(folder: Path, outcome: str, divergences: list[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The training loop of one stage: batch, loss, step, average; logs, evaluations and checkpoints on the way.
 
-All random numbers of a step come from (seed, stage, step), so that a run resumed at any step goes on exactly as if it
-had never stopped.
+All random numbers of a step come from (seed, stage, step), and from how often the run has diverged, so that a run
+resumed at any step goes on exactly as if it had never stopped. What a step owes (a line of metrics, an evaluation) is
+part of the state until it is done.
 """
 
 import copy
@@ -187,7 +188,7 @@ class Stage:
         if ranks() > 1 and not settings.freeze_batchnorm:
             synchronise_batchnorm(model)
         self.buffers: dict[str, Tensor] = {}
-        self.owed: dict[str, float] = {}
+        self.owed: dict[str, float] = {}  # figures of the last step until `report` is through with them
         self.warned = False
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
@@ -250,7 +251,9 @@ class Stage:
             for name, buffer in self.model.named_buffers():
                 if name in self.buffers:  # BatchNorm statistics that half a step has moved
                     buffer.copy_(self.buffers[name])
-            self.method.restore(self.method.state(), self.method.tensors())
+            self.method.restore(
+                self.method.state(), self.method.tensors()
+            )  # forgets what half a step has seen
             self.checkpoint()
             raise
 

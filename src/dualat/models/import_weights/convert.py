@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from dualat.models.import_weights.files import guarded, read_file
 from dualat.models.import_weights.guess import (
+    candidates,
     channels_of,
     classes_of,
     counter,
     guess_network,
     image_size_of,
     shapes_of,
+    wide_resnet_name,
 )
 from dualat.models.import_weights.names import Family, Tensors, origin, translate
 from dualat.models.import_weights.settings import STATISTICS, ImportSettings
@@ -80,6 +82,7 @@ def import_network(path: Path | str, settings: ImportSettings | None = None) -> 
             raise Refused("its weights claim more numbers than the file holds")
         file_pixels = pixels_of(state)
     try:
+        refuse_open_questions(settings, shapes_of(tensors), file_pixels or family.pixels)
         chosen, shape, classes = network_of(settings, shapes_of(tensors), follows)
         pixels = normalisation_of(settings, file_pixels, family, shape[0])
     except Refused as error:
@@ -87,7 +90,13 @@ def import_network(path: Path | str, settings: ImportSettings | None = None) -> 
     chosen.normalize = "none" if pixels[0] is None else "data"
     own = skeleton_shapes(chosen, shape, classes)
     notes = resample_positions(tensors, own)
-    refuse_mismatch(path, chosen.name, own, shapes_of(tensors))
+    refuse_mismatch(
+        path,
+        chosen.name,
+        own,
+        shapes_of(tensors),
+        other_network(chosen.name, shapes_of(tensors), shape, classes),
+    )
     with NoValues():
         network = build_network(chosen, shape, classes, *pixels)
     with guarded(path):
@@ -105,14 +114,39 @@ def import_network(path: Path | str, settings: ImportSettings | None = None) -> 
     )
 
 
+def refuse_open_questions(settings: ImportSettings, shapes: Shapes, told_pixels: object) -> None:
+    """Raises Refused with all that neither the weights nor the settings say."""
+    known_kind = wide_resnet_name(shapes) or any(candidates(shapes))
+    questions = [
+        (
+            "what network they are of",
+            "--network, as in --network timm/resnet50",
+            settings.network or known_kind,
+        ),
+        ("how many classes there are", "--classes", settings.classes or classes_of(shapes)),
+        (
+            "how large the images are",
+            "--image-size, as in --image-size 256",
+            settings.image_size or image_size_of(shapes),
+        ),
+        (
+            "whether the input is normalised",
+            "--normalize cifar, imagenet, half or none (or --mean and --std)",
+            settings.normalize or settings.mean or told_pixels,
+        ),
+    ]
+    if asked := [(what, option) for what, option, answer in questions if not answer]:
+        unknown, options = (" and ".join(texts) for texts in zip(*asked, strict=True))
+        raise Refused(f"its weights do not tell {unknown}: give {options}")
+
+
 def network_of(
     settings: ImportSettings, shapes: Shapes, follows: dict[str, Any]
 ) -> tuple[NetworkSettings, tuple[int, int, int], int]:
     """Network, shape (C, H, W) of its images, and number of classes: as asked for, else as the weights tell."""
     rows = classes_of(shapes)
     classes = settings.classes or rows
-    if classes is None:
-        raise Refused("the number of classes cannot be told from its weights: give --classes")
+    assert classes is not None
     if rows is not None and rows != classes:
         raise Refused(f"its last layer has {rows} classes, and {classes} are asked for: leave --classes out")
     if classes < 2:
@@ -121,11 +155,8 @@ def network_of(
     if channels < 1:
         raise Refused("its first convolution has no inputs")
     size = settings.image_size or told
-    name = settings.network or guess_network(shapes, classes, channels, told or 224)
-    if size is None:
-        raise Refused(
-            "its weights do not tell how large its images are: give --image-size, as in --image-size 256"
-        )
+    assert size is not None
+    name = settings.network or guess_network(shapes, classes, channels, size)
     wanted = dict(follows) if name.startswith("wrn-") else {}
     if settings.activation is not None:
         if not name.startswith("wrn-"):
@@ -162,13 +193,9 @@ def normalisation_of(
         mean, std = STATISTICS[settings.normalize]
     elif file_pixels is not None:
         mean, std = file_pixels
-    elif family.pixels is not None:
-        mean, std = (family.pixels[0],), (family.pixels[1],)
     else:
-        raise Refused(
-            "it says nothing of input normalisation, which its code may do: give --normalize cifar, imagenet, half or "
-            "none, or --mean and --std"
-        )
+        assert family.pixels is not None
+        mean, std = (family.pixels[0],), (family.pixels[1],)
     if not {len(mean), len(std)} <= {1, channels}:
         raise Refused(
             f"normalisation has {len(mean)} means and {len(std)} deviations for {channels} channels"
@@ -193,22 +220,40 @@ def resample_positions(tensors: Tensors, own: Shapes) -> list[str]:
     return [f"positions resampled from {old}x{old} to {new}x{new} patches"]
 
 
-def refuse_mismatch(path: Path, name: str, own: Shapes, found: Shapes) -> None:
-    """Raises Mismatch where a key is missing, unexpected, or of another shape."""
+def other_network(name: str, shapes: Shapes, shape: tuple[int, int, int], classes: int) -> str:
+    """The network that these weights are of, if it is known and not `name`; else nothing."""
+    try:
+        found = guess_network(shapes, classes, shape[0], shape[1])
+    except Refused:
+        return ""
+    return "" if found == name else found
+
+
+def refuse_mismatch(path: Path, name: str, own: Shapes, found: Shapes, other: str = "") -> None:
+    """Raises Mismatch where a key is missing, unexpected, or of another shape. other: the network that they seem to be."""
+    missing, unexpected, shapes = differences(own, found)
+    if lines := difference_lines(own, found):
+        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        told = ", ".join(f"{len(keys)} {what} (first: {keys[0]!r})" for what, keys in kinds if keys)
+        advice = f"they are those of {other}" if other else "name another network by --network"
+        raise Mismatch(f"the weights in {path} do not fit {name}: {told}; {advice}.", lines)
+
+
+def differences(own: Shapes, found: Shapes) -> tuple[list[str], list[str], list[str]]:
+    """Keys that are missing, unexpected, and of another shape."""
     missing = [key for key in own if key not in found and not counter(key)]
     unexpected = [key for key in found if key not in own]
-    shapes = [key for key in own if key in found and own[key] != found[key]]
-    lines = [
+    return missing, unexpected, [key for key in own if key in found and own[key] != found[key]]
+
+
+def difference_lines(own: Shapes, found: Shapes) -> list[str]:
+    """The same for people, one key a line."""
+    missing, unexpected, shapes = differences(own, found)
+    return [
         *(f"missing     {key} {own[key]}" for key in missing),
         *(f"unexpected  {key!r} {found[key]}" for key in unexpected),
         *(f"shape       {key} {found[key]} in the file, {own[key]} in the network" for key in shapes),
     ]
-    if lines:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        told = ", ".join(f"{len(keys)} {what} (first: {keys[0]!r})" for what, keys in kinds if keys)
-        raise Mismatch(
-            f"the weights in {path} do not fit {name}: {told}; name another network by --network.", lines
-        )
 
 
 def fill(network: nn.Module, tensors: Tensors) -> None:

@@ -64,7 +64,7 @@ def guarded(path: Path | str) -> Iterator[None]:
         raise ValueError(f"{path} cannot be imported: it takes more memory than there is.") from error
     except Exception as error:  # a damaged file raises whatever it likes
         raise ValueError(
-            f"{path} cannot be imported: it is damaged, or holds no weights ({type(error).__name__}): fetch it again."
+            f"{path} cannot be imported: it is damaged, or holds no weights: fetch it again."
         ) from error
 
 
@@ -77,14 +77,13 @@ def _read(path: Path, handle: BinaryIO) -> Any:
         return _read_zip(source, handle)
     if start[8:9] == b"{":
         return _read_safetensors(path)
-    if (
-        start[257:262] == b"ustar"
-        or start.lstrip()[:1] == b"<"
-        or start.startswith(b"version https://git-lfs")
+    for begins, what in (
+        (start[257:262] == b"ustar", "an archive: unpack it and give the file in it"),
+        (start.lstrip()[:1] == b"<", "a web page: fetch the file that the page links to"),
+        (start.startswith(b"version https://git-lfs"), "a pointer of Git LFS: fetch it by `git lfs pull`"),
     ):
-        raise Refused(
-            "it is an archive, a web page or a pointer to a file elsewhere, and not a file of torch"
-        )
+        if begins:
+            raise Refused(f"it is no file of torch, but {what}")
     return _read_stream(source, Budget(len(source)), 0)
 
 

@@ -32,18 +32,19 @@ def guess_network(shapes: Shapes, classes: int, channels: int, image_size: int) 
     """
     if name := wide_resnet_name(shapes):
         return name
-    nearest, fewest = "", len(shapes)
+    nearest, fewest = "", set(shapes)
     for name in candidates(shapes):
         try:
             own = skeleton_shapes(NetworkSettings(name=name), (channels, image_size, image_size), classes)
         except ValueError:  # a ViT does not take every size
             continue
-        wrong = len({k for k in own.keys() | shapes.keys() if own.get(k) != shapes.get(k) and not counter(k)})
+        wrong = {k for k in own.keys() | shapes.keys() if own.get(k) != shapes.get(k) and not counter(k)}
         if not wrong:
             return name
-        if wrong < fewest:
+        if len(wrong) < len(fewest):
             nearest, fewest = name, wrong
-    hint = f" ({nearest} is nearest, with {fewest} keys that differ)" if nearest else ""
+    first = ", ".join(map(repr, sorted(fewest)[:3])) + (" ..." if len(fewest) > 3 else "")
+    hint = f" ({nearest} is nearest, with {len(fewest)} keys that differ: {first})" if nearest else ""
     raise Refused(
         f"the network cannot be told from the names and shapes of its weights{hint}: name it, as in "
         "--network timm/resnet50"
