@@ -26,7 +26,7 @@ LAYERS = (
     ("losses", "sampling", "counterfactual", "load"),
     ("methods",),
     ("training", "evaluation", "cost"),
-    ("config", "recipes", "train", "plan", "budget", "evaluate", "compare", "report", "demo", "bench"),
+    ("config", "recipes", "train", "plan", "dry_run", "evaluate", "compare", "report", "demo", "bench"),
     ("cli",),
     ("__main__",),
 )
