@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualat.losses import ebm_difference, energy_bce, gradient_penalty, robust_cross_entropy
+from dualat.losses import denoising, ebm_difference, energy_bce, gradient_penalty, robust_cross_entropy
 
 B, K = 4, 3
 
@@ -140,3 +140,29 @@ def test_gradient_penalty_as_a_figure_leaves_no_trace():
         assert not torch.is_grad_enabled()
     assert penalty.item() == pytest.approx(12.5) and not penalty.requires_grad
     assert model.weight.grad is None and not x.requires_grad and x.grad is None
+
+
+class PointMass(nn.Module):
+    """One logit, log p_sigma(x) of data that is one image: scale * -||x - image||^2 / 2 sigma^2."""
+
+    def __init__(self, image: Tensor, sigma: float, scale: float):
+        super().__init__()
+        self.image, self.sigma = image, sigma
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = (x - self.image).flatten(1).square().sum(1, keepdim=True)
+        return -self.scale * distance / (2 * self.sigma**2)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.25)])
+def test_denoising_is_zero_at_the_score_and_one_without(scale, expected):
+    generator = torch.Generator().manual_seed(0)
+    image, noise = (torch.randn(n, 2, 3, 3, generator=generator) for n in (1, 200))
+    sigma = torch.full((200, 1, 1, 1), 0.3)
+    model = PointMass(image, 0.3, scale)
+    loss, found = denoising(model, image + sigma * noise, noise, sigma)
+    unit = noise.square().mean().item()
+    assert loss.item() == pytest.approx(expected * unit, abs=1e-5) and found.shape == (200, 1)
+    (gradient,) = torch.autograd.grad(loss, model.scale)
+    assert gradient.item() == pytest.approx(2 * (scale - 1) * unit, abs=1e-4)

@@ -345,16 +345,20 @@ def test_labels_that_are_not_one_per_image_are_refused(count):
 
 
 def test_schedules_have_the_same_path_and_fall():
-    for schedule in ("constant", "linear", "cosine"):
+    for schedule in ("constant", "linear", "cosine", "exponential"):
         sizes = step_sizes(schedule, 8, 0.3)
         assert sum(sizes) == pytest.approx(8 * 0.3) and len(sizes) == 8 and min(sizes) > 0
         assert sizes == sorted(sizes, reverse=True)
     assert step_sizes("linear", 2, 1.0) == [1.5, 0.5] and step_sizes("constant", 0, 1.0) == []
+    # DDIM's steps sigma_t (sigma_t - sigma_{t+1}) of levels that fall to a hundredth
+    ratio, first = 0.01 ** (1 / 8), 0.5
+    ddim = [first**2 * ratio ** (2 * t) * (1 - ratio) for t in range(8)]
+    assert step_sizes("exponential", 8, sum(ddim) / 8) == pytest.approx(ddim)
     with pytest.raises(ValueError, match="schedule is 'steep'"):
         step_sizes("steep", 3, 0.1)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "exponential"])
 def test_steps_have_the_scheduled_lengths(schedule):
     """On a linear model far from the box's walls every step has exactly its length."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))

@@ -140,7 +140,7 @@ def test_disk_holds_three_states_and_four_models():
 
 @pytest.mark.parametrize(
     "method",
-    ["standard-at", "jem", "jempp", "sada-jem", "robust-jem", "at-ebm", "ratio", "eb-jdat"],
+    ["standard-at", "jem", "jempp", "sada-jem", "robust-jem", "at-ebm", "ratio", "eb-jdat", "egc"],
 )
 def test_every_method_can_be_planned(method: str):
     facts = plan({"method": method})

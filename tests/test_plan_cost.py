@@ -22,6 +22,7 @@ from dualat.methods.base import Batch, Method
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.dat import DAT
 from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.egc import EGC
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import JEMPP
 from dualat.methods.ratio import RATIO
@@ -31,6 +32,7 @@ from dualat.methods.settings import (
     AttackSettings,
     ChainSettings,
     ContrastiveSettings,
+    DiffusionSettings,
     LossSettings,
     OutSettings,
     PositiveSettings,
@@ -192,6 +194,7 @@ LOSS = LossSettings()
         (RobustJEM(ATTACK, ChainSettings(), LOSS), 20 + 10, 0, 0, 3, 0),
         (RATIO(ATTACK, OutSettings(steps=20), LOSS), 10 + 20, 0, 2, 2, 0),  # the last iterates are judged too
         (ATEBM(CONTRASTIVE, PositiveSettings(steps=5), LOSS, 128), 50 + 5, 0, 0, 2, 1),
+        (EGC(DiffusionSettings(), LOSS), 0, 0, 0, 0, 1),
         (EBJDAT(AttackSettings(steps=5), ChainSettings(), LOSS), 10 + 5, 0, 0, 4, 0),
     ],
     ids=lambda value: value.name if isinstance(value, Method) else "",
@@ -256,6 +259,7 @@ def test_every_methods_step_can_be_seen():
         SADAJEM(ChainSettings(), LOSS, SharpnessSettings()),
         ATEBM(CONTRASTIVE, PositiveSettings(), LOSS, 8),
         RATIO(ATTACK, OutSettings(), LOSS),
+        EGC(DiffusionSettings(), LOSS),
     ):
         passes = count_passes(method, 3, 10)
         cost = step_cost(network("wrn-10-1", 16), method, passes, 2, (3, 16, 16), torch.bfloat16)

@@ -1,6 +1,7 @@
 """Samples: the closed form on a linear model, batches and seeds, labels, and initial distributions by name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,6 +83,18 @@ def test_the_models_own_steps_are_the_default():
     assert not torch.equal(own, dualat.sample(model, labels, step_size=0.02, generator=seeded()))
     for other in ({"schedule": "linear"}, {"momentum": 0.5}):
         assert not torch.equal(own, dualat.sample(model, labels, **other, generator=seeded()))
+
+
+def test_noise_at_the_start_is_the_generators_and_of_its_size():
+    model, labels = loaded(), torch.zeros(400, dtype=torch.long)
+    settings = SamplingSettings(steps=0, start_noise=0.1, clip=False)
+    first, again = (draw(model, model.initial, 400, labels, settings, generator=seeded()) for _ in range(2))
+    plain = draw(model, model.initial, 400, labels, replace(settings, start_noise=0.0), generator=seeded())
+    assert torch.equal(first, again)
+    inside = (plain > 0.4) & (plain < 0.6)  # where nothing is cut off
+    assert (first - plain)[inside].std().item() == pytest.approx(0.1, rel=0.15)
+    with pytest.raises(ValueError, match="sampling.start_noise is -1"):
+        SamplingSettings(start_noise=-1.0)
 
 
 def test_seeds_decide_the_samples():

@@ -20,6 +20,7 @@ from dualat.methods.settings import (
     AttackSettings,
     ChainSettings,
     ContrastiveSettings,
+    DiffusionSettings,
     LossSettings,
     OutSettings,
     PositiveSettings,
@@ -54,6 +55,7 @@ class RunConfig:
         "at-ebm",
         "ratio",
         "eb-jdat",
+        "egc",
     ] = "dat"
     """System to train. dat has two stages; all others have one, trained by the settings of stage1."""
     stages: Literal["both", "1", "2"] = "both"
@@ -87,6 +89,8 @@ class RunConfig:
     """Attack outside the distribution of ratio."""
     positive: PositiveSettings = field(default_factory=PositiveSettings)
     """Perturbed real images of at-ebm."""
+    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
+    """Noise under which egc learns images."""
     initial: InitialSettings = field(default_factory=InitialSettings)
     """Initial distribution that contrastive samples and samples start from."""
     loss: LossSettings = field(default_factory=LossSettings)

@@ -35,6 +35,18 @@ def robust_cross_entropy(adversarial_logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(adversarial_logits.float(), labels)
 
 
+def denoising(model: nn.Module, noisy: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """L_DSM = mean over pixels ( z + sigma grad_x s(x_sigma) )^2: 1 where s is flat, 0 where its gradient is the score.
+    (Denoising score matching, Vincent 2011.) Returns the scalar, differentiable in the weights, and logits (N, K).
+
+    noisy: x_sigma = x + sigma z, noise: z, both (N, C, H, W); sigma: (N, 1, 1, 1).
+    """
+    x = noisy.detach().requires_grad_(True)
+    logits = model(x)
+    (score,) = torch.autograd.grad(-marginal_energy(logits).sum(), x, create_graph=True)
+    return (noise + sigma * score.float()).square().mean(), logits
+
+
 def gradient_penalty(model: nn.Module, real: Tensor) -> Tensor:
     """R1 = E[ 1/2 ||grad_x s(x)||^2 ] on real images (N, C, H, W): logged, not penalised, by default. A scalar.
 

@@ -19,7 +19,7 @@ from dualat.fast import compiled_advance
 from dualat.geometry import Rule, ThreatModel, accumulate, ascent, per_image
 from dualat.objectives import Objective
 
-Schedule = Literal["constant", "linear", "cosine"]
+Schedule = Literal["constant", "linear", "cosine", "exponential"]
 
 
 @contextmanager
@@ -137,6 +137,7 @@ def step_sizes(schedule: Schedule, steps: int, mean: float) -> list[float]:
     """eta_t for t = 0 .. T-1, of the given mean, so that the path T * eta is as long under every schedule.
 
     constant: eta_t = eta;   linear: eta_t = 2 eta (1 - u);   cosine: eta_t = eta (1 + cos(pi u));   u = (t + 1/2) / T
+    exponential: eta_t ~ 10^(-4 u), squares of noise levels that fall to a hundredth (DDIM; methods/egc.py)
     """
     places = [(t + 0.5) / steps for t in range(steps)]
     if schedule == "constant":
@@ -145,7 +146,10 @@ def step_sizes(schedule: Schedule, steps: int, mean: float) -> list[float]:
         return [2 * mean * (1 - u) for u in places]
     if schedule == "cosine":
         return [mean * (1 + math.cos(math.pi * u)) for u in places]
-    raise ValueError(f"schedule is {schedule!r}, but must be constant, linear or cosine.")
+    if schedule == "exponential":
+        sizes = [10 ** (-4 * u) for u in places]
+        return [mean * steps * size / sum(sizes) for size in sizes]
+    raise ValueError(f"schedule is {schedule!r}, but must be constant, linear, cosine or exponential.")
 
 
 def eager_advance(

@@ -16,7 +16,7 @@ from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 from dualat.energy import check_labels
 from dualat.objectives import lower_energy
-from dualat.pgd import Schedule, pgd
+from dualat.pgd import Schedule, normal, pgd
 from dualat.sampling_settings import SamplingSettings
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
@@ -35,8 +35,10 @@ def descend(
 ) -> Tensor:
     """Carry images x: (N, C, H, W) down the energy by a sampler's settings; (N, C, H, W) in [0, 1].
 
-    labels: (N,), read where the settings name the joint energy. generator: source of the noise, if there is any.
+    labels: (N,), read where the settings name the joint energy. generator: source of the sampler's noise, if it has any.
     """
+    if sampling.start_noise:
+        x = x + sampling.start_noise * normal(x, generator)
     found = pgd(
         model,
         x,

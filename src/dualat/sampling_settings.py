@@ -16,8 +16,8 @@ class SamplingSettings:
     """Gradient steps."""
     step_size: float = 0.1
     """Mean length of a step (see rule), in pixel units of [0, 1]."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the length goes over the steps: constant, or falling to 0, along a line or a cosine."""
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    """How the length goes over the steps: constant, falling to 0 along a line or a cosine, or to a ten-thousandth."""
     momentum: float = 0.0
     """Share of the direction of earlier steps that counts on in each, in [0, 1)."""
     energy: Literal["joint", "marginal"] = "joint"
@@ -27,6 +27,8 @@ class SamplingSettings:
     derivative clipped."""
     noise: float = 0.0
     """Deviation of the normal noise added after each step, in pixel units of [0, 1]."""
+    start_noise: float = 0.0
+    """Deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
     clip: bool = True
     """Keep images in [0, 1] at each step, and not only at the end."""
 
@@ -38,5 +40,7 @@ class SamplingSettings:
             )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"sampling.momentum is {self.momentum}, but must be 0 or more, and below 1.")
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"sampling.noise is {self.noise}, but is a deviation: 0 (none) or more.")
+        for name in ("noise", "start_noise"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"sampling.{name} is {value}, but is a deviation: 0 (none) or more.")

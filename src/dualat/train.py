@@ -31,6 +31,7 @@ from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Method
 from dualat.methods.dat import DAT
 from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.egc import EGC
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import JEMPP
 from dualat.methods.ratio import RATIO
@@ -177,6 +178,7 @@ def build_method(config: RunConfig, stage: StageSettings, train_data: ImageData)
         "at-ebm": lambda: ATEBM(config.contrastive, config.positive, weights, batch),
         "ratio": lambda: RATIO(attack, config.out, weights),
         "eb-jdat": lambda: EBJDAT(attack, chain, weights),
+        "egc": lambda: EGC(config.diffusion, weights),
     }
     return makers[config.method]()
 

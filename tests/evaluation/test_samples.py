@@ -24,6 +24,7 @@ PLAIN = {
     "energy": "joint",
     "rule": "L2",
     "noise": 0.0,
+    "start_noise": 0.0,
     "clip": True,
 }
 COUNT = 1100  # three chunks

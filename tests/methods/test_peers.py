@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.energy import marginal_energy
-from dualat.losses import energy_bce, gradient_penalty
+from dualat.losses import denoising, energy_bce, gradient_penalty
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch
 from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.egc import EGC
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import JEMPP, adjoint, first_layer
 from dualat.methods.ratio import RATIO
@@ -19,6 +20,7 @@ from dualat.methods.settings import (
     AttackSettings,
     ChainSettings,
     ContrastiveSettings,
+    DiffusionSettings,
     LossSettings,
     OutSettings,
     PositiveSettings,
@@ -178,3 +180,36 @@ def test_at_ebm_is_its_equation(r1, gamma):
     assert s(model, made["positive"]).mean() < s(model, b.energy_images).mean()
     torch.testing.assert_close(figures["loss_energy"], bce.detach(), rtol=1e-4, atol=1e-5)
     assert method.after_step()["T"] == 2
+
+
+def test_egc_is_its_equation():
+    model, b = network(), batch()
+    method = EGC(DiffusionSettings(sigma_min=0.1, sigma_max=0.4, label_smoothing=0.3), WEIGHTS)
+    made = method.generate(model, b)
+    torch.testing.assert_close(made["noisy"], b.robust_images + made["sigma"] * made["noise"])
+    assert made["sigma"].shape == (6, 1, 1, 1)
+    loss, figures = method.loss_on(model, b, made)
+    energy, logits = denoising(model, made["noisy"], made["noise"], made["sigma"])
+    smooth = 0.7 * F.one_hot(b.robust_labels, 3) + 0.3 / 3
+    classified = -(smooth * F.log_softmax(logits, 1)).sum(1).mean()
+    torch.testing.assert_close(loss, 0.7 * classified + 1.3 * energy, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(figures["loss_energy"], energy.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_egc_sees_all_levels_of_noise_alike():
+    levels = DiffusionSettings(sigma_min=0.01, sigma_max=1.0)
+    images = torch.zeros(2000, 1, 1, 1)
+    method = EGC(levels, WEIGHTS)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sigma = method.generate(network(), Batch(images, torch.zeros(2000, dtype=torch.long)))["sigma"]
+    assert sigma.min() >= 0.01 and sigma.max() <= 1.0
+    assert (sigma < 0.1).float().mean().item() == pytest.approx(0.5, abs=0.04)  # uniform in the logarithm
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sigma_min": 0.0}, {"sigma_min": 0.5}, {"sigma_max": float("inf")}, {"label_smoothing": 1.0}]
+)
+def test_levels_of_noise_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="diffusion"):
+        DiffusionSettings(**wrong)

@@ -22,6 +22,7 @@ BASE = {
     "chain": {"steps": 2, "inner_steps": 2, "buffer": 24, "noise": 0.01, "input_noise": 0.01, "restart": 0.2},
     "out": {"steps": 3, "eps": 0.2},
     "positive": {"steps": 2},
+    "diffusion": {"sigma_max": 0.4},
     "loss": {"energy": 0.01, "adversarial_energy": 0.01, "r1": 0.01},
     "sharpness": {"rho": 0.1},
     "stage1": {"epochs": None, "steps": STEPS, "batch_size": 16, "optimizer": {"lr": 0.01}},
@@ -56,6 +57,9 @@ OTHERS = {
     "out.momentum": 0.5,
     "positive.steps": 3,
     "positive.step_size": 0.2,
+    "diffusion.sigma_min": 0.01,
+    "diffusion.sigma_max": 0.5,
+    "diffusion.label_smoothing": 0.1,
 }
 """Another value for every setting that decides what a method's step does."""
 

@@ -94,7 +94,9 @@ def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, mon
     assert metric_lines(tmp_path / "run") == metric_lines(whole)
 
 
-@pytest.mark.parametrize("method", ["jem", "jempp", "sada-jem", "robust-jem", "eb-jdat", "ratio", "at-ebm"])
+@pytest.mark.parametrize(
+    "method", ["jem", "jempp", "sada-jem", "robust-jem", "eb-jdat", "ratio", "at-ebm", "egc"]
+)
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}

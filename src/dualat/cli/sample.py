@@ -32,7 +32,7 @@ class SampleArguments:
     """Gradient steps; None: the model's own setting."""
     step_size: float | None = None
     """Mean L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
-    schedule: Literal["constant", "linear", "cosine"] | None = None
+    schedule: Literal["constant", "linear", "cosine", "exponential"] | None = None
     """How the length goes over the steps; None: the model's own setting."""
     momentum: float | None = None
     """Share of the direction of earlier steps that counts on, in [0, 1); None: the model's own setting."""

@@ -195,6 +195,29 @@ class PositiveSettings:
             )
 
 
+@dataclass(config=STRICT)
+class DiffusionSettings:
+    """Noise under which images are learned: egc."""
+
+    sigma_min: float = 0.005
+    """Least deviation of the noise, in pixel units of [0, 1]."""
+    sigma_max: float = 0.5
+    """Largest deviation; samples start with noise of this size (sampling.start_noise)."""
+    label_smoothing: float = 0.2
+    """Share of the label that is spread over all classes, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(
+                f"diffusion.sigma_min and diffusion.sigma_max must be above 0 and the first be smaller, "
+                f"not {self.sigma_min} and {self.sigma_max}."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"diffusion.label_smoothing is {self.label_smoothing}, but must be 0 (none) or more, and below 1."
+            )
+
+
 _CLASSIFY = ("loss.cross_entropy", "robust_augment")
 _JEM = (
     *("chain.steps", "chain.step_size", "chain.noise", "chain.input_noise", "chain.buffer", "chain.restart"),
@@ -219,6 +242,7 @@ USED = {
         *(*_JEM, "attack.norm", "attack.eps", "attack.steps", "attack.step_size"),
         "loss.adversarial_energy",
     ),
+    "egc": ("diffusion", "loss.energy", *_CLASSIFY),
 }
 """What each method reads, whole groups or single settings, of those that not all methods read."""
 OF_METHODS = {name.partition(".")[0] for names in USED.values() for name in names}
