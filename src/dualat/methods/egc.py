@@ -7,9 +7,9 @@ score matching, Vincent 2011), and so -s their energy. It is differentiated twic
 
     x_{t+1} = x_t + sigma_t (sigma_t - sigma_{t+1}) grad f(x_t)[y],   sigma_t = sigma_max r^t      (DDIM)
 
-which is the one gradient loop with rule gradient, schedule exponential, start_noise sigma_max, without clipping, and with
-step_size = sigma_max^2 / 2T on average. What is ours: pixels instead of latents, no guidance, and a network that is
-not told sigma, which it sees.
+with r^T = 1/100. This is the one gradient loop with rule gradient, schedule exponential, start_noise sigma_max, no clipping
+and step_size = sigma_max^2 / ((1 + r) T): for sigma_max = 0.5 and T = 20, 0.00697. What is ours: pixels instead of latents,
+no guidance, and a network that is not told sigma, which it sees.
 """
 
 import math
