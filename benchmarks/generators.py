@@ -23,6 +23,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -378,7 +379,7 @@ def main() -> None:
         "precision": str(dtype).removeprefix("torch."),
         "batch_size": arguments.batch_size,
         "systems": rows,
-        "versions": versions(),
+        "versions": versions() | {"diffusers": version("diffusers")},
     }
     if arguments.output:
         write_text(arguments.output, json.dumps(result, indent=1) + "\n")

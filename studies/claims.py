@@ -219,6 +219,9 @@ WITHOUT_STUDY = [
         "AutoAttack, L2 3, n = 5,000.",
         "ImageNet and several accelerators",
     ),
-    ("DAT samples about 5 images/s, LDM-4-G 0.96, ADM-G 0.17, on one GPU.", "an accelerator"),
+    (
+        "DAT samples about 5 images/s, LDM-4-G 0.96, ADM-G 0.17, on one GPU.",
+        "an accelerator (with random weights on a CPU: [benchmarks](../benchmarks/README.md#generators))",
+    ),
 ]
 """Published claims that no study tests yet, and what a study would need."""
