@@ -118,7 +118,7 @@ an image that it does not fool, so about 10^18 FLOP for `cifar10` and 2 * 10^18 
 several processes. 50,000 samples of 256x256 pixels are 10 GB of host memory, for each process.
 
 A clean accuracy on all 50,000 validation images of ImageNet, as it is published:
-`dualat evaluate TARGET --metrics clean_accuracy --test-list all --output TARGET.all.json`.
+`dualat evaluate TARGET --metrics clean_accuracy --test-list all`.
 
 ## What is not as published
 

@@ -63,6 +63,9 @@ def test_another_list_of_test_images_or_none(model: Path, capsys, tmp_path):
     assert measured(capsys, model, *clean, "--test-list", "all")["clean_accuracy"]["n"] == 10
     (tmp_path / "one.txt").write_text("n02/val13.JPEG\n")
     assert measured(capsys, model, *clean, "--test-list", tmp_path / "one.txt")["clean_accuracy"]["n"] == 1
+    for name, count in (("", 4), (".all", 10), (".one", 1)):  # each has its own file
+        records = json.loads(model.with_name(f"model.safetensors.evaluation{name}.json").read_text())
+        assert [r["n"] for r in records] == [count]
 
 
 def test_samples_start_from_other_pictures(model: Path, capsys, monkeypatch):

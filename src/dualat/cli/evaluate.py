@@ -46,7 +46,8 @@ class EvaluateArguments(EvaluationSettings):
     initial_exclude: tuple[str, ...] = ()
     """Lists of those pictures to leave out."""
     output: str | None = None
-    """File of records; None: evaluation.json of the run folder, or TARGET.evaluation.json."""
+    """File of records; None: evaluation.json of the run folder, or TARGET.evaluation.json; with --test-list
+    evaluation.LIST.json."""
     again: bool = False
     """Measure anew what is in that file already."""
     device: str = "auto"
@@ -145,7 +146,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
             names = [n for n in names if not METRICS[n].of_samples and n != "step_sweep"]
     subject.progress = Lines()
     name = model_name(target, parsed.weights) if subject.model is not None else "samples"
-    path = Path(parsed.output) if parsed.output else records_path(target)
+    path = Path(parsed.output) if parsed.output else records_path(target, parsed.test_list)
     records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
     if not is_first():
         return 0
@@ -167,13 +168,15 @@ def model_name(target: Path, weights: str) -> str:
     return target.stem if target.is_file() and target.parent.name == "checkpoints" else weights
 
 
-def records_path(target: Path) -> Path:
-    """Where records of a target go by default: beside it, and those of a model that comes with dualat in this folder."""
+def records_path(target: Path, test_list: str | None = None) -> Path:
+    """Where records of a target go by default: beside it, and those of a model that comes with dualat in this folder.
+    Records on another list of test images have a file of their own."""
+    name = f"evaluation.{Path(test_list).stem}.json" if test_list else "evaluation.json"
     if target.parent == FOLDER:
-        return Path(f"{target.stem}.evaluation.json")
+        return Path(f"{target.stem}.{name}")
     if (target / "config.yaml").is_file():
-        return target / "evaluation.json"
-    return target.with_name(f"{target.name}.evaluation.json")
+        return target / name
+    return target.with_name(f"{target.name}.{name}")
 
 
 def say(line: str) -> None:
