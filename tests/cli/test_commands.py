@@ -274,3 +274,11 @@ def test_recipes_lists_and_prints(command):
     lines = command("recipes")[1].splitlines()
     assert [line.split()[0] for line in lines] == names
     assert "wrn-34-10" in command("recipes", "cifar10")[1]
+
+
+def test_one_process_of_torchrun_says_what_is_wrong_with_the_command_line(command, monkeypatch):
+    wrong = ("train", "digits", "--contrastive.tmax=3")
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        code, out, err = command(*wrong)
+        assert code == 2 and not out and len(err.splitlines()) == lines

@@ -77,6 +77,8 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
     `head`, has had enough."""
     if debug:
         traceback.print_exception(error)
+    if code == 2 and os.environ.get("RANK", "0") != "0":
+        return code  # all processes of torchrun read one command line: the first says what is wrong with it
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
         return code

@@ -83,7 +83,7 @@ def step_cost(
     labels = torch.zeros(images, dtype=torch.int64, device=META)
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), nn.Identity())
 
-    def loop(module: nn.Module, objective: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+    def one_pass(module: nn.Module, objective: Callable[[Tensor], Tensor]) -> Callable[[], object]:
         def advance() -> object:
             x, centre = pictures(), pictures()
             with on_gpu(dtype):
@@ -96,8 +96,8 @@ def step_cost(
             return model(pictures())
 
     with frozen(model):
-        through = observe(loop(model, lower_energy(labels)))
-        first = observe(loop(convolution, _total)) if passes.first else Observation()
+        through = observe(one_pass(model, lower_energy(labels)))
+        first = observe(one_pass(convolution, _total)) if passes.first else Observation()
         alone = observe(forward) if passes.forward else Observation()
     for weight in model.parameters():
         weight.grad = torch.empty_like(weight)  # there beforehand: gradients are counted apart
