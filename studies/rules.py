@@ -193,11 +193,14 @@ class LeastAmongRobust:
     robust: Figure
     reference: str
     share: float = 0.5
+    beside: tuple[str, ...] = ()
+    """Variants that are no systems of the comparison."""
 
     @property
     def rule(self) -> str:
+        beside = "".join(f", but for `{variant}`," for variant in self.beside)
         return (
-            f"{self.distance.name}: the mean of `{self.variant}` below that of every other system whose mean "
+            f"{self.distance.name}: the mean of `{self.variant}` below that of every other system{beside} whose mean "
             f"{self.robust.name} is at least {self.share:g} of that of `{self.reference}`"
         )
 
@@ -208,14 +211,16 @@ class LeastAmongRobust:
             return []
         found = []
         for variant in study.runs:
+            if variant == self.variant or variant in self.beside:
+                continue
             robust = study.values(variant, self.robust)
             known = study.values(variant, self.distance) is not None
-            if known and variant != self.variant and robust is not None:
+            if known and robust is not None:
                 found += [variant] if robust.mean >= self.share * base.mean else []
         return found
 
     def __call__(self, study: Study) -> Finding | None:
-        missing = [v for v, runs in study.runs.items() if not runs]
+        missing = [v for v, runs in study.runs.items() if not runs and v not in self.beside]
         others = self.others(study)
         if missing or not others:
             return None

@@ -263,6 +263,17 @@ def test_every_pair_of_a_rule_must_hold(tmp_path):
     assert rules.Compare((better, less_robust))(study).agrees is False
 
 
+def test_a_variant_beside_the_comparison_is_not_compared(tmp_path):
+    study = write(tmp_path, "systems", four(distance=(6.0, 20.0, 30.0, 5.0)))  # of ratio 5, less than dat's
+    asked = ("dat", measures.JUDGED, measures.pgd(1.0), "standard-at")
+    assert rules.LeastAmongRobust(*asked)(study).agrees is False
+    check = rules.LeastAmongRobust(*asked, beside=("ratio",))
+    assert check(study).agrees is True
+    assert "every other system, but for `ratio`, whose" in check.rule
+    study.runs["ratio"].clear()
+    assert check(study).agrees is True  # nor waited for
+
+
 def test_relations():
     assert rules.share_of(1 / 3, "a third of").holds(2.0, 6.1) and not rules.share_of(1 / 3, "").holds(
         2.1, 6.0
