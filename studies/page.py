@@ -103,7 +103,7 @@ def chapter(study: Study, output: Path, picture: Path | None) -> str:
         parts.append(systems_table(study))
     elif study.made and study.plan["metrics"]:
         parts.append(variants_table(study))
-    if study.made and "ood_scores" in study.plan["evaluation"]:
+    if study.made and "ood_scores" in study.plan.get("evaluation", {}):
         parts.append(ood_tables(study))
     if picture is not None:
         parts.append(f"![{study.plan['title']}]({picture.relative_to(output.parent).as_posix()})\n")

@@ -296,6 +296,13 @@ def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem, agrees):
     assert check(study) is None  # a count needs all runs
 
 
+def test_a_study_that_measures_nothing_has_its_chapter(tmp_path):
+    plan = {key: value for key, value in PLAN.items() if key != "evaluation"} | {"metrics": []}
+    names = [f"{system}-{rate}" for system in ("dat", "jem") for rate in claims.RATES]
+    write(tmp_path, "stability", [a_run("dat-x1", 0)], plan=plan | {"variants": dict.fromkeys(names)})
+    assert "1 of 30 runs are made: `python studies/run.py stability`." in made(tmp_path)
+
+
 def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     # by speed: 100 steps of 10 images at 100/s and 50 at 25/s, 30 s, against 10 s
     study = write(tmp_path / "a", "systems", four())
