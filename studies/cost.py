@@ -3,18 +3,22 @@
     OMP_NUM_THREADS=1 python studies/cost.py
 
 Each method is built as training builds it, with the study's settings; a step is its batch, its loss, its gradient and the
-optimiser's step. Where T follows a curriculum it is held at half of T_max. DAT's step is one of stage 2: its stage 1 is
+optimiser's step. Where T follows a curriculum it is held at 0 and at half of T_max: a step costs as much more as it has
+gradient steps more, and a run's cost follows from the T that it logged. DAT's step is one of stage 2: its stage 1 is
 standard-at. Run it on an otherwise idle machine.
 """
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from plan import answered
 from run import HERE, configuration, read_study
 
 from dualat.bench.measure import Timing, interleaved
@@ -41,31 +45,48 @@ def main() -> None:
     parser.add_argument("--study", default="systems")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each method that count")
     parser.add_argument("--output", type=Path, help="default: cost.json in the study's folder")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
+    sys.exit(answered(lambda: command(arguments), arguments.debug))
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Time the steps, write them, and say what they are."""
     result = measure(read_study(arguments.study), arguments.rounds)
     path = arguments.output or HERE / arguments.study / "cost.json"
     write_text(path, json.dumps(result, indent=1) + "\n")
-    base = result["seconds_per_step"].get("standard-at")
-    for name, seconds in result["seconds_per_step"].items():
-        print(f"{name:12} {seconds:.3f} s" + (f"  {seconds / base:.2f} x standard-at" if base else ""))
+    each = result["seconds_per_step"]
+    for name, by_t in each.items():
+        for t, seconds in by_t.items():
+            ratio = (
+                f"  {seconds / each['standard-at']['0']:.2f} x standard-at" if "standard-at" in each else ""
+            )
+            print(f"{name:12} T = {t:3} {seconds:.3f} s{ratio}")
+    return 0
 
 
 def measure(study: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Seconds per step by method, and all that they depend on."""
     configs = [configuration(study, variant, 0, Path("runs")) for variant in study["variants"]]
     device = choose_device(configs[0].device)
+    load = round(os.getloadavg()[0], 2)  # of other jobs: 0 on an idle machine
     splits = load_splits(configs[0].data)
     with ExitStack() as loops:
-        works = {config.method: one_step(config, splits.train, device, loops) for config in configs}
+        works = {
+            f"{config.method} {t}": one_step(config, splits.train, device, loops, t)
+            for config in configs
+            for t in held_at(config)
+        }
         timings = interleaved(works, rounds, device)
     return {
-        "seconds_per_step": {name: round(t.median, 5) for name, t in timings.items()},
-        "least_to_most": {name: ends(t) for name, t in timings.items()},
+        "seconds_per_step": by_method({name: round(t.median, 5) for name, t in timings.items()}),
+        "least_to_most": by_method({name: ends(t) for name, t in timings.items()}),
         "rounds": rounds,
         "batch_size": {config.method: last_stage(config).batch_size for config in configs},
         "threads": torch.get_num_threads(),
         "precision": str(choose_dtype(configs[0].precision, device)).removeprefix("torch."),
         "device": device_name(device),
+        "load": load,
         "versions": versions(),
     }
 
@@ -75,16 +96,30 @@ def ends(timing: Timing) -> list[float]:
     return [round(min(timing.seconds), 5), round(max(timing.seconds), 5)]
 
 
+def held_at(config: RunConfig) -> tuple[int, ...]:
+    """Values of T to time; 0 alone where the method has no curriculum."""
+    return (0, config.contrastive.t_max // 2) if config.method in ("dat", "at-ebm") else (0,)
+
+
+def by_method(named: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"dat 15": value} -> {"dat": {"15": value}}."""
+    result: dict[str, dict[str, Any]] = {}
+    for name, value in named.items():
+        method, t = name.split()
+        result.setdefault(method, {})[t] = value
+    return result
+
+
 def last_stage(config: RunConfig) -> StageSettings:
     """Settings of the stage that trains by the method itself."""
     return config.stage2 if config.method == "dat" else config.stage1
 
 
 def one_step(
-    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack
+    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack, t: int
 ) -> Callable[[], object]:
-    """A function that takes the next training step of the method's own stage; `loops` keeps its loop compiled, where
-    training would compile it."""
+    """A function that takes the next training step of the method's own stage, the curriculum held at T = t; `loops` keeps
+    its loop compiled, where training would compile it."""
     torch.manual_seed(mix_seed(config.seed, "weights"))
     model = new_model(config, data, device)
     stages = stage_plan(config, data)
@@ -100,7 +135,7 @@ def one_step(
     def step() -> object:
         nonlocal done
         if isinstance(method, (DAT, ATEBM)):
-            method.curriculum.steps = config.contrastive.t_max // 2
+            method.curriculum.steps = t
         seed = mix_seed(config.seed, number, done)
         torch.manual_seed(seed)
         batch = feed.batch(streams, done, seed, method.needs_energy_batch)

@@ -14,7 +14,20 @@ from matplotlib.transforms import Bbox
 from measures import CLEAN, JUDGED, curve, pgd
 from reading import Figure, Study, Values
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F", "#8C564B")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+    "#7F7F7F",
+    "#8C564B",
+    "#6A3D9A",
+    "#A6761D",
+    "#17A2B8",
+)
 MARKERS = "osD^vP*Xh<>"
 PLACES = [(x, y) for y in (9, -9, 0, 20, -20) for x in (7, -7)]
 """Offsets of a point's name, in points; the best first."""
@@ -71,19 +84,19 @@ def plane(x: Figure, y: Figure) -> Drawing:
         if points and max(a.mean for _, a, _ in points) > 8 * min(a.mean for _, a, _ in points):
             axes.set_xscale("log")
         axes.margins(0.12)
-        label(axes, [(v, a.mean, b.mean) for v, a, b in points])
+        label(axes, [(v, a.mean, b.mean, style(study, v)[0]) for v, a, b in points])
         return bool(points)
 
     return drawing
 
 
-def label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Names beside their points, at the first place where they lie on no other name, no point and no border."""
+def label(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names beside their points, in their colour, at the first place where they lie on no other name, no point and no border."""
     figure = axes.figure
     figure.canvas.draw()  # the layout, and with it where points are on the page
-    spots = [axes.transData.transform((x, y)) for _, x, y in points]
+    spots = [axes.transData.transform((x, y)) for _, x, y, _ in points]
     taken: list[Bbox] = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
-    for variant, x, y in points:
+    for variant, x, y, colour in points:
         for right, up in PLACES:
             text = axes.annotate(
                 variant,
@@ -91,6 +104,7 @@ def label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
                 xytext=(right, up),
                 textcoords="offset points",
                 fontsize=8,
+                color=colour,
                 ha="left" if right > 0 else "right",
                 va="center",
             )

@@ -95,7 +95,16 @@ def source_name(source: str) -> str:
 
 def roughness(run: Run) -> Measured | None:
     """Mean |difference| of successive logged values of L_BCE in stage 2."""
+    return _roughness([v for _, v in curve(run, "loss_energy", 2)])
+
+
+def late_roughness(run: Run) -> Measured | None:
+    """The same over the second half of stage 2, without the fall that it begins with."""
     values = [v for _, v in curve(run, "loss_energy", 2)]
+    return _roughness(values[len(values) // 2 :])
+
+
+def _roughness(values: list[float]) -> Measured | None:
     if len(values) < 2:
         return None
     return Measured(sum(abs(b - a) for a, b in pairwise(values)) / (len(values) - 1))
@@ -117,7 +126,18 @@ def last_t(run: Run) -> Measured | None:
     return Measured(values[-1][1]) if values else None
 
 
+EXPLODED = 1000
+"""|loss| beyond which a run counts as diverged: losses that train are below 10."""
+
+
+def exploded(run: Run) -> bool:
+    """Whether a logged loss was beyond it, or no number."""
+    losses = [loss for loss in run["curves"].get("loss", []) if loss is not None]
+    return any(not math.isfinite(loss) or abs(loss) > EXPLODED for loss in losses)
+
+
 ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
+LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness, "none")
 LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none")
 LAST_T = Figure("T at the end", last_t, "none")
 
@@ -127,6 +147,20 @@ def curve(run: Run, name: str, stage: int) -> list[tuple[int, float]]:
     curves = run["curves"]
     rows = zip(curves["stage"], curves["step"], curves.get(name, []), strict=False)
     return [(step, value) for at, step, value in rows if at == stage and value is not None]
+
+
+def step_seconds(cost: dict[str, Any], method: str) -> dict[int, float] | None:
+    """Seconds of a step by T of the curriculum, {0: seconds} where there is none; None for a method that was not timed."""
+    by_t = cost["seconds_per_step"].get(method)
+    return None if by_t is None else {int(t): seconds for t, seconds in by_t.items()}
+
+
+def seconds_at(by_t: dict[int, float], t: float) -> float:
+    """Seconds of a step at T = t, on the line through the two that were timed."""
+    if len(by_t) == 1:
+        return by_t[0]
+    (a, first), (b, second) = sorted(by_t.items())
+    return first + (second - first) * (t - a) / (b - a)
 
 
 def stage_seconds(run: Run, cost: dict[str, Any] | None) -> float | None:
@@ -141,10 +175,11 @@ def stage_seconds(run: Run, cost: dict[str, Any] | None) -> float | None:
             total += steps * settings["batch_size"] / speed
             continue
         two_stages = run["method"] == "dat"
-        method = "standard-at" if two_stages and stage == "1" else run["method"]
-        if method not in cost["seconds_per_step"]:
+        by_t = step_seconds(cost, "standard-at" if two_stages and stage == "1" else run["method"])
+        if by_t is None:
             return None
-        total += steps * cost["seconds_per_step"][method]
+        logged = [t for _, t in curve(run, "T", int(stage))]
+        total += steps * seconds_at(by_t, sum(logged) / len(logged) if logged else 0)
     return total or None
 
 

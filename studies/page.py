@@ -2,12 +2,13 @@
 
     python studies/page.py
 
-Everything on the page is computed from `studies/NAME/records/*.json` (and `studies/systems/cost.json`); figures go to
-`docs/claims/`. Claims and rules stand in claims.py and rules.py.
+Figures and verdicts are computed from `studies/NAME/records/*.json` (and `studies/systems/cost.json`), pictures go to
+`docs/claims/`. Claims, rules and reasons stand in claims.py and rules.py, notes in the study.yaml.
 """
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from claims import CLAIMS, WITHOUT_STUDY, Claim
@@ -20,6 +21,7 @@ from measures import (
     JUDGED,
     LAST_T,
     LATE_R1,
+    LATE_ROUGHNESS,
     ROUGHNESS,
     autoattack,
     ood,
@@ -28,13 +30,14 @@ from measures import (
     relative_cost,
     validity,
 )
+from plan import answered
 from reading import Figure, Study, Values, read_studies
 from rules import numbers, seeds_text
 
 from dualat.files import write_text
 
 HERE = Path(__file__).parent
-OWN_FIGURES = {"ablation-batchnorm": [ROUGHNESS], "ablation-at-branch": [LATE_R1]}
+OWN_FIGURES = {"ablation-batchnorm": [ROUGHNESS, LATE_ROUGHNESS], "ablation-at-branch": [LATE_R1]}
 """Figures of a study's curves, beside those that every ablation has."""
 
 HEAD = """\
@@ -48,9 +51,11 @@ small networks, Fashion-MNIST and minutes of training on a CPU: what can agree i
 the figures. Frechet distances are measured in the features of a small classifier trained on Fashion-MNIST (the judge), or
 of an ImageNet network: neither is FID.
 
-*Agrees* means that the rule holds between means over the seeds that exist; behind it, with how many seeds it holds
-alone. With few images and few seeds a small difference may be chance: *each ±* is half the 95 % interval of one seed's
-figure. A command goes on with what is missing, and is repeated until nothing is.
+*Agrees* means that the rule holds between means over the seeds that both sides have; behind it, with how many of these it
+holds alone. *Within the noise*: it would turn if one mean were moved by the 95 % interval of the difference (*each ±* is
+half that of one seed's figure; the same test images, but taken as unpaired). Seeds that diverged for good are in no mean.
+Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
+is repeated until nothing is.
 """
 
 
@@ -60,21 +65,21 @@ def main() -> None:
     )
     parser.add_argument("--studies", type=Path, default=HERE, help="folder of the studies")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "claims.md", help="the page")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
-    make(arguments.studies, arguments.output)
+    sys.exit(answered(lambda: make(arguments.studies, arguments.output), arguments.debug))
 
 
-def make(folder: Path, output: Path) -> None:
+def make(folder: Path, output: Path) -> int:
     """Write the page, and the figures into a folder beside it that bears its name."""
     studies = read_studies(folder)
     pictures = {name: draw(study, output.with_suffix("")) for name, study in studies.items()}
-    used = list(dict.fromkeys(claim.study for claim in CLAIMS))
+    names = dict.fromkeys([claim.study for claim in CLAIMS] + list(studies))  # those with claims first
     parts = [HEAD, overview(studies)]
-    for name in used:
-        if name in studies:
-            parts.append(chapter(studies[name], output, pictures[name]))
+    parts += [chapter(studies[name], output, pictures[name]) for name in names if name in studies]
     parts.append(without_study())
     write_text(output, "\n".join(parts))
+    return 0
 
 
 def overview(studies: dict[str, Study]) -> str:
@@ -115,6 +120,8 @@ def progress(study: Study) -> str:
     """'27 of 27 runs are made: `command`.', and a warning where they do not belong to the study as it is now."""
     text = f"{study.made} of {study.planned} runs are made" if study.made else "Not run yet"
     text = f"{text}: `{study.command}`."
+    if study.left_out:
+        text += f" Left out, as they belong to no run of the plan: {', '.join(study.left_out)}."
     if old := study.outdated():
         text += f" **Made with other settings than `study.yaml` has now: {'; '.join(old)}.**"
     return text
@@ -167,7 +174,7 @@ def systems_table(study: Study) -> str:
 
 def variants_table(study: Study) -> str:
     """The variants of an ablation, in the order of its plan."""
-    radii = study.plan["evaluation"]["eps"]
+    radii = study.plan["evaluation"].get("eps", ())
     more = OWN_FIGURES.get(study.name, [])
     figures = [CLEAN, *(pgd(eps) for eps in radii), JUDGED, CLASS_ACCURACY, *more, LAST_T]
     heads = ["variant", *(heading(study, f) for f in figures), "diverged", "seeds"]
@@ -269,7 +276,7 @@ def cost_note(study: Study) -> str:
     return (
         f"{base} of `studies/systems/cost.json`: steps of all methods timed in turn, median of {cost['rounds']} rounds, "
         f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}, {cost['precision']}, torch "
-        f"{cost['versions']['torch']}; T of the curriculum at half of T_max."
+        f"{cost['versions']['torch']}. Steps of a curriculum were timed at two T, and count by the T that each run logged."
     )
 
 

@@ -2,17 +2,19 @@
 
 import json
 import math
+import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from dualat.config import merge
+from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with
 
 Run = dict[str, Any]
 """A finished or diverged run, as run.py writes it."""
+NEEDED = ("variant", "seed", "outcome", "curves", "config")
+"""Keys without which a record is none."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Study:
     """By variant and seed; every variant of the plan has an entry."""
     cost: dict[str, Any] | None = None
     """cost.json, where there is one."""
+    left_out: list[str] = field(default_factory=list)
+    """Files among the records that belong to no variant and seed of the plan."""
 
     @property
     def command(self) -> str:
@@ -108,13 +112,26 @@ class Study:
 
     def outdated(self) -> list[str]:
         """'VARIANT, seed N' of the runs that were made with other settings than the plan has now."""
-        found = []
-        for variant, runs in self.runs.items():
-            overrides = self.plan["variants"][variant] or {}
-            for seed, run in runs.items():
-                if not agrees(merge(self.plan["base"], overrides), run["config"]):
-                    found.append(f"{variant}, seed {seed}")
-        return found
+        return [
+            f"{variant}, seed {seed}"
+            for variant, runs in self.runs.items()
+            if runs
+            for seed in self._outdated_seeds(variant)
+        ]
+
+    def _outdated_seeds(self, variant: str) -> list[int]:
+        """Seeds of a variant whose configuration, or what a finished run is measured with, is not the plan's."""
+        try:
+            config = configuration(self.plan["base"], self.plan["variants"][variant])
+        except ValueError as error:
+            raise ValueError(f"study.yaml of {self.name}, variants.{variant}: {error}") from None
+        wanted = comparable_config(asdict(config))
+        plan = made_with(self.plan, config.method)
+        return [
+            seed
+            for seed, run in self.runs[variant].items()
+            if comparable_config(run["config"]) != wanted or not measured_alike(run, plan)
+        ]
 
     def diverged(self, variant: str) -> list[int]:
         """Seeds whose run ended by diverging."""
@@ -122,11 +139,17 @@ class Study:
         return [seed for seed, run in sorted(runs.items()) if run["outcome"] == "diverged"]
 
 
-def agrees(wanted: Any, found: Any) -> bool:
-    """Whether a run's configuration has all settings of a plan."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(k in found and agrees(v, found[k]) for k, v in wanted.items())
-    return wanted == found
+def measured_alike(run: Run, plan: dict[str, Any]) -> bool:
+    """Whether a run was measured as the plan wants it. Old records tell their samplers alone; of a run that diverged nothing
+    was measured."""
+    if run["outcome"] != "finished":
+        return True
+    if "plan" in run:
+        return comparable_plan(run["plan"]) == comparable_plan(plan)
+    if "samplers_tried" not in run:
+        return True
+    wanted = comparable_samplers([*plan["samplers"], *plan["own_samplers"]])
+    return comparable_samplers(run["samplers_tried"]) == wanted
 
 
 def read_studies(folder: Path) -> dict[str, Study]:
@@ -135,14 +158,67 @@ def read_studies(folder: Path) -> dict[str, Study]:
 
 
 def read_study(folder: Path) -> Study:
-    """One study. Records of variants or seeds that its plan does not name are left out."""
+    """One study. Records that belong to no variant and seed of its plan, or bear another's name, are left out and named."""
     plan = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
     study = Study(folder.name, plan, {variant: {} for variant in plan["variants"]})
     for path in sorted((folder / "records").glob("*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
-        if run["variant"] in study.runs and run["seed"] in plan["seeds"]:
-            study.runs[run["variant"]][run["seed"]] = run
+        run = read_record(path, study.command)
+        variant, seed = run["variant"], run["seed"]
+        known = variant in study.runs and seed in plan["seeds"]
+        if known and path.name == record_name(variant, seed):
+            study.runs[variant][seed] = run
+        else:
+            study.left_out.append(path.name)
     cost = folder / "cost.json"
     if cost.is_file():
-        study.cost = json.loads(cost.read_text(encoding="utf-8"))
+        study.cost = read_json(cost, "python studies/cost.py")
     return study
+
+
+def record_name(variant: str, seed: int) -> str:
+    """The file of a run's record."""
+    return f"{variant}-seed{seed}.json"
+
+
+def read_record(path: Path, command: str) -> Run:
+    """A record. ValueError that names the file where it is damaged, and what makes it anew."""
+    run = read_json(path, command)
+    if missing := [key for key in NEEDED if key not in run]:
+        raise ValueError(
+            f"{path} is no complete record, it has no {missing[0]}: remove it, and make it anew with `{command}`."
+        )
+    return run
+
+
+def read_json(path: Path, command: str) -> dict[str, Any]:
+    """An object of a JSON file. ValueError that names the file, and what makes it anew."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut off, empty, or no text
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged: remove it, and make it anew with `{command}`.")
+    return values
+
+
+def listing(study: Study, wanted: list[tuple[str, int]]) -> list[str]:
+    """What is made, with the seconds that it took, what is missing, and about how long that will take."""
+    made = {of: study.runs[of[0]][of[1]] for of in wanted if of[1] in study.runs[of[0]]}
+    missing = [of for of in wanted if of not in made]
+    old = study.outdated()
+    lines = [f"{study.name}: {len(made)} of {len(wanted)} runs are made"]
+    for (variant, seed), run in made.items():
+        text = f"{variant}, seed {seed}"
+        seconds = f"{run['seconds']:.0f} s" if "seconds" in run else "seconds unknown"
+        note = "  (made with other settings than study.yaml has now)" if text in old else ""
+        lines.append(f"  made     {text}: {run['outcome']}, {seconds}{note}")
+    lines += [f"  missing  {variant}, seed {seed}" for variant, seed in missing]
+    lines += [f"  of no run of the plan: {name}" for name in study.left_out]
+    times = [run["seconds"] for run in made.values() if "seconds" in run]
+    if missing and times:
+        median = statistics.median(times)
+        total = len(missing) * median
+        lines.append(
+            f"missing: about {total:.0f} s ({total / 3600:.1f} h), {len(missing)} runs of {median:.0f} s, the median"
+        )
+    return lines

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from measures import relative_cost
+from measures import EXPLODED, exploded, relative_cost, step_seconds
 from reading import Figure, Study, Values
 
 
@@ -18,16 +18,21 @@ class Finding:
     agrees: bool | None
     seeds: tuple[int, int] | None = None
     """How many seeds agree by themselves, and how many there are."""
+    noisy: bool = False
+    """Whether another draw of test images or samples might turn it."""
 
     @property
     def verdict(self) -> str:
         if self.agrees is None:
             return "no comparison"
         word = "agrees" if self.agrees else "disagrees"
-        if self.seeds is None:
-            return word
-        alone, total = self.seeds
-        return f"{word} ({alone} of {total} {'seed' if total == 1 else 'seeds'} alone)"
+        details = []
+        if self.seeds is not None:
+            alone, total = self.seeds
+            details.append(f"{alone} of {total} {'seed' if total == 1 else 'seeds'} alone")
+        if self.noisy:
+            details.append("within the noise")
+        return f"{word} ({'; '.join(details)})" if details else word
 
 
 class Check(Protocol):
@@ -103,7 +108,7 @@ def comparing(figure: Figure, left: str, relation: Relation, right: str) -> Comp
 def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
     """The finding on several pairs; None where one of them lacks records."""
     lines: dict[str, None] = {}
-    holds, alone = True, None
+    holds, alone, noisy = True, None, False
     for pair in pairs:
         both = common_seeds(study, pair)
         if not both:
@@ -114,10 +119,20 @@ def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
         lines[line(pair.figure, pair.left, left)] = None
         lines[line(pair.figure, pair.right, right)] = None
         holds = holds and pair.relation.holds(left.mean, right.mean)
+        noisy = noisy or within_noise(pair.relation, left, right)
         found = {s: pair.relation.holds(left.by_seed[s].value, right.by_seed[s].value) for s in both}
         alone = found if alone is None else {s: alone[s] and found[s] for s in alone.keys() & found.keys()}
     seeds = None if not alone else (sum(alone.values()), len(alone))
-    return Finding(list(lines), holds, seeds)
+    return Finding(list(lines), holds, seeds, noisy)
+
+
+def within_noise(relation: Relation, left: Values, right: Values) -> bool:
+    """Whether the relation turns when the left mean is moved by the 95 % interval of the difference of one seed's figures.
+    More seeds do not narrow it: all look at the same test images. False where figures have no interval."""
+    if left.half is None or right.half is None:
+        return False
+    shift = math.hypot(left.half, right.half)
+    return relation.holds(left.mean - shift, right.mean) != relation.holds(left.mean + shift, right.mean)
 
 
 def common_seeds(study: Study, pair: Pair) -> set[int]:
@@ -198,10 +213,11 @@ class LeastAmongRobust:
 
     @property
     def rule(self) -> str:
-        beside = "".join(f", but for `{variant}`," for variant in self.beside)
+        beside = " and ".join(f"`{variant}`" for variant in self.beside)
         return (
-            f"{self.distance.name}: the mean of `{self.variant}` below that of every other system{beside} whose mean "
+            f"{self.distance.name}: the mean of `{self.variant}` below that of every other system whose mean "
             f"{self.robust.name} is at least {self.share:g} of that of `{self.reference}`"
+            + (f" ({beside} left out)" if beside else "")
         )
 
     def others(self, study: Study) -> list[str]:
@@ -244,7 +260,7 @@ class Steady:
 
     @property
     def rule(self) -> str:
-        text = f"no run of {self.stable.name} diverges, not even for a while"
+        text = f"no run of {self.stable.name} diverges, or logs a loss beyond ±{EXPLODED:,}, not even for a while"
         return f"{text}; at least one of {self.unstable.name} does" if self.unstable else text
 
     def __call__(self, study: Study) -> Finding | None:
@@ -253,7 +269,7 @@ class Steady:
             runs = [run for v in group.variants for run in study.runs[v].values()]
             if len(runs) < len(group.variants) * len(study.plan["seeds"]):
                 return None
-            hits.append(sum(1 for run in runs if run["divergences"]))
+            hits.append(sum(1 for run in runs if run["divergences"] or exploded(run)))
             lines.append(f"{group.name}: {hits[-1]} of {len(runs)} runs diverged")
         return Finding(lines, hits[0] == 0 and all(hits[1:]))
 
@@ -279,10 +295,9 @@ class CostAtMost:
         if study.cost is None:
             lines[0] += f", by the runs' own speed ({seeds_text(values.by_seed)}), which other jobs distort"
         else:
-            each = study.cost["seconds_per_step"]
-            step = each[self.variant] / each["standard-at"]
+            by_t, base = step_seconds(study.cost, self.variant), step_seconds(study.cost, "standard-at")
+            assert by_t is not None and base is not None  # relative_cost knew them
+            steps = ", ".join(f"{seconds / base[0]:.2f} times at T = {t}" for t, seconds in by_t.items())
             rounds = study.cost["rounds"]
-            lines.append(
-                f"a stage-2 step: {step:.2f} times, median of {rounds} interleaved rounds (cost.json)"
-            )
+            lines.append(f"a stage-2 step: {steps}; medians of {rounds} interleaved rounds (cost.json)")
         return Finding(lines, values.mean <= self.most)

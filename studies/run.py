@@ -2,41 +2,60 @@
 
     python studies/run.py systems                       all that is missing, one run after the other
     python studies/run.py systems --only dat jem --seeds 0 1
+    python studies/run.py systems --list                what is made and what is missing; trains nothing
 
 A finished run is one file, `studies/NAME/records/VARIANT-seedN.json`; it is not run again. A run that was killed goes on
-from its checkpoint (run folders lie in `runs/studies/NAME`). To run in the background: nohup ... & ; two processes may
-share the work if they are given different variants or seeds. Figures and pages are made by `python studies/page.py`.
+from its checkpoint (run folders lie in `runs/studies/NAME` of the repository). To run in the background: nohup ... & ;
+two processes share the work: neither touches the run that the other is at. The study is checked completely before anything
+is trained. Figures and pages are made by `python studies/page.py`.
 """
 
 import argparse
+import difflib
+import fcntl
 import json
+import os
+import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import plan
 import torch
 import yaml
+from plan import made_with, naming, nearest
+from reading import listing, record_name
+from reading import read_study as read_records
+from samplers import choose_sampler
 
 import dualat
-from dualat.config import RunConfig, build_config, merge
-from dualat.data.in_distribution import Splits, load_splits
-from dualat.evaluate import as_json, complete, save_grid
-from dualat.evaluation.frechet import frechet_distance
+from dualat.cli.arguments import UsageError
+from dualat.config import RunConfig, merge, to_yaml
+from dualat.data.images import Shape
+from dualat.data.in_distribution import Splits, load_splits, named_images
+from dualat.data.initial import build_initial
+from dualat.data.settings import NAMED_SOURCES
+from dualat.data.sources import open_images
+from dualat.evaluate import as_json, check_metrics, check_needs, complete, save_grid
+from dualat.evaluation.metrics import METRICS
+from dualat.evaluation.ood import SCORES
 from dualat.evaluation.record import versions
-from dualat.evaluation.samples import from_model
 from dualat.evaluation.subject import Subject
 from dualat.files import write_text
-from dualat.load import LoadedModel, load, save_model
-from dualat.sampling_settings import SamplingSettings
-from dualat.seeding import mix_seed
+from dualat.load import load, save_model
+from dualat.train import first_difference, flatten
 from dualat.training.divergence import Diverged, read_outcome
 from dualat.training.progress import announce
-from dualat.training.signals import Stopped
+from dualat.training.signals import Stopped, StopRequest
 
 HERE = Path(__file__).parent
 CURVES = ("loss", "loss_ce", "loss_energy", "auroc", "T", "r1")
 """Figures of metrics.jsonl that a record keeps, so that pages need no run folder."""
+OOD_NOISE = ("uniform", "normal")
+"""Out-of-distribution sources that need no files."""
 
 
 def main() -> None:
@@ -46,42 +65,204 @@ def main() -> None:
     parser.add_argument("study")
     parser.add_argument("--only", nargs="+", help="these variants alone")
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds alone")
+    parser.add_argument("--list", action="store_true", help="say what is made and what is missing")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
-    study = read_study(arguments.study)
-    for seed in arguments.seeds or study["seeds"]:
-        for variant in arguments.only or study["variants"]:
-            path = HERE / arguments.study / "records" / f"{variant}-seed{seed}.json"
-            if path.is_file():
-                continue
-            announce(f"{arguments.study}: {variant}, seed {seed}")
-            try:
-                result = run(arguments.study, study, variant, seed)
-            except Stopped as stop:
-                announce(str(stop))
-                return
-            write_text(path, json.dumps(result, indent=1) + "\n")
+    sys.exit(plan.answered(lambda: command(arguments), arguments.debug))
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Check the study, then make its missing runs, or list them."""
+    os.chdir(HERE.parent)  # run folders, as a configuration names them, are relative to the repository
+    name, study = arguments.study, read_study(arguments.study)
+    variants = chosen("--only", arguments.only, study["variants"], name)
+    seeds = chosen("--seeds", arguments.seeds, study["seeds"], name)
+    wanted = [(variant, seed) for seed in seeds for variant in variants]
+    records = read_records(HERE / name)
+    if arguments.list:
+        print("\n".join(listing(records, wanted)))
+        return 0
+    missing = [of for of in wanted if not record_path(name, *of).is_file()]
+    check_before(name, study, missing)
+    if old := records.outdated():
+        announce(
+            f"{name}: made with other settings than study.yaml has now, and left as it is: {'; '.join(old)}"
+        )
+    if not missing:
+        announce(f"{name}: nothing is missing")
+        return 0
+    try:
+        with StopRequest():
+            for variant, seed in missing:
+                make(name, study, variant, seed)
+    except Stopped:
+        announce(f"stopped: `python studies/run.py {name}` goes on where it was")
+    return 0
+
+
+def chosen(option: str, given: list[Any] | None, known: Iterable[Any], name: str) -> list[Any]:
+    """What was asked for, or all that there is. UsageError for what the study does not have."""
+    texts = [str(value) for value in known]
+    for value in given or ():
+        if str(value) not in texts:
+            raise UsageError(f"{option}: {name} has no {value!r}.{nearest(str(value), texts)}")
+    return list(dict.fromkeys(given or known))
+
+
+def record_path(name: str, variant: str, seed: int) -> Path:
+    return HERE / name / "records" / record_name(variant, seed)
+
+
+def run_folder(name: str, variant: str, seed: int) -> Path:
+    """Relative to the repository, which is the working directory: a run's configuration names it so."""
+    return Path("runs") / "studies" / name / f"{variant}-seed{seed}"
 
 
 def read_study(name: str) -> dict[str, Any]:
-    """A study's YAML: base (a recipe), variants (overrides by name), seeds, metrics, evaluation, samplers."""
+    """A study's YAML, checked: all of its keys (see plan.StudyFile), each with a value. UsageError otherwise."""
     path = HERE / name / "study.yaml"
     if not path.is_file():
         known = sorted(p.parent.name for p in HERE.glob("*/study.yaml"))
-        raise SystemExit(f"there is no study {name!r}: give one of {', '.join(known)}.")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+        raise UsageError(f"there is no study {name!r}.{nearest(name, known)}")
+    path = Path(os.path.relpath(path))
+    study = plan.read_file(path)
+    try:
+        check_measured(study["metrics"], study["evaluation"])
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return study
+
+
+def check_measured(metrics: list[str], evaluation: dict[str, Any]) -> None:
+    """ValueError for a metric or a score that does not exist, and for settings that none of the metrics reads."""
+    with naming("metrics"):
+        check_metrics(metrics)
+    used = {setting for name in metrics for setting in METRICS[name].uses}
+    for key in evaluation:
+        if metrics and key not in used:
+            raise ValueError(f"evaluation.{key} is read by none of `metrics`: leave it out.")
+    for score in evaluation.get("ood_scores", ()):
+        if score not in SCORES:
+            raise ValueError(f"evaluation.ood_scores: {score!r} is no score.{nearest(str(score), SCORES)}")
 
 
 def configuration(study: dict[str, Any], variant: str, seed: int, folder: Path) -> RunConfig:
     """The complete configuration of one run."""
-    values = merge(study["base"], study["variants"][variant] or {})
-    return build_config({**values, "seed": seed, "output": str(folder)})
+    return plan.configuration(study["base"], study["variants"][variant], seed=seed, output=str(folder))
+
+
+def check_before(name: str, study: dict[str, Any], missing: list[tuple[str, int]]) -> None:
+    """All that would stop a later run after hours of others: folders of other settings, data, weights that metrics need."""
+    data = splits = None
+    seen: list[Any] = []
+    for variant, seed in missing:
+        folder = run_folder(name, variant, seed)
+        config = configuration(study, variant, seed, folder)
+        check_run_folder(folder, config, record_path(name, variant, seed))
+        if splits is None or config.data != data:
+            data, splits = config.data, load_splits(config.data)
+        if (read := (config.data, config.initial, config.evaluation)) not in seen:
+            seen.append(read)
+            check_files(name, study, config, splits)
+
+
+def check_files(name: str, study: dict[str, Any], config: RunConfig, splits: Splits) -> None:
+    """FileNotFoundError or ValueError where images to start from, or weights that a metric needs, are not there; UsageError
+    for sources that the study names itself."""
+    if config.initial.kind == "images":
+        build_initial(config.initial, splits.train.shape, splits.train)
+    subject = Subject(None, splits, replace(config.evaluation, **study["evaluation"]))
+    for metric in study["metrics"]:
+        check_needs(subject, metric)
+    if "ood_sources" in {setting for metric in study["metrics"] for setting in METRICS[metric].uses}:
+        for source in subject.settings.ood_sources:
+            check_source(source, splits.train.shape, f"studies/{name}/study.yaml")
+
+
+def check_source(source: str, shape: Shape, path: str) -> None:
+    """UsageError where an out-of-distribution source is not there; no image of a folder is read."""
+    try:
+        if source in NAMED_SOURCES:
+            named_images(source, None)
+        elif source not in OOD_NOISE:
+            open_images(source, None, shape)
+    except (ValueError, FileNotFoundError) as error:
+        near = difflib.get_close_matches(source, OOD_NOISE, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{path}: evaluation.ood_sources: {error}{hint}") from None
+
+
+def check_run_folder(folder: Path, config: RunConfig, record: Path) -> None:
+    """ValueError where the folder was trained with other settings: a record must not hold what was never trained."""
+    known = folder / "config.yaml"
+    if not known.is_file():
+        return
+    started = yaml.safe_load(known.read_text(encoding="utf-8"))
+    started = merge(yaml.safe_load(to_yaml(RunConfig())), started)  # settings that are younger than the run
+    wanted = replace(config, chain=config.chain.published(config.method))  # as training writes it
+    texts = [as_lines(values) for values in (started, yaml.safe_load(to_yaml(wanted)))]
+    if difference := first_difference(*texts):
+        raise ValueError(
+            f"{folder} was trained with other settings than the study has now ({difference}): restore the setting in "
+            f"study.yaml, or remove the folder and its record, {os.path.relpath(record)}, to make the run again."
+        )
+
+
+def as_lines(values: dict[str, Any]) -> str:
+    """A line for each setting, with its dotted name; where a run lies is none."""
+    return "\n".join(f"{key}: {value}" for key, value in flatten(values).items() if key != "output")
+
+
+def make(name: str, study: dict[str, Any], variant: str, seed: int) -> None:
+    """Make one run and its record, unless another process is at it or has made it meanwhile."""
+    path, folder = record_path(name, variant, seed), run_folder(name, variant, seed)
+    with locked(folder) as mine:
+        if not mine:
+            announce(f"{name}: {variant}, seed {seed} is left out: another process is at it")
+        elif not path.is_file():
+            announce(f"{name}: {variant}, seed {seed}")
+            with timed(folder):
+                result = run(name, study, variant, seed)
+            result["seconds"] = round(seconds_spent(folder), 1)
+            write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Whether the run is this process's alone. The lock falls when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        yield mine
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add the seconds inside to the run's own, also where the process is stopped: a run may take several processes. Those
+    of a process that is killed outright are lost."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        total = seconds_spent(folder) + time.perf_counter() - began
+        write_text(folder / "seconds.json", json.dumps({"seconds": round(total, 1)}) + "\n")
+
+
+def seconds_spent(folder: Path) -> float:
+    """Seconds that all processes together have spent on a run."""
+    path = folder / "seconds.json"
+    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
 
 
 def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, Any]:
     """Train, choose a sampler on validation images, evaluate; the result as plain values."""
-    folder = Path("runs") / "studies" / name / f"{variant}-seed{seed}"
+    folder = run_folder(name, variant, seed)
     config = configuration(study, variant, seed, folder)
-    began = time.perf_counter()
+    check_run_folder(folder, config, record_path(name, variant, seed))  # another process may have begun it
     result: dict[str, Any] = {"study": name, "variant": variant, "seed": seed, "method": config.method}
     try:
         if not (folder / "model.safetensors").is_file():
@@ -94,41 +275,25 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     if result["outcome"] == "finished" and study["metrics"]:
         result |= judged(folder, config, study, seed)
     result["config"] = asdict(config)
+    result["plan"] = made_with(study, config.method)
     result["versions"] = versions()
     result["threads"] = torch.get_num_threads()
-    result["seconds"] = round(time.perf_counter() - began, 1)
     return result
 
 
 def judged(folder: Path, config: RunConfig, study: dict[str, Any], seed: int) -> dict[str, Any]:
     """The sampler that validation images choose, and the records of the model with it, on test images."""
     splits, model = load_splits(config.data), load(folder)
-    settings = replace(config.evaluation, **{k: as_tuple(v) for k, v in study["evaluation"].items()})
+    settings = replace(config.evaluation, **study["evaluation"])
     subject = Subject(model, splits, settings, seed)
-    own = study.get("own_samplers", {}).get(config.method)
-    candidates = [*study["samplers"], *([own] if own else [])]
-    unconditional = {"energy": "marginal"} if config.method == "at-ebm" else {}
-    chosen, tried = choose_sampler(model, splits, subject, [c | unconditional for c in candidates])
+    made = made_with(study, config.method)
+    candidates = [*made["samplers"], *made["own_samplers"]]
+    chosen, tried = choose_sampler(model, splits, subject, candidates, folder)
     model.description.sampling = chosen
     save_model(model, folder / "sampled-best")
     save_grid(model, folder / "samples" / "best.png", seed)
     records = complete(folder / "study.json", subject, "final", study["metrics"], by_name=True, tell=announce)
     return {"sampler": asdict(chosen), "samplers_tried": tried, "records": as_json(records)}
-
-
-def choose_sampler(
-    model: LoadedModel, splits: Splits, subject: Subject, candidates: list[dict[str, Any]]
-) -> tuple[SamplingSettings, list[dict[str, Any]]]:
-    """Of several samplers the one with the least Frechet distance to validation images; samples of a seed of its own."""
-    target = subject.judge.features_of(splits.validation)
-    tried = []
-    for candidate in candidates:
-        model.description.sampling = SamplingSettings(**candidate)
-        images = from_model(model, 500, mix_seed("choose-sampler", subject.seed)).images.float() / 255
-        distance = frechet_distance(subject.judge.features(images), target)
-        tried.append({**candidate, "validation_frechet": distance})
-    best = min(range(len(tried)), key=lambda i: tried[i]["validation_frechet"])
-    return SamplingSettings(**candidates[best]), tried
 
 
 def curves(folder: Path) -> dict[str, list[Any]]:
@@ -151,10 +316,6 @@ def logged_lines(folder: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl; none where a run diverged before anything was logged."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dualat.config import load_recipe
 from dualat.data.images import ImageData
 from dualat.fast import compiled, shared_view
 from dualat.geometry import ThreatModel
+from dualat.methods.settings import USED
 from dualat.models.wide_resnet import WideResNet
 from dualat.objectives import lower_energy, raise_confidence, raise_cross_entropy, target_class
 from dualat.pgd import pgd
@@ -300,3 +301,28 @@ def test_compiling_is_chosen_for_long_runs_alone():
             for mode in ("auto", "on", "off")
         }
         assert chosen == {"auto": expected, "on": True, "off": False}
+
+
+def test_compiling_is_refused_where_there_is_nothing_to_compile():
+    train_module = importlib.import_module("dualat.train")
+    refused = set()
+    for method in USED:
+        config = load_recipe("digits", {"device": "cpu", "method": method, "compile": "on"})
+        data = ImageData(
+            torch.arange(64, dtype=torch.uint8).repeat(20).view(20, 1, 8, 8),
+            torch.arange(20) % 10,
+            tuple("0123456789"),
+            "grey",
+        )
+        model = train_module.new_model(config, data, torch.device("cpu"))
+        stages = train_module.stage_plan(config, data)
+        try:
+            assert train_module.worth_compiling(config, model, data, stages)
+        except ValueError as error:
+            assert (
+                str(error)
+                == f"compile is on, but {method} has no gradient loop that can be compiled: leave it at auto."
+            )
+            refused.add(method)
+            assert not train_module.worth_compiling(replace(config, compile="auto"), model, data, stages)
+    assert refused == {"jem", "jempp", "sada-jem", "egc"}

@@ -10,6 +10,7 @@ import pytest
 from dualat.cli.main import run
 from dualat.config import RunConfig, load_recipe, recipe_names
 from dualat.cost.settings import PlanSettings
+from dualat.methods.settings import USED
 from dualat.plan import plan as plan_of
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu-2-cores-avx512-bf16.json"
@@ -138,10 +139,7 @@ def test_disk_holds_three_states_and_four_models():
     assert jem["disk"]["checkpoints"] - facts["disk"]["checkpoints"] == 3 * 1000 * 3072 * 4
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["standard-at", "jem", "jempp", "sada-jem", "robust-jem", "at-ebm", "ratio", "eb-jdat", "egc"],
-)
+@pytest.mark.parametrize("method", [name for name in USED if name != "dat"])
 def test_every_method_can_be_planned(method: str):
     facts = plan({"method": method})
     assert [stage["method"] for stage in facts["stages"]] == [method]

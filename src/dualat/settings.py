@@ -3,4 +3,4 @@
 from pydantic import ConfigDict
 
 STRICT = ConfigDict(extra="forbid", validate_assignment=True)
-"""Configuration of each pydantic dataclass that holds settings (see docs/design: nothing is silently ignored)."""
+"""Configuration of each pydantic dataclass that holds settings: nothing is silently ignored."""

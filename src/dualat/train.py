@@ -190,6 +190,12 @@ def worth_compiling(
     stages: list[tuple[int, Method, StageSettings]],
 ) -> bool:
     """Whether the gradient loop runs compiled. `auto` decides by settings alone, so that a resumed run decides alike."""
+    if not any(method.compiles for _, method, _ in stages):
+        if config.compile == "on":
+            raise ValueError(
+                f"compile is on, but {config.method} has no gradient loop that can be compiled: leave it at auto."
+            )
+        return False
     if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
         return config.compile != "off"
     work = 0.0

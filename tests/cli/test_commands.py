@@ -76,6 +76,10 @@ def test_help_shows_the_recipes_own_values(command):
         (["train", "digits", "--stage1.epochs", "3"], "give one and set the other to None"),
         (["sample"], "MODEL is missing"),
         (["train", "digits", "extra"], "unknown argument extra"),
+        (
+            ["train", "digits", "--stage1.freeze-batchnorm", "true"],
+            "A switch has no value: --NAME turns it on",
+        ),
         (["sample", "x", "--cuont", "3"], "--count"),
         (["sample", "x", "--count", "0"], "--count is 0"),
         (["sample", "x", "--unconditional", "--classes", "1"], "contradict"),

@@ -123,17 +123,6 @@ def test_the_proximal_sampler_needs_a_convolution():
         JEMPP(CHAIN, WEIGHTS).generate(model, batch())
 
 
-def test_published_chains_are_the_papers_in_pixels_of_0_to_1():
-    """x' = 2x - 1: JEM's x' + 1 * grad' + 0.01 z is x + grad / 4 + 0.005 z; JEM++'s 0.2 clip(grad', 1) is 0.05 clip(grad, 2)."""
-    jem = JEM(ChainSettings(), WEIGHTS).chain
-    assert (jem.steps, jem.step_size, jem.noise, jem.input_noise) == (20, 0.25, 0.005, 0.015)
-    jempp = JEMPP(ChainSettings(), WEIGHTS).chain
-    assert (jempp.steps, jempp.inner_steps, jempp.step_size, jempp.noise) == (10, 5, 0.05, 0.0)
-    assert SADAJEM(ChainSettings(), WEIGHTS, SharpnessSettings()).chain.steps == 5
-    assert EBJDAT(ATTACK, ChainSettings(), WEIGHTS).chain.steps == 10
-    assert JEM(ChainSettings(steps=3), WEIGHTS).chain.steps == 3
-
-
 def test_eb_jdat_is_its_equation():
     model, b = network(), batch()
     method = EBJDAT(ATTACK, CHAIN, WEIGHTS)

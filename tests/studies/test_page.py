@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import sys
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -22,8 +24,8 @@ PLAN = {
     "base": {
         "method": "dat",
         "attack": {"eps": 1.0},
-        "stage1": {"steps": 100, "batch_size": 10},
-        "stage2": {"steps": 50, "batch_size": 10},
+        "stage1": {"epochs": None, "steps": 100, "batch_size": 10},
+        "stage2": {"epochs": None, "steps": 50, "batch_size": 10},
     },
     "variants": {
         "dat": None,
@@ -65,9 +67,9 @@ def a_run(variant, seed, *, robust=0.5, distance=10.0, clean=0.8, outcome="finis
         "images_per_second": {"1": 100.0, "2": 25.0} if variant == "dat" else {"1": 100.0},
         "config": {
             "method": variant if variant in PLAN["variants"] else "dat",
-            "attack": {"eps": 1.0, "steps": 5},
-            "stage1": {"steps": 100, "batch_size": 10},
-            "stage2": {"steps": 50, "batch_size": 10},
+            "attack": {"eps": 1.0},
+            "stage1": {"epochs": None, "steps": 100, "batch_size": 10},
+            "stage2": {"epochs": None, "steps": 50, "batch_size": 10},
         },
         **more,
     }
@@ -199,7 +201,7 @@ def test_some_records_leave_the_other_claims_not_run_yet(tmp_path):
     text = made_of(tmp_path, [r for r in four() if r["variant"] in ("dat", "standard-at")])
     assert row(text, "| `jem`")[1] == "not run yet"
     assert "6 of 12 runs are made" in text
-    assert row(text, "| DAT keeps the robust accuracy")[1] == "agrees (3 of 3 seeds alone)"
+    assert row(text, "| DAT keeps the robust accuracy")[1] == "agrees (3 of 3 seeds alone; within the noise)"
     assert row(text, "| DAT's samples are better than JEM's")[1] == "not run yet"
     assert row(text, "| Of all robust systems")[1] == "not run yet"
 
@@ -246,13 +248,22 @@ def test_seeds_that_agree_alone_are_counted(tmp_path):
     figure = measures.pgd(1.0)
     finding = rules.comparing(figure, "dat", rules.no_lower(0.02), "standard-at")(study)
     assert finding is not None and (finding.agrees, finding.seeds) == (True, (2, 3))
-    assert finding.verdict == "agrees (2 of 3 seeds alone)"
+    assert finding.verdict == "agrees (2 of 3 seeds alone; within the noise)"
     assert finding.ours[0] == (
         "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), each ± 0.030 (95 %), n = 1,000, "
         "seeds 0, 1, 2"
     )
     finding = rules.comparing(figure, "dat", rules.no_lower(0.01), "standard-at")(study)
-    assert finding is not None and finding.verdict == "disagrees (2 of 3 seeds alone)"
+    assert finding is not None and finding.verdict == "disagrees (2 of 3 seeds alone; within the noise)"
+
+
+def test_a_difference_beyond_both_intervals_is_not_within_the_noise(tmp_path):
+    # intervals of +-0.03 each: +-0.042 of the difference
+    for robust, noisy in ((0.66, True), (0.65, False), (0.74, True), (0.75, False)):
+        study = write(tmp_path / str(robust), "systems", four(robust=(robust, 0.7, 0.1, 0.7)))
+        finding = rules.comparing(measures.pgd(1.0), "dat", rules.BELOW, "standard-at")(study)
+        assert finding is not None and finding.noisy is noisy
+        assert finding.verdict.endswith("; within the noise)") is noisy
 
 
 def test_every_pair_of_a_rule_must_hold(tmp_path):
@@ -269,7 +280,7 @@ def test_a_variant_beside_the_comparison_is_not_compared(tmp_path):
     assert rules.LeastAmongRobust(*asked)(study).agrees is False
     check = rules.LeastAmongRobust(*asked, beside=("ratio",))
     assert check(study).agrees is True
-    assert "every other system, but for `ratio`, whose" in check.rule
+    assert check.rule.endswith("(`ratio` left out)")
     study.runs["ratio"].clear()
     assert check(study).agrees is True  # nor waited for
 
@@ -292,6 +303,9 @@ def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem, agrees):
     finding = check(study)
     assert finding is not None and finding.agrees is agrees
     assert finding.ours == [f"DAT: {of_dat} of 6 runs diverged", f"JEM: {of_jem} of 6 runs diverged"]
+    run = study.runs["jem-x2"][0]
+    run["curves"] = {"stage": [1, 1], "step": [10, 20], "loss": [2.0, -1001.0]}  # logged, and not stopped
+    assert check(study).ours[1] == f"JEM: {of_jem + 1} of 6 runs diverged"
     study.runs["jem-x2"].pop(0)
     assert check(study) is None  # a count needs all runs
 
@@ -303,11 +317,33 @@ def test_a_study_that_measures_nothing_has_its_chapter(tmp_path):
     assert "1 of 30 runs are made: `python studies/run.py stability`." in made(tmp_path)
 
 
+def test_a_study_without_claims_has_its_chapter_and_records_of_no_run_are_named(tmp_path):
+    plan = PLAN | {"title": "Somebody's own", "evaluation": {"samples": 10}}
+    write(tmp_path, "own", [a_run("dat", 0), a_run("mystery", 0)], plan=plan)
+    text = made(tmp_path)
+    assert "## own" in text and "Somebody's own. 1 of 12 runs are made" in text
+    assert "Left out, as they belong to no run of the plan: mystery-seed0.json." in text
+
+
+def test_a_damaged_record_is_one_sentence(tmp_path, monkeypatch, capsys):
+    write(tmp_path, "systems", four())
+    record = tmp_path / "systems" / "records" / "dat-seed0.json"
+    record.write_text(record.read_text()[:50])
+    monkeypatch.setattr(
+        sys, "argv", ["page.py", "--studies", str(tmp_path), "--output", str(tmp_path / "claims.md")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        page.main()
+    assert stop.value.code == 1
+    assert f"{record} is damaged: remove it, and make it anew" in capsys.readouterr().err
+
+
 def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     # by speed: 100 steps of 10 images at 100/s and 50 at 25/s, 30 s, against 10 s
     study = write(tmp_path / "a", "systems", four())
     assert measures.relative_cost(study, "dat").mean == pytest.approx(3.0)
-    cost = {"seconds_per_step": {"standard-at": 0.1, "dat": 0.12, "jem": 0.3}, "rounds": 7, "threads": 1}
+    steps = {"standard-at": {"0": 0.1}, "dat": {"0": 0.12, "10": 0.32}, "jem": {"0": 0.3}}
+    cost = {"seconds_per_step": steps, "rounds": 7, "threads": 1}
     cost |= {"precision": "bfloat16", "versions": {"torch": "2.15"}}
     study = write(tmp_path / "b", "systems", four(), cost=cost)
     # 100 * 0.1 + 50 * 0.12 against 100 * 0.1
@@ -316,6 +352,10 @@ def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     assert measures.relative_cost(study, "ratio") is None  # not timed
     assert rules.CostAtMost("dat", 1.61)(study).agrees is True
     assert rules.CostAtMost("dat", 1.56)(study).agrees is False
+    for run in study.runs["dat"].values():  # T of 0, 2 and 4: 2 in the mean, 0.16 s a step
+        run["curves"] = {"stage": [1, 2, 2, 2], "step": [50, 10, 30, 50], "T": [None, 0.0, 2.0, 4.0]}
+    assert measures.relative_cost(study, "dat").mean == pytest.approx(1.8)
+    assert "1.20 times at T = 0, 3.20 times at T = 10;" in rules.CostAtMost("dat", 1.56)(study).ours[1]
     assert "median of 7 rounds, 1 thread, bfloat16, torch 2.15" in made(tmp_path / "b")
     assert "other jobs on the machine distort" in made(tmp_path / "a")
 
@@ -330,6 +370,7 @@ def test_figures_of_curves():
     }
     run = a_run("dat", 0, curves=curves)
     assert measures.roughness(run).value == pytest.approx((0.5 + 0.25 + 0 + 1) / 4)
+    assert measures.late_roughness(run).value == pytest.approx((0 + 1) / 2)  # the last three of five points
     assert measures.late_r1(run).value == 50.0  # the last fifth of five points
     assert measures.last_t(run).value == 3.0
     exploded = a_run("dat", 0, curves=curves | {"r1": [9.0, 1.0, 2.0, 3.0, 4.0, math.nan]})
@@ -356,30 +397,55 @@ def test_figures_are_drawn_and_shown(tmp_path):
     assert (tmp_path / "out" / "claims" / "systems.png").stat().st_size < 100_000
 
 
+def strings(part):
+    """Every string in a rule's fields, but for names and words, which are written for people."""
+    if isinstance(part, str):
+        return {part}
+    if is_dataclass(part):
+        part = tuple(getattr(part, f.name) for f in fields(part) if f.name not in ("name", "words"))
+    elif not isinstance(part, (tuple, list, set, frozenset)):
+        return set()
+    return {string for item in part if not isinstance(item, reading.Figure) for string in strings(item)}
+
+
+def named(check):
+    """Every variant that a rule names: in its fields, and `so` in its words."""
+    return strings(check) | set(re.findall("`([^`]+)`", check.rule))
+
+
 def test_claims_name_studies_and_variants_that_exist():
+    pair = rules.Pair(measures.CLEAN, "a", rules.BELOW, "b")
+    assert named(rules.Compare((pair, pair))) == {"a", "b"}
+    assert named(rules.WithinSpread((measures.CLEAN,), "fp23", "bf16")) == {"fp23", "bf16"}
+    assert named(rules.CostAtMost("dta", 1.5)) == {"dta", "standard-at"}
+    least = rules.LeastAmongRobust("a", measures.JUDGED, measures.CLEAN, "b", beside=("dat-lnog",))
+    assert named(least) == {"a", "b", "dat-lnog"}
+    groups = (rules.Group("one", ("a", "b")), rules.Group("other", ("c",)))
+    assert named(rules.Steady(*groups)) == {"a", "b", "c"} and named(rules.Steady(groups[1])) == {"c"}
     studies = reading.read_studies(STUDIES)
     for claim in claims.CLAIMS:
-        study, check = studies[claim.study], claim.check
-        named = set()
-        if isinstance(check, rules.Compare):
-            named = {side for pair in check.pairs for side in (pair.left, pair.right)}
-        elif isinstance(check, rules.Steady):
-            named = {v for group in (check.stable, check.unstable) if group for v in group.variants}
-        elif isinstance(check, rules.LeastAmongRobust):
-            named = {check.variant, check.reference}
-        assert named <= set(study.plan["variants"]), claim.sentence
+        variants = named(claim.check)
+        assert variants and variants <= set(studies[claim.study].plan["variants"]), claim.sentence
         assert claim.check.rule and claim.published
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*/study.yaml")), ids=lambda path: path.parent.name)
 def test_every_variant_of_every_study_is_a_valid_configuration(path):
     from dualat.config import build_config, merge
+    from dualat.methods.settings import USED
+    from dualat.sampling_settings import SamplingSettings
 
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     for overrides in plan["variants"].values():
         config = build_config(merge(plan["base"], overrides or {}))
-        assert config.data.source == "fashion-mnist"
-    assert len(set(plan["seeds"])) == len(plan["seeds"]) >= 3
+        replace(config.evaluation, **plan.get("evaluation", {}))
+    own = plan.get("own_samplers", {})
+    assert set(own) <= set(USED)
+    lists = [samplers if isinstance(samplers, list) else [samplers] for samplers in own.values()]
+    for sampler in sum(lists, plan.get("samplers", [])):
+        SamplingSettings(**sampler)
+    claimed = path.parent.name in {claim.study for claim in claims.CLAIMS}
+    assert len(set(plan["seeds"])) == len(plan["seeds"]) >= (3 if claimed else 1)
 
 
 def test_two_variants_differ_by_no_more_than_seeds_do(tmp_path):

@@ -39,6 +39,8 @@ def sentence(box: str, prog: str) -> str:
     if unknown := re.search(r"Unrecognized options: ([^\s,]+)", text):
         near = re.search(r"(?:Perhaps you meant:|similar).*?(--[\w.\-]+)", text)
         hint = f" Did you mean {near[1]}?" if near else ""
+        if unknown[1].lower() in ("true", "false"):
+            hint = " A switch has no value: --NAME turns it on, --no-NAME (as in --stage1.no-freeze-batchnorm) off."
         kind = "option" if unknown[1].startswith("-") else "argument"
         return f"unknown {kind} {unknown[1]}.{hint} `{prog} --help` lists all."
     text = re.sub(r"For full helptext.*$", "", text)

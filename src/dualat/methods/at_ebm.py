@@ -5,6 +5,9 @@
 x-: normalised ascent on s from the initial distribution, T by the curriculum. x+: real images after a few steps down s.
 There is no classification loss: labels are not learned, and its accuracy is chance. Here s(x) = logsumexp f(x) of the
 same network as all others, in place of a scalar of its own.
+
+Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 25 --contrastive.step-size 0.1
+--contrastive.window 3200 --stage1.batch-size 32. Defaults are 50, 0.1, 1,000 images and 128; recipes have their own.
 """
 
 from collections.abc import Mapping

@@ -45,6 +45,8 @@ class Method(ABC):
     needs_energy_batch: ClassVar[bool]
     one_process: ClassVar[bool] = False
     """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
+    compiles: ClassVar[bool] = True
+    """Whether a gradient loop of its can run compiled: a chain that takes no normalised steps cannot."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 

@@ -2,8 +2,9 @@
 
     L = w_energy * mean ( z + sigma * grad_x s(x_sigma) )^2 + w_ce * CE( f(x_sigma), y ),   x_sigma = x + sigma z
 
-log sigma is uniform, z ~ N(0, I), labels are smoothed; published weights: 1 and 0.005. The first term makes grad s the score of the noisy images (denoising
-score matching, Vincent 2011), and so -s their energy. It is differentiated twice. Sampling walks the levels of noise down:
+log sigma is uniform, z ~ N(0, I), labels are smoothed. Published weights are 1 and 0.005, the defaults 1 and 1: set
+--loss.cross-entropy 0.005. The first term makes grad s the score of the noisy images (denoising score matching, Vincent
+2011), and so -s their energy. It is differentiated twice. Sampling walks the levels of noise down:
 
     x_{t+1} = x_t + sigma_t (sigma_t - sigma_{t+1}) grad f(x_t)[y],   sigma_t = sigma_max r^t      (DDIM)
 
@@ -26,6 +27,7 @@ from dualat.methods.settings import DiffusionSettings, LossSettings
 class EGC(Method):
     name = "egc"
     needs_energy_batch = False
+    compiles = False
 
     def __init__(self, diffusion: DiffusionSettings, weights: LossSettings):
         self.diffusion, self.weights = diffusion, weights

@@ -3,6 +3,8 @@
     L = w_energy * L_EBM + w_ce * CE( f(x), y ),   L_EBM = -( mean s(x) - mean s(x-) )
 
 x-: stochastic gradient Langevin dynamics on s, from a replay buffer: x <- x + eta * grad s(x) + sigma * z, unclipped.
+Published: chains in eval mode, from uniform noise (initial.kind: uniform). Here they start from the run's initial
+distribution, and BatchNorm that is not frozen uses the batch's statistics, as the loss does (batch_statistics.py).
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ class JEM(Method):
     one_process = True
     rule: Rule = "gradient"
     clip = False
+    compiles = False
 
     def __init__(self, chain: ChainSettings, weights: LossSettings):
         self.chain, self.weights = chain.published(self.name), weights

@@ -3,7 +3,8 @@
     outer step:  p = d s(x) / d g1(x),  g1 the first layer
     inner step:  x <- clip_[0,1]( x + eta * clip( grad_x <g1(x), p>, +-LIMIT ) ),  p held
 
-The loss is JEM's; chains start from a Gaussian per class (`initial.kind: class-gaussian`), and no noise is added.
+The loss is JEM's; chains start from a Gaussian per class (`initial.kind: class-gaussian`), and no noise is added
+(`chain.noise`, where given, after each inner step).
 """
 
 import torch

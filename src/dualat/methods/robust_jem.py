@@ -14,6 +14,7 @@ from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
 
 class RobustJEM(JEM):
     name = "robust-jem"
+    compiles = True  # its attack
 
     def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
         super().__init__(chain, weights)

@@ -100,7 +100,7 @@ class ChainSettings:
     step_size: float | None = None
     """Factor of the gradient with respect to pixels in [0, 1]."""
     noise: float | None = None
-    """Deviation of the noise added after each step, in pixel units of [0, 1]."""
+    """Deviation of the noise added after each step (jempp: each inner step), in pixel units of [0, 1]."""
     input_noise: float | None = None
     """Deviation of the noise added to training images, in pixel units of [0, 1]."""
     buffer: int = 10_000

@@ -15,7 +15,7 @@ class Diverged(ValueError):
 
 
 def has_diverged(loss: float, gradient_norm: float, limit: float) -> bool:
-    """Whether a step's figures are no finite numbers, or |loss| > limit (JEM's code stops at 1e8)."""
+    """Whether a step's figures are no finite numbers, or |loss| > limit."""
     return not (math.isfinite(loss) and math.isfinite(gradient_norm)) or abs(loss) > limit
 
 

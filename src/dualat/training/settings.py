@@ -106,8 +106,9 @@ class StageSettings:
 class StabilitySettings:
     """When training counts as diverged, and what is done then. Each divergence is recorded in outcome.json."""
 
-    limit: float = 1e8
-    """Largest |loss|; beyond it, or where the loss or its gradient is no finite number, training has diverged."""
+    limit: float = 1e3
+    """Largest |loss|; beyond it, or where the loss or its gradient is no finite number, training has diverged. Losses that
+    train are below 10; JEM's code stops at 1e8, when its classifier is long lost."""
     on_divergence: Literal["stop", "restart"] = "stop"
     """Stop, or go on from the last checkpoint with other random numbers."""
     restarts: int = 3
