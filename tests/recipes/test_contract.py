@@ -198,6 +198,7 @@ def shortest(config: RunConfig) -> dict[str, Any]:
         "contrastive.window": 2,
         "contrastive.auc_threshold": 0.0,  # T grows with each step: 0, then 1
         "sampling.steps": 0,
+        "stability.limit": 1e8,  # stage 2 of a network that has learned nothing may begin above 1,000
         "tracking.trackers": [],
         "tracking.log_every": 2,
         "tracking.checkpoint_every": 1000,

@@ -108,7 +108,7 @@ class StabilitySettings:
 
     limit: float = 1e3
     """Largest |loss|; beyond it, or where the loss or its gradient is no finite number, training has diverged. Losses that
-    train are below 10; JEM's code stops at 1e8, when its classifier is long lost."""
+    train are below 10; JEM's code stops at 1e8, when its classifier is long lost. Raise it for a start that is worse."""
     on_divergence: Literal["stop", "restart"] = "stop"
     """Stop, or go on from the last checkpoint with other random numbers."""
     restarts: int = 3
