@@ -2,7 +2,8 @@
 
 Published figures are those of arXiv 2510.13872, other systems' as compared there unless said otherwise. Accuracies are
 shares. The rules were written before the first record was there, but for that on `dat-long`, which was added when records
-of `dat` and `standard-at` were there, and before its own.
+of `dat` and `standard-at` were there, and that on `one-gaussian`, when those of `joint` and `marginal` were; both before
+their own records.
 """
 
 from dataclasses import dataclass
@@ -218,6 +219,15 @@ ABLATIONS = [
         "joint is the paper's choice; no figure at hand",
         "ablation-energy",
         comparing(JUDGED, "joint", BELOW, "marginal"),
+        "the start, which knows the class. The gradients of f(x)[y] and of s(x) have a mean cosine of 0.97 at draws of the class "
+        "Gaussians and of 0.99 after 8 steps of 0.3 (`joint`, seed 0, 300 images): the two make the same steps. At draws of one "
+        "Gaussian for all classes it is 0.3 (`gaussian` of `ablation-initial`): see the next claim.",
+    ),
+    Claim(
+        "The same from a start that knows no class.",
+        "none for this start",
+        "ablation-energy",
+        comparing(JUDGED, "joint-one-gaussian", BELOW, "marginal-one-gaussian"),
     ),
 ]
 

@@ -11,7 +11,6 @@ is trained. Figures and pages are made by `python studies/page.py`.
 """
 
 import argparse
-import difflib
 import fcntl
 import json
 import os
@@ -25,28 +24,21 @@ from typing import Any
 
 import plan
 import torch
-import yaml
-from plan import made_with, naming, nearest
+from checks import check_files, check_measured, check_run_folder
+from plan import made_with, nearest
 from reading import listing, record_name
 from reading import read_study as read_records
 from samplers import choose_sampler
 
 import dualat
 from dualat.cli.arguments import UsageError
-from dualat.config import RunConfig, merge, to_yaml
-from dualat.data.images import Shape
-from dualat.data.in_distribution import Splits, load_splits, named_images
-from dualat.data.initial import build_initial
-from dualat.data.settings import NAMED_SOURCES
-from dualat.data.sources import open_images
-from dualat.evaluate import as_json, check_metrics, check_needs, complete, save_grid
-from dualat.evaluation.metrics import METRICS
-from dualat.evaluation.ood import SCORES
+from dualat.config import RunConfig
+from dualat.data.in_distribution import load_splits
+from dualat.evaluate import as_json, complete, save_grid
 from dualat.evaluation.record import versions
 from dualat.evaluation.subject import Subject
 from dualat.files import write_text
 from dualat.load import load, save_model
-from dualat.train import first_difference, flatten
 from dualat.training.divergence import Diverged, read_outcome
 from dualat.training.progress import announce
 from dualat.training.signals import Stopped, StopRequest
@@ -54,8 +46,6 @@ from dualat.training.signals import Stopped, StopRequest
 HERE = Path(__file__).parent
 CURVES = ("loss", "loss_ce", "loss_energy", "auroc", "T", "r1")
 """Figures of metrics.jsonl that a record keeps, so that pages need no run folder."""
-OOD_NOISE = ("uniform", "normal")
-"""Out-of-distribution sources that need no files."""
 
 
 def main() -> None:
@@ -133,19 +123,6 @@ def read_study(name: str) -> dict[str, Any]:
     return study
 
 
-def check_measured(metrics: list[str], evaluation: dict[str, Any]) -> None:
-    """ValueError for a metric or a score that does not exist, and for settings that none of the metrics reads."""
-    with naming("metrics"):
-        check_metrics(metrics)
-    used = {setting for name in metrics for setting in METRICS[name].uses}
-    for key in evaluation:
-        if metrics and key not in used:
-            raise ValueError(f"evaluation.{key} is read by none of `metrics`: leave it out.")
-    for score in evaluation.get("ood_scores", ()):
-        if score not in SCORES:
-            raise ValueError(f"evaluation.ood_scores: {score!r} is no score.{nearest(str(score), SCORES)}")
-
-
 def configuration(study: dict[str, Any], variant: str, seed: int, folder: Path) -> RunConfig:
     """The complete configuration of one run."""
     return plan.configuration(study["base"], study["variants"][variant], seed=seed, output=str(folder))
@@ -164,53 +141,6 @@ def check_before(name: str, study: dict[str, Any], missing: list[tuple[str, int]
         if (read := (config.data, config.initial, config.evaluation)) not in seen:
             seen.append(read)
             check_files(name, study, config, splits)
-
-
-def check_files(name: str, study: dict[str, Any], config: RunConfig, splits: Splits) -> None:
-    """FileNotFoundError or ValueError where images to start from, or weights that a metric needs, are not there; UsageError
-    for sources that the study names itself."""
-    if config.initial.kind == "images":
-        build_initial(config.initial, splits.train.shape, splits.train)
-    subject = Subject(None, splits, replace(config.evaluation, **study["evaluation"]))
-    for metric in study["metrics"]:
-        check_needs(subject, metric)
-    if "ood_sources" in {setting for metric in study["metrics"] for setting in METRICS[metric].uses}:
-        for source in subject.settings.ood_sources:
-            check_source(source, splits.train.shape, f"studies/{name}/study.yaml")
-
-
-def check_source(source: str, shape: Shape, path: str) -> None:
-    """UsageError where an out-of-distribution source is not there; no image of a folder is read."""
-    try:
-        if source in NAMED_SOURCES:
-            named_images(source, None)
-        elif source not in OOD_NOISE:
-            open_images(source, None, shape)
-    except (ValueError, FileNotFoundError) as error:
-        near = difflib.get_close_matches(source, OOD_NOISE, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{path}: evaluation.ood_sources: {error}{hint}") from None
-
-
-def check_run_folder(folder: Path, config: RunConfig, record: Path) -> None:
-    """ValueError where the folder was trained with other settings: a record must not hold what was never trained."""
-    known = folder / "config.yaml"
-    if not known.is_file():
-        return
-    started = yaml.safe_load(known.read_text(encoding="utf-8"))
-    started = merge(yaml.safe_load(to_yaml(RunConfig())), started)  # settings that are younger than the run
-    wanted = replace(config, chain=config.chain.published(config.method))  # as training writes it
-    texts = [as_lines(values) for values in (started, yaml.safe_load(to_yaml(wanted)))]
-    if difference := first_difference(*texts):
-        raise ValueError(
-            f"{folder} was trained with other settings than the study has now ({difference}): restore the setting in "
-            f"study.yaml, or remove the folder and its record, {os.path.relpath(record)}, to make the run again."
-        )
-
-
-def as_lines(values: dict[str, Any]) -> str:
-    """A line for each setting, with its dotted name; where a run lies is none."""
-    return "\n".join(f"{key}: {value}" for key, value in flatten(values).items() if key != "output")
 
 
 def make(name: str, study: dict[str, Any], variant: str, seed: int) -> None:
