@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from plan import naming, nearest
 
 from dualat.cli.arguments import UsageError
-from dualat.config import RunConfig, merge, to_yaml
+from dualat.config import RunConfig
 from dualat.data.images import Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
@@ -20,7 +19,7 @@ from dualat.evaluate import check_metrics, check_needs
 from dualat.evaluation.metrics import METRICS
 from dualat.evaluation.ood import SCORES
 from dualat.evaluation.subject import Subject
-from dualat.train import first_difference, flatten
+from dualat.train import changed_setting
 
 OOD_NOISE = ("uniform", "normal")
 """Out-of-distribution sources that need no files."""
@@ -70,17 +69,9 @@ def check_run_folder(folder: Path, config: RunConfig, record: Path) -> None:
     known = folder / "config.yaml"
     if not known.is_file():
         return
-    started = yaml.safe_load(known.read_text(encoding="utf-8"))
-    started = merge(yaml.safe_load(to_yaml(RunConfig())), started)  # settings that are younger than the run
     wanted = replace(config, chain=config.chain.published(config.method))  # as training writes it
-    texts = [as_lines(values) for values in (started, yaml.safe_load(to_yaml(wanted)))]
-    if difference := first_difference(*texts):
+    if difference := changed_setting(known, wanted, may_differ=("output",)):
         raise ValueError(
             f"{folder} was trained with other settings than the study has now ({difference}): restore the setting in "
             f"study.yaml, or remove the folder and its record, {os.path.relpath(record)}, to make the run again."
         )
-
-
-def as_lines(values: dict[str, Any]) -> str:
-    """A line for each setting, with its dotted name; where a run lies is none."""
-    return "\n".join(f"{key}: {value}" for key, value in flatten(values).items() if key != "output")

@@ -3,12 +3,10 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, to_yaml
@@ -272,9 +270,7 @@ def check_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
                 f"{folder} already holds a run: add --resume to go on with it, --overwrite to replace it, or give "
                 "another --output."
             )
-        if text := first_difference(
-            comparable(known.read_text(encoding="utf-8")), comparable(to_yaml(config))
-        ):
+        if text := changed_setting(known, config, may_differ=("output", "stability")):
             raise ValueError(
                 f"{folder} was started with other settings ({text}): resume it with its own, as in "
                 f"`dualat train {known} --output {folder} --resume`."
@@ -304,17 +300,21 @@ def clear_run(folder: Path) -> None:
                 path.unlink()
 
 
-def comparable(text: str) -> str:
-    """A configuration without what may change when a run is resumed: what is done where training diverges."""
-    values = yaml.safe_load(text)
-    return yaml.safe_dump({k: v for k, v in values.items() if k != "stability"}, sort_keys=False)
+def changed_setting(known: Path, config: RunConfig, may_differ: tuple[str, ...]) -> str | None:
+    """The first setting that a run's config.yaml and a configuration do not share, for a person; None where there is none.
 
+    Settings that came into the package after the run was started have their defaults.
 
-def first_difference(known: str, text: str) -> str | None:
-    """The first line in which two configurations differ, for a person; None where they are the same."""
-    for old, new in zip_longest(known.splitlines(), text.splitlines(), fillvalue="nothing"):
-        if old != new:
-            return f"there {old.strip()!r}, here {new.strip()!r}"
+    Args:
+        may_differ: settings, or groups of them, that are not compared.
+    """
+    started = load_recipe(str(known))
+    started = replace(started, chain=started.chain.published(started.method))
+    old, new = flatten(asdict(started)), flatten(asdict(config))
+    for name in old | new:
+        before, now = old.get(name), new.get(name)
+        if name.split(".")[0] not in may_differ and before != now:
+            return f"{name}: there {before}, here {now}"
     return None
 
 

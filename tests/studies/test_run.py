@@ -344,14 +344,14 @@ def test_a_folder_of_other_settings_is_refused(root, trained, capsys):
     trained.clear()
     capsys.readouterr()
     write_study(root, merge(QUIET, {"variants": {"jem": {"chain": {"buffer": 30}}}}))
-    refused(capsys, trained, "there 'chain.buffer: 20', here 'chain.buffer: 30'", code=1)
+    refused(capsys, trained, "chain.buffer: there 20, here 30", code=1)
     assert call() == 1
     told = capsys.readouterr().err
     for part in ("runs/studies/tiny/jem-seed1", "studies/tiny/records/jem-seed1.json", "remove", "restore"):
         assert part in told
     assert not record.exists()
     write_study(root, merge(QUIET, {"base": {"stability": {"limit": 50.0}}}))
-    refused(capsys, trained, "here 'stability.limit: 50.0'", code=1)
+    refused(capsys, trained, "stability.limit: there 1000.0, here 50.0", code=1)
 
 
 def test_a_folder_of_the_same_settings_is_gone_on_with(root, trained):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import dualat
@@ -167,10 +168,30 @@ def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):
     settings = {**tiny, "output": str(tiny_run)}
     with pytest.raises(ValueError, match="already holds a run"):
         dualat.train("digits", settings)
-    with pytest.raises(ValueError, match=r"other settings .*seed: 0.*seed: 3"):
+    with pytest.raises(ValueError, match=r"other settings \(seed: there 0, here 3\)"):
         dualat.train("digits", {**settings, "seed": 3}, resume=True)
+    with pytest.raises(ValueError, match=r"\(stage1.optimizer.lr: there .*, here 0.5\)"):
+        dualat.train("digits", {**settings, "stage1.optimizer.lr": 0.5}, resume=True)
     with pytest.raises(ValueError, match="contradict"):
         dualat.train("digits", settings, resume=True, overwrite=True)
+
+
+def test_a_run_that_was_moved_and_is_older_than_a_setting_goes_on(tiny, tiny_run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7, signal.SIGTERM)
+        with pytest.raises(loop.Stopped):
+            dualat.train("digits", {**tiny, "output": str(tmp_path / "there")})
+    (tmp_path / "there").rename(tmp_path / "here")
+    config = tmp_path / "here" / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    del (
+        values["diffusion"],
+        values["evaluation"]["sweep_samples"],
+    )  # a whole group, and one setting of another
+    config.write_text(yaml.safe_dump(values))
+    dualat.train("digits", {**tiny, "output": str(tmp_path / "here")}, resume=True)
+    assert same_weights(tmp_path / "here", tiny_run)
+    assert yaml.safe_load(config.read_text())["output"] == str(tmp_path / "here")
 
 
 @pytest.mark.slow
