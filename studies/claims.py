@@ -203,8 +203,12 @@ ABLATIONS = [
         "generation a little worse than with auxiliary images, no figure: CIFAR-10",
         "ablation-initial",
         comparing(JUDGED, "uniform", share_of(1.5, "1.5 times"), "images"),
-        "not found out yet. Seen: from all starts but the class Gaussians T runs to its maximum, 20, within the 250 steps, and "
-        "samples do not come near the data; the published T_max is 50, and its training hundreds of times as long.",
+        "the distance to the data, it seems, not the number of steps. From uniform noise AUROC is 0.99 in the last fifth of stage "
+        "2 and L_BCE 0.08: contrastive samples are told from images at a glance and teach nothing, although the longest path, 12, "
+        "is longer than the mean distance, 10.3. Tried (seed 0, 1,000 samples by 20 × 1.0): 1,200 steps of stage 2 instead of 250 "
+        "change little (AUROC 0.998, Frechet distance 213 against 235), steps of 1.0 in training, a path of 20, hardly more (0.95, "
+        "212). From images 1,200 steps raise AUROC from 0.80 to 0.94 and the distance from 63 to 81 (16 × 0.7): a T that ran to its "
+        "maximum stays behind the network.",
     ),
     Claim(
         "Without the AT branch the input gradient explodes; with it R1 stays bounded without a penalty.",
