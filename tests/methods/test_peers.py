@@ -1,5 +1,7 @@
 """The peers' losses against their equations, with the images that they make held fixed, and their samplers."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from dualat.energy import marginal_energy
 from dualat.losses import denoising, energy_bce, gradient_penalty
 from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Batch
+from dualat.methods.base import Batch, batchnorm_modules
 from dualat.methods.eb_jdat import EBJDAT
 from dualat.methods.egc import EGC
 from dualat.methods.jem import JEM
@@ -151,6 +153,20 @@ def test_ratio_is_its_equation():
     assert (uniform_kl(outside) >= uniform_kl(model(b.starts)) - 1e-6).all()  # the best iterate is kept
     assert ((made["out"] - b.starts).flatten(1).norm(dim=1) <= 0.5 + 1e-5).all()
     assert ce(model, made["adversarial"]) > ce(model, b.robust_images)
+
+
+def test_ratio_normalises_both_its_batches_together():
+    """Otherwise running statistics are those of a mixture that neither loss has seen, and clean images look unsure."""
+    model, b = network(), batch()
+    method = RATIO(ATTACK, OutSettings(steps=1), WEIGHTS)
+    made = {"adversarial": b.robust_images, "out": 0.2 * b.robust_images}  # far apart in mean and variance
+    together = torch.cat(list(made.values()))
+    logits = copy.deepcopy(model).train()(together)
+    ce_of, out = F.cross_entropy(logits[:6], b.robust_labels), uniform_kl(logits[6:]).mean()
+    loss, _ = method.loss_on(model.train(), b, made)
+    torch.testing.assert_close(loss, 0.5 * (0.7 * ce_of + 1.3 * out))
+    layer = batchnorm_modules(model)[0]
+    assert layer.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize(("r1", "gamma"), [(0.2, 0.2), (None, 0.01), (0.0, 0.0)])

@@ -3,14 +3,16 @@
     L = 1/2 CE( f(x_adv), y ) + 1/2 KL( uniform, softmax f(z_adv) )
 
 x_adv: PGD in the ball, maximising the cross-entropy. z_adv: images of the initial distribution, perturbed in a ball of
-their own to maximise the same KL. Both attacks have momentum and keep the best iterate.
+their own to maximise the same KL. Both attacks have momentum and keep the best iterate. Both batches go through the network
+in one pass: BatchNorm normalises them together, as its running statistics, which classify later, have them together.
 """
 
+import torch
 from torch import Tensor, nn
 
 from dualat.geometry import ThreatModel
 from dualat.losses import robust_cross_entropy
-from dualat.methods.base import Batch, Method, forward
+from dualat.methods.base import Batch, Method
 from dualat.methods.settings import AttackSettings, LossSettings, OutSettings
 from dualat.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
 from dualat.pgd import pgd
@@ -51,7 +53,8 @@ class RATIO(Method):
     def loss_on(
         self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        adversarial, out = forward(model, [made["adversarial"], made["out"]])
+        images = (made["adversarial"], made["out"])
+        adversarial, out = model(torch.cat(images)).split([len(x) for x in images])
         loss_ce = robust_cross_entropy(adversarial, batch.robust_labels)
         loss_out = uniform_kl(out).mean()
         loss = 0.5 * (self.weights.cross_entropy * loss_ce + self.weights.energy * loss_out)
