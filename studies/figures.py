@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
-from measures import CLEAN, JUDGED, curve, pgd
+from measures import CLEAN, JUDGED, curve, pgd, unsteady
 from reading import Figure, Study, Values
 
 COLOURS = (
@@ -146,7 +146,7 @@ def course(name: str, words: str, log: bool) -> Drawing:
 def divergences(study: Study, axes: Axes) -> bool:
     """Runs that diverged, by variant."""
     made = {v: runs for v, runs in study.runs.items() if runs}
-    counts = [sum(1 for run in runs.values() if run["divergences"]) for runs in made.values()]
+    counts = [sum(map(unsteady, runs.values())) for runs in made.values()]
     steady = [len(runs) - count for runs, count in zip(made.values(), counts, strict=True)]
     axes.bar(list(made), counts, color=COLOURS[1], label="diverged")
     axes.bar(list(made), steady, bottom=counts, color=COLOURS[4], label="steady")

@@ -136,9 +136,14 @@ def exploded(run: Run) -> bool:
     return any(not math.isfinite(loss) or abs(loss) > EXPLODED for loss in losses)
 
 
+def unsteady(run: Run) -> bool:
+    """Whether a run diverged, for a while or for good, or came near it: see `exploded`."""
+    return bool(run["divergences"]) or exploded(run)
+
+
 ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
 LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness, "none")
-LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none")
+LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none", of_diverged=True)
 LAST_T = Figure("T at the end", last_t, "none")
 
 

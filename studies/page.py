@@ -17,6 +17,7 @@ from measures import (
     CLASS_ACCURACY,
     CLEAN,
     ECE,
+    EXPLODED,
     IMAGENET,
     JUDGED,
     LAST_T,
@@ -28,6 +29,7 @@ from measures import (
     ood_sources,
     pgd,
     relative_cost,
+    unsteady,
     validity,
 )
 from plan import answered
@@ -53,7 +55,8 @@ of an ImageNet network: neither is FID.
 
 *Agrees* means that the rule holds between means over the seeds that both sides have; behind it, with how many of these it
 holds alone. *Within the noise*: it would turn if one mean were moved by the 95 % interval of the difference (*each ±* is
-half that of one seed's figure; the same test images, but taken as unpaired). Seeds that diverged for good are in no mean.
+half that of one seed's figure; the same test images, but taken as unpaired). Seeds that diverged for good are in no mean
+but that of R1.
 Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
 is repeated until nothing is.
 """
@@ -92,7 +95,9 @@ def verdict(claim: Claim, studies: dict[str, Study]) -> str:
     """agrees, disagrees, no comparison, or not run yet."""
     study = studies.get(claim.study)
     finding = claim.check(study) if study is not None else None
-    return "not run yet" if finding is None else finding.verdict
+    if study is None or finding is None:
+        return "not run yet"
+    return f"{finding.verdict}; of records with other settings" if study.outdated() else finding.verdict
 
 
 def link(claim: Claim) -> str:
@@ -166,7 +171,7 @@ def systems_table(study: Study) -> str:
     notes = [
         f"Sorted by robust accuracy (PGD-20, L2 {radius:g}), equals by Frechet distance. Means over seeds, least and "
         "greatest seed below. sampler: steps × length of a step, chosen for each seed on validation images. "
-        "diverged: runs with a divergence, restarts among them.",
+        f"diverged: runs with a divergence, restarts among them, or with a logged loss beyond ±{EXPLODED:,}.",
         cost_note(study),
     ]
     return "\n".join(["### All systems\n", table(heads, rows), *(f"{note}\n" for note in notes)])
@@ -242,7 +247,7 @@ def outcome(study: Study, variant: str) -> list[str]:
     runs, gone = study.runs[variant], study.diverged(variant)
     if not runs:
         return ["–", "–"]
-    hit = sum(1 for run in runs.values() if run["divergences"])
+    hit = sum(map(unsteady, runs.values()))
     text = f"{hit} of {len(runs)}"
     if gone:
         last = [runs[seed]["divergences"][-1] for seed in gone]

@@ -13,7 +13,7 @@ from plan import comparable_config, comparable_plan, comparable_samplers, config
 
 Run = dict[str, Any]
 """A finished or diverged run, as run.py writes it."""
-NEEDED = ("variant", "seed", "outcome", "curves", "config")
+NEEDED = ("variant", "seed", "method", "outcome", "divergences", "curves", "images_per_second", "config")
 """Keys without which a record is none."""
 
 
@@ -28,12 +28,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that a run may have. unit: share, distance or none; short: its column's heading."""
+    """A figure that a run may have. unit: share, distance or none; short: its column's heading; of_diverged: whether it counts
+    where the run diverged for good."""
 
     name: str
     of: Callable[[Run], Measured | None]
     unit: str = "share"
     short: str = ""
+    of_diverged: bool = False
 
     def text(self, value: float) -> str:
         """The value with the digits that it deserves."""
@@ -106,7 +108,8 @@ class Study:
     def values(self, variant: str, figure: Figure, seeds: set[int] | None = None) -> Values | None:
         """The figure over the seeds (all, or these) that have it; None where none has."""
         runs = self.runs.get(variant, {})
-        found = {s: figure.of(run) for s, run in sorted(runs.items()) if seeds is None or s in seeds}
+        counted = {s: run for s, run in runs.items() if run["outcome"] == "finished" or figure.of_diverged}
+        found = {s: figure.of(run) for s, run in sorted(counted.items()) if seeds is None or s in seeds}
         known = {s: m for s, m in found.items() if m is not None}
         return Values(known) if known else None
 

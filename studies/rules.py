@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from measures import EXPLODED, exploded, relative_cost, step_seconds
+from measures import EXPLODED, relative_cost, step_seconds, unsteady
 from reading import Figure, Study, Values
 
 
@@ -46,10 +46,11 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Relation:
-    """Between a left and a right value. words: with {left} and {right}."""
+    """Between a left and a right value. words: with {left} and {right}; factor: what the right one is multiplied by."""
 
     words: str
     holds: Callable[[float, float], bool]
+    factor: float = 1.0
 
 
 BELOW = Relation("{left} below {right}", lambda a, b: a < b)
@@ -63,12 +64,12 @@ def no_lower(slack: float) -> Relation:
 
 def share_of(part: float, words: str) -> Relation:
     """left <= part * right."""
-    return Relation(f"{{left}} at most {words} {{right}}", lambda a, b: a <= part * b)
+    return Relation(f"{{left}} at most {words} {{right}}", lambda a, b: a <= part * b, part)
 
 
 def times(factor: float) -> Relation:
     """left >= factor * right."""
-    return Relation(f"{{left}} at least {factor:g} times {{right}}", lambda a, b: a >= factor * b)
+    return Relation(f"{{left}} at least {factor:g} times {{right}}", lambda a, b: a >= factor * b, factor)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def comparing(figure: Figure, left: str, relation: Relation, right: str) -> Comp
 def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
     """The finding on several pairs; None where one of them lacks records."""
     lines: dict[str, None] = {}
-    holds, alone, noisy = True, None, False
+    pair_holds, pair_noisy, alone = [], [], None
     for pair in pairs:
         both = common_seeds(study, pair)
         if not both:
@@ -118,12 +119,15 @@ def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
         assert left is not None and right is not None
         lines[line(pair.figure, pair.left, left)] = None
         lines[line(pair.figure, pair.right, right)] = None
-        holds = holds and pair.relation.holds(left.mean, right.mean)
-        noisy = noisy or within_noise(pair.relation, left, right)
+        pair_holds.append(pair.relation.holds(left.mean, right.mean))
+        pair_noisy.append(within_noise(pair.relation, left, right))
         found = {s: pair.relation.holds(left.by_seed[s].value, right.by_seed[s].value) for s in both}
         alone = found if alone is None else {s: alone[s] and found[s] for s in alone.keys() & found.keys()}
     seeds = None if not alone else (sum(alone.values()), len(alone))
-    return Finding(list(lines), holds, seeds, noisy)
+    holds = all(pair_holds)
+    # One pair that fails for certain is enough to disagree; to agree for certain none may be in doubt.
+    doubts = [noisy for held, noisy in zip(pair_holds, pair_noisy, strict=True) if holds or not held]
+    return Finding(list(lines), holds, seeds, any(doubts) if holds else all(doubts))
 
 
 def within_noise(relation: Relation, left: Values, right: Values) -> bool:
@@ -131,7 +135,7 @@ def within_noise(relation: Relation, left: Values, right: Values) -> bool:
     More seeds do not narrow it: all look at the same test images. False where figures have no interval."""
     if left.half is None or right.half is None:
         return False
-    shift = math.hypot(left.half, right.half)
+    shift = math.hypot(left.half, relation.factor * right.half)
     return relation.holds(left.mean - shift, right.mean) != relation.holds(left.mean + shift, right.mean)
 
 
@@ -269,7 +273,7 @@ class Steady:
             runs = [run for v in group.variants for run in study.runs[v].values()]
             if len(runs) < len(group.variants) * len(study.plan["seeds"]):
                 return None
-            hits.append(sum(1 for run in runs if run["divergences"] or exploded(run)))
+            hits.append(sum(map(unsteady, runs)))
             lines.append(f"{group.name}: {hits[-1]} of {len(runs)} runs diverged")
         return Finding(lines, hits[0] == 0 and all(hits[1:]))
 

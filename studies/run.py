@@ -26,7 +26,7 @@ import plan
 import torch
 from checks import check_files, check_measured, check_run_folder
 from plan import made_with, nearest
-from reading import listing, record_name
+from reading import listing, read_json, record_name
 from reading import read_study as read_records
 from samplers import choose_sampler
 
@@ -185,7 +185,7 @@ def timed(folder: Path) -> Iterator[None]:
 def seconds_spent(folder: Path) -> float:
     """Seconds that all processes together have spent on a run."""
     path = folder / "seconds.json"
-    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
+    return read_json(path, "python studies/run.py").get("seconds", 0.0) if path.is_file() else 0.0
 
 
 def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     check_run_folder(folder, config, record_path(name, variant, seed))  # another process may have begun it
     result: dict[str, Any] = {"study": name, "variant": variant, "seed": seed, "method": config.method}
     try:
-        if not (folder / "model.safetensors").is_file():
+        if not is_over(folder, config):
             dualat.train(config, resume=True)
     except Diverged as error:
         announce(str(error))
@@ -209,6 +209,13 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     result["versions"] = versions()
     result["threads"] = torch.get_num_threads()
     return result
+
+
+def is_over(folder: Path, config: RunConfig) -> bool:
+    """Whether the run has finished, or diverged for good: training goes on with neither."""
+    known, policy = read_outcome(folder), config.stability
+    spent = policy.on_divergence == "stop" or len(known["divergences"]) > policy.restarts
+    return known["outcome"] == "finished" or (known["outcome"] == "diverged" and spent)
 
 
 def judged(folder: Path, config: RunConfig, study: dict[str, Any], seed: int) -> dict[str, Any]:

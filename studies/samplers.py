@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from reading import read_json
 from torch import Tensor
 
 from dualat.data.in_distribution import Splits
@@ -43,8 +44,8 @@ def known_distances(path: Path, weights: str) -> dict[str, float]:
     """Distances that were measured of the same weights, by the sampler's complete settings."""
     if not path.is_file():
         return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return kept["distances"] if kept["weights"] == weights else {}
+    kept = read_json(path, "python studies/run.py")
+    return kept["distances"] if kept.get("weights") == weights else {}
 
 
 def validation_distance(

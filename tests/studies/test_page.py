@@ -266,6 +266,37 @@ def test_a_difference_beyond_both_intervals_is_not_within_the_noise(tmp_path):
         assert finding.verdict.endswith("; within the noise)") is noisy
 
 
+def test_one_pair_that_fails_beyond_the_noise_decides(tmp_path):
+    # robust accuracies 0.69, 0.7 (within the noise), 0.1 and 0.65
+    study = write(tmp_path, "systems", four(robust=(0.69, 0.7, 0.1, 0.65)))
+    robust = measures.pgd(1.0)
+    fails_in_noise = rules.Pair(robust, "dat", rules.ABOVE, "standard-at")
+    fails, holds = (
+        rules.Pair(robust, "dat", rules.BELOW, "jem"),
+        rules.Pair(robust, "dat", rules.ABOVE, "jem"),
+    )
+    for pairs, agrees, noisy in (
+        ((fails_in_noise,), False, True),
+        ((fails_in_noise, fails), False, False),
+        ((fails_in_noise, holds), False, True),
+        ((holds,), True, False),
+    ):
+        finding = rules.Compare(pairs)(study)
+        assert finding is not None and (finding.agrees, finding.noisy) == (agrees, noisy)
+
+
+def test_the_interval_of_a_share_is_scaled_as_the_share_is():
+    def one(value, half):
+        return reading.Values({0: reading.Measured(value, half=half)})
+
+    third = rules.share_of(1 / 3, "a third of")  # 0.3 - 0.8 / 3 = 0.033; hypot(0.01, 0.03 / 3) = 0.014
+    assert not rules.within_noise(third, one(0.3, 0.01), one(0.8, 0.03))
+    assert rules.within_noise(third, one(0.3, 0.01), one(0.87, 0.03))  # 0.01
+    assert rules.within_noise(
+        rules.times(3), one(3.0, 0.01), one(0.97, 0.04)
+    )  # 0.09; hypot(0.01, 0.12) = 0.12
+
+
 def test_every_pair_of_a_rule_must_hold(tmp_path):
     study = write(tmp_path, "systems", four(distance=(5.0, 20.0, 30.0, 8.0)))
     better = rules.Pair(measures.JUDGED, "dat", rules.BELOW, "ratio")
@@ -384,6 +415,21 @@ def test_records_of_other_settings_are_named(tmp_path):
     runs[0]["config"]["attack"]["eps"] = 0.5
     text = made_of(tmp_path / "b", runs)
     assert "**Made with other settings than `study.yaml` has now: dat, seed 0.**" in text
+    assert row(text, "| DAT keeps the robust accuracy")[1].endswith("; of records with other settings")
+
+
+def test_a_run_that_exploded_is_counted_alike_everywhere(tmp_path):
+    runs = four()
+    runs[0]["curves"] = {"stage": [1, 1], "step": [5, 10], "loss": [2.0, 5e6]}
+    text = made_of(tmp_path, runs)
+    assert row(text, "| `dat`")[-2] == "1 of 3" and row(text, "| DAT trains without")[1] == "disagrees"
+
+
+def test_curves_of_a_run_that_diverged_are_in_no_mean_but_r1s(tmp_path):
+    curves = {"stage": [2, 2], "step": [5, 10], "loss_energy": [1.0, 3.0], "r1": [1.0, 7.0], "T": [0.0, 9.0]}
+    study = write(tmp_path, "systems", [a_run("dat", 0, outcome="diverged", divergences=1, curves=curves)])
+    assert study.values("dat", measures.ROUGHNESS) is None and study.values("dat", measures.LAST_T) is None
+    assert study.values("dat", measures.LATE_R1).mean == 7.0
 
 
 def test_records_of_unknown_variants_and_seeds_are_left_out(tmp_path):

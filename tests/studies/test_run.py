@@ -363,7 +363,45 @@ def test_a_folder_of_the_same_settings_is_gone_on_with(root, trained):
     values = yaml.safe_load(known.read_text()) | {"output": "/elsewhere"}
     del values["diffusion"], values["sampling"]["start_noise"]  # settings that came later
     known.write_text(yaml.safe_dump(values))
+    for folder in (root / "runs/studies/tiny").iterdir():
+        write_outcome(folder, "running", [])
     assert call() == 0 and len(trained) == 8
+
+
+def test_what_diverged_for_good_is_not_trained_again(root, trained):
+    write_study(root, QUIET)
+    assert call() == 0 and len(trained) == 4
+    before = records(root)
+    for path in (root / "studies/tiny/records").glob("*.json"):
+        path.unlink()
+    assert call() == 0 and len(trained) == 4
+    assert {name: r["divergences"] for name, r in records(root).items()} == {
+        name: r["divergences"] for name, r in before.items()
+    }
+    (root / "studies/tiny/records/at-seed0.json").unlink()
+    write_outcome(root / "runs/studies/tiny/at-seed0", "running", [])
+    assert call() == 0 and len(trained) == 5
+
+
+def test_weights_alone_do_not_end_a_run(root, trained):
+    """They are written before the outcome: a kill between the two must not give a record without figures."""
+    write_study(root, QUIET)
+    folder = root / "runs/studies/tiny/at-seed0"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    assert call("--only", "at", "--seeds", "0") == 0
+    assert len(trained) == 1 and records(root)["at-seed0"]["outcome"] == "diverged"
+
+
+def test_a_divergence_that_may_be_restarted_is_no_end(tmp_path):
+    config = run.RunConfig()
+    entry = {"stage": 1, "step": 1, "loss": "nan", "gradient_norm": "nan"}
+    write_outcome(tmp_path, "diverged", [entry])
+    assert run.is_over(tmp_path, config)
+    config.stability.on_divergence, config.stability.restarts = "restart", 1
+    assert not run.is_over(tmp_path, config)
+    write_outcome(tmp_path, "diverged", [entry, entry])
+    assert run.is_over(tmp_path, config)
 
 
 def test_seconds_are_those_of_all_processes(root, trained, monkeypatch, capsys):
@@ -506,7 +544,9 @@ def test_a_sampler_without_a_distance_is_not_chosen(tmp_path, monkeypatch):
 def a_record(variant="at", seed=0, **more):
     method = {"at": "standard-at"}.get(variant, variant)
     config = plan.configuration(STUDY["base"], STUDY["variants"].get(variant), seed=seed, output="there")
-    found = {"variant": variant, "seed": seed, "outcome": "finished", "curves": {}, "config": asdict(config)}
+    found = {"variant": variant, "seed": seed, "method": config.method}
+    found |= {"outcome": "finished", "divergences": [], "curves": {}, "images_per_second": {}}
+    found |= {"config": asdict(config)}
     return json.loads(json.dumps(found | {"plan": plan.made_with(STUDY, method)} | more))
 
 
@@ -590,7 +630,7 @@ def test_a_damaged_record_is_named(tmp_path, text):
         read(tmp_path, text)
 
 
-@pytest.mark.parametrize("key", ["variant", "seed", "outcome", "curves", "config"])
+@pytest.mark.parametrize("key", ["variant", "outcome", "divergences", "config"])
 def test_a_record_that_lacks_a_key_is_named(tmp_path, key):
     with pytest.raises(ValueError, match=rf"at-seed0.json is no complete record, it has no {key}: remove it"):
         read(tmp_path, without(a_record(), key))
