@@ -88,6 +88,8 @@ def measure(study: dict[str, Any], rounds: int) -> dict[str, Any]:
         "device": device_name(device),
         "load": load,
         "versions": versions(),
+        "base": study["base"],
+        "variants": study["variants"],
     }
 
 

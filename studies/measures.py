@@ -121,9 +121,20 @@ def late_r1(run: Run) -> Measured | None:
 
 
 def last_t(run: Run) -> Measured | None:
-    """T of the curriculum at the last logged step of stage 2."""
-    values = curve(run, "T", 2)
-    return Measured(values[-1][1]) if values else None
+    """T of the curriculum at the last logged step."""
+    values = logged_t(run)
+    return Measured(values[-1]) if values else None
+
+
+def mean_t(run: Run) -> Measured | None:
+    """Mean T over the logged steps: what the steps cost on average."""
+    values = logged_t(run)
+    return Measured(sum(values) / len(values)) if values else None
+
+
+def logged_t(run: Run) -> list[float]:
+    """T of the curriculum, step by step: of DAT's stage 2, of AT-EBM's only stage; none where there is no curriculum."""
+    return [t for t in run["curves"].get("T", []) if t is not None]
 
 
 EXPLODED = 1000
@@ -145,6 +156,7 @@ ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
 LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness, "none")
 LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none", of_diverged=True)
 LAST_T = Figure("T at the end", last_t, "none")
+MEAN_T = Figure("mean T", mean_t, "none")
 
 
 def curve(run: Run, name: str, stage: int) -> list[tuple[int, float]]:

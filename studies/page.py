@@ -53,12 +53,22 @@ small networks, Fashion-MNIST and minutes of training on a CPU: what can agree i
 the figures. Frechet distances are measured in the features of a small classifier trained on Fashion-MNIST (the judge), or
 of an ImageNet network: neither is FID.
 
-*Agrees* means that the rule holds between means over the seeds that both sides have; behind it, with how many of these it
-holds alone. *Within the noise*: it would turn if one mean were moved by the 95 % interval of the difference (*each ±* is
-half that of one seed's figure; the same test images, but taken as unpaired). Seeds that diverged for good are in no mean
-but that of R1.
+*Agrees* means that the rule holds between means over the seeds that both sides have; behind it, how many of these seeds
+agree alone. *Undecided* means that another draw of test images or samples might turn it: the difference is smaller than its
+95 % interval (from *each ±*, half the interval of one seed's figure; the two sides taken as unpaired, though their test
+images are the same). Runs that diverged for good are in no mean, but for that of R1.
 Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
-is repeated until nothing is.
+is repeated until nothing is. All records were made on CPUs with AVX-512 BF16, where `precision: auto` trains in bf16.
+
+| word | meaning |
+| --- | --- |
+| f(x)[y], s(x) | the logit of class y, and log sum over y of exp f(x)[y]: minus the joint and the marginal energy |
+| stage 1, stage 2 | DAT's adversarial training alone, and then together with the contrastive loss |
+| L_BCE | that loss: binary cross-entropy of telling images from contrastive samples by s(x) |
+| T, T_max, AUC_th | gradient steps that make a contrastive sample: one more, up to T_max, whenever AUROC between the two by f(x)[y] exceeds AUC_th |
+| R1 | half the squared norm of the gradient of s(x), mean over training images |
+| validity | share of counterfactuals that the network gives their target class |
+| attacked | under the attack on the score itself, within the radius that the network was trained with (L2), 20 steps |
 """
 
 
@@ -111,6 +121,7 @@ def chapter(study: Study, output: Path, picture: Path | None) -> str:
         parts.append(f"{study.plan['notes']}\n")
     if study.name == "systems" and study.made:
         parts.append(systems_table(study))
+        parts.append(not_the_best(study))
     elif study.made and study.plan["metrics"]:
         parts.append(variants_table(study))
     if study.made and "ood_scores" in study.plan.get("evaluation", {}):
@@ -145,6 +156,8 @@ def claim_text(claim: Claim, study: Study) -> str:
         lines.append(f"- **{finding.verdict}**")
         if claim.why and finding.agrees is False:
             lines.append(f"- why: {claim.why}")
+    if claim.note:
+        lines.append(f"- note: {claim.note}")
     return "\n".join([*lines, f"- command: `{study.command}`\n"])
 
 
@@ -161,6 +174,7 @@ def systems_table(study: Study) -> str:
         CLASS_ACCURACY,
         ECE,
         *(validity(eps) for eps in evaluation["counterfactual_eps"]),
+        LAST_T,
     ]
     order = ranked(study, pgd(radius), JUDGED)
     heads = ["system", *(heading(study, f) for f in figures), "sampler", "cost", "diverged", "seeds"]
@@ -175,6 +189,47 @@ def systems_table(study: Study) -> str:
         cost_note(study),
     ]
     return "\n".join(["### All systems\n", table(heads, rows), *(f"{note}\n" for note in notes)])
+
+
+BESIDE = ("dat-long", "standard-at-half")
+"""Variants of `systems` that are no systems."""
+
+
+def not_the_best(study: Study, own: str = "dat") -> str:
+    """Every figure of the tables in which another system is better than DAT, and the best one."""
+    evaluation = study.plan["evaluation"]
+    greatest = [
+        CLEAN,
+        *(pgd(eps) for eps in evaluation["eps"]),
+        *(autoattack(e) for e in evaluation["autoattack_eps"]),
+    ]
+    greatest += [CLASS_ACCURACY, *(validity(eps) for eps in evaluation["counterfactual_eps"])]
+    greatest += [
+        ood(o, s, hit) for s in evaluation["ood_scores"] for o in ood_sources(study) for hit in (False, True)
+    ]
+    rows = []
+    for figure in [JUDGED, IMAGENET, ECE, *greatest]:
+        found = {v: values for v in study.runs if v not in BESIDE and (values := study.values(v, figure))}
+        if own not in found:
+            continue
+        sign = -1 if figure in greatest else 1
+        order = sorted(found, key=lambda v: sign * found[v].mean)
+        better = order[: order.index(own)]
+        if better:
+            text = figure.text(found[order[0]].mean)
+            rows.append(
+                [
+                    figure.name,
+                    figure.text(found[own].mean),
+                    f"{len(better)} of {len(order) - 1}",
+                    f"`{order[0]}` {text}",
+                ]
+            )
+    if not rows:
+        return ""
+    note = "Means over the seeds that each has; systems that are not robust are among them.\n"
+    heads = ["figure", f"`{own}`", "systems that are better", "the best"]
+    return "\n".join([f"### Where `{own}` is not the best\n", table(heads, rows), note])
 
 
 def variants_table(study: Study) -> str:
@@ -278,11 +333,15 @@ def cost_note(study: Study) -> str:
     if study.cost is None:
         return f"{base} by the runs' own speed, which other jobs on the machine distort (`python studies/cost.py` times it)."
     cost = study.cost
-    return (
+    text = (
         f"{base} of `studies/systems/cost.json`: steps of all methods timed in turn, median of {cost['rounds']} rounds, "
         f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}, {cost['precision']}, torch "
-        f"{cost['versions']['torch']}. Steps of a curriculum were timed at two T, and count by the T that each run logged."
+        f"{cost['versions']['torch']}; load by other jobs when it began {cost['load']:g}. Steps of a curriculum were timed at two "
+        "T, and count by the T that each run logged."
     )
+    if (cost.get("base"), cost.get("variants")) != (study.plan["base"], study.plan["variants"]):
+        text += " **It was timed with other settings than `study.yaml` has now.**"
+    return text
 
 
 def without_study() -> str:

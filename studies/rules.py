@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from measures import EXPLODED, relative_cost, step_seconds, unsteady
+from measures import EXPLODED, MEAN_T, relative_cost, step_seconds, unsteady
 from reading import Figure, Study, Values
 
 
@@ -25,13 +25,12 @@ class Finding:
     def verdict(self) -> str:
         if self.agrees is None:
             return "no comparison"
-        word = "agrees" if self.agrees else "disagrees"
-        details = []
+        word, details = "agrees" if self.agrees else "disagrees", []
+        if self.noisy:
+            word, details = "undecided", [f"the means {'agree' if self.agrees else 'disagree'}"]
         if self.seeds is not None:
             alone, total = self.seeds
-            details.append(f"{alone} of {total} {'seed' if total == 1 else 'seeds'} alone")
-        if self.noisy:
-            details.append("within the noise")
+            details.append(f"{alone} of {total} {'seed agrees' if total == 1 else 'seeds agree'} alone")
         return f"{word} ({'; '.join(details)})" if details else word
 
 
@@ -257,25 +256,43 @@ class Group:
 
 @dataclass(frozen=True)
 class Steady:
-    """No run of one group diverges; of the other, if there is one, at least one does."""
+    """No run of the group diverges."""
 
-    stable: Group
-    unstable: Group | None = None
+    group: Group
 
     @property
     def rule(self) -> str:
-        text = f"no run of {self.stable.name} diverges, or logs a loss beyond ±{EXPLODED:,}, not even for a while"
-        return f"{text}; at least one of {self.unstable.name} does" if self.unstable else text
+        return (
+            f"no run of {self.group.name} diverges, or logs a loss beyond ±{EXPLODED:,}, not even for a while"
+        )
 
     def __call__(self, study: Study) -> Finding | None:
-        lines, hits = [], []
-        for group in (self.stable, self.unstable) if self.unstable else (self.stable,):
-            runs = [run for v in group.variants for run in study.runs[v].values()]
-            if len(runs) < len(group.variants) * len(study.plan["seeds"]):
-                return None
-            hits.append(sum(map(unsteady, runs)))
-            lines.append(f"{group.name}: {hits[-1]} of {len(runs)} runs diverged")
-        return Finding(lines, hits[0] == 0 and all(hits[1:]))
+        counted = divergences(study, self.group)
+        return None if counted is None else Finding([counted[1]], counted[0] == 0)
+
+
+@dataclass(frozen=True)
+class Unsteady:
+    """At least one run of the group diverges."""
+
+    group: Group
+
+    @property
+    def rule(self) -> str:
+        return f"at least one run of {self.group.name} diverges, or logs a loss beyond ±{EXPLODED:,}"
+
+    def __call__(self, study: Study) -> Finding | None:
+        counted = divergences(study, self.group)
+        return None if counted is None else Finding([counted[1]], counted[0] > 0)
+
+
+def divergences(study: Study, group: Group) -> tuple[int, str] | None:
+    """How many runs of a group diverged, and that as a line; None where runs are missing."""
+    runs = [run for v in group.variants for run in study.runs[v].values()]
+    if len(runs) < len(group.variants) * len(study.plan["seeds"]):
+        return None
+    hits = sum(map(unsteady, runs))
+    return hits, f"{group.name}: {hits} of {len(runs)} runs diverged"
 
 
 @dataclass(frozen=True)
@@ -299,7 +316,10 @@ class CostAtMost:
         if study.cost is None:
             lines[0] += f", by the runs' own speed ({seeds_text(values.by_seed)}), which other jobs distort"
         else:
-            by_t, base = step_seconds(study.cost, self.variant), step_seconds(study.cost, "standard-at")
+            if (mean_t := study.values(self.variant, MEAN_T)) is not None:
+                lines[0] += f"; mean T of stage 2 {MEAN_T.text(mean_t.mean)}"
+            method = next(iter(study.runs[self.variant].values()))["method"]
+            by_t, base = step_seconds(study.cost, method), step_seconds(study.cost, "standard-at")
             assert by_t is not None and base is not None  # relative_cost knew them
             steps = ", ".join(f"{seconds / base[0]:.2f} times at T = {t}" for t, seconds in by_t.items())
             rounds = study.cost["rounds"]

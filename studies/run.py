@@ -37,8 +37,10 @@ from dualat.data.in_distribution import load_splits
 from dualat.evaluate import as_json, complete, save_grid
 from dualat.evaluation.record import versions
 from dualat.evaluation.subject import Subject
+from dualat.evaluation.throughput import device_name
 from dualat.files import write_text
 from dualat.load import load, save_model
+from dualat.precision import choose_device, choose_dtype
 from dualat.training.divergence import Diverged, read_outcome
 from dualat.training.progress import announce
 from dualat.training.signals import Stopped, StopRequest
@@ -208,6 +210,9 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     result["plan"] = made_with(study, config.method)
     result["versions"] = versions()
     result["threads"] = torch.get_num_threads()
+    device = choose_device(config.device)
+    result["device"] = device_name(device)
+    result["precision"] = str(choose_dtype(config.precision, device)).removeprefix("torch.")  # of training
     return result
 
 

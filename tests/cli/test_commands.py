@@ -237,6 +237,10 @@ def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
     assert "Did you mean clean_accuracy" in refused(tiny_run, "--metrics", "clean_acuracy", code=2)
     assert "give all alone" in refused(tiny_run, "--metrics", "all", "ood", code=2)
     assert "--bins belongs to calibration" in refused(tiny_run, "--metrics", "ood", "--bins", 7, code=2)
+    # as in a recipe, where the settings are a group; the next unknown option is no hint
+    grouped = ("--evaluation.ood-sources", "uniform", "--evaluation.ood-imgs", 3)
+    assert "Did you mean --ood-sources?" in refused(tiny_run, *grouped, code=2)
+    assert "Did you mean" not in refused(tiny_run, "--zzz", 1, "--evaluation.ood-imgs", 3, code=2)
     assert "best-robust" in refused(tiny_run, "--weights", "best")
     folder = ("--source", tmp_path, "--root", tmp_path)
     assert "--root is for named sources" in refused(Path(tiny_run) / "samples", *folder, code=2)

@@ -157,6 +157,27 @@ def test_ood_tables_keep_scores_sources_and_attacks_apart(tmp_path):
     assert row(by_softmax, "| `dat`")[1:3] == ["0.700<br>0.690 … 0.710", "–"]
 
 
+def test_what_another_system_is_better_at_is_listed(tmp_path):
+    text = made_of(tmp_path, four(robust=(0.68, 0.7, 0.1, 0.69), distance=(6.0, 20.0, 5.0, 8.0)))
+    part = text.split("### Where `dat` is not the best\n")[1].split("###")[0]
+    assert row(part, "| Frechet distance in the judge's")[1:] == ["6.00", "1 of 3", "`jem` 5.00"]
+    assert row(part, "| robust accuracy, PGD-20")[1:] == ["0.680", "2 of 3", "`standard-at` 0.700"]
+    assert "| clean accuracy |" not in part  # equal to all others
+    # a variant beside the systems is none that is better, and nothing to be better at leaves no heading
+    beside = [run | {"variant": "dat-long"} for run in four(robust=(0.9,) * 4)[:3]]
+    plan = PLAN | {"variants": {**PLAN["variants"], "dat-long": None}}
+    best = four(robust=(0.75, 0.7, 0.1, 0.69))
+    assert "is not the best" not in made_of(tmp_path / "best", best + beside, plan=plan)
+
+
+def test_notes_are_shown_whatever_the_verdict_and_reasons_where_ours_disagrees(tmp_path):
+    claim = next(c for c in claims.CLAIMS if c.note and c.study == "systems")
+    for folder, robust, why in (("agrees", (0.7, 0.7, 0.1, 0.6), False), ("not", (0.6, 0.7, 0.1, 0.7), True)):
+        study = write(tmp_path / folder, "systems", four(robust=robust))
+        text = page.claim_text(replace(claim, why="since"), study)
+        assert f"- note: {claim.note}\n" in text and ("- why: since\n" in text) is why
+
+
 def test_a_run_that_diverged_says_so_and_others_that_restarted_count(tmp_path):
     runs = four(outcome="diverged", divergences=1)
     runs = [
@@ -201,7 +222,10 @@ def test_some_records_leave_the_other_claims_not_run_yet(tmp_path):
     text = made_of(tmp_path, [r for r in four() if r["variant"] in ("dat", "standard-at")])
     assert row(text, "| `jem`")[1] == "not run yet"
     assert "6 of 12 runs are made" in text
-    assert row(text, "| DAT keeps the robust accuracy")[1] == "agrees (3 of 3 seeds alone; within the noise)"
+    assert (
+        row(text, "| DAT keeps the robust accuracy")[1]
+        == "undecided (the means agree; 3 of 3 seeds agree alone)"
+    )
     assert row(text, "| DAT's samples are better than JEM's")[1] == "not run yet"
     assert row(text, "| Of all robust systems")[1] == "not run yet"
 
@@ -229,9 +253,10 @@ def test_some_records_leave_the_other_claims_not_run_yet(tmp_path):
     ],
 )
 def test_rules_agree_and_disagree_by_the_numbers(tmp_path, beginning, right, wrong):
-    for folder, values, verdict in (("right", right, "agrees"), ("wrong", wrong, "disagrees")):
+    for folder, values, disagrees in (("right", right, False), ("wrong", wrong, True)):
         text = made_of(tmp_path / folder, four(**values))
-        assert row(text, f"| {beginning}")[1].split(" ")[0] == verdict
+        cell = row(text, f"| {beginning}")[1]  # undecided or not
+        assert "agree" in cell and ("disagree" in cell) is disagrees
 
 
 def test_seeds_that_agree_alone_are_counted(tmp_path):
@@ -248,13 +273,15 @@ def test_seeds_that_agree_alone_are_counted(tmp_path):
     figure = measures.pgd(1.0)
     finding = rules.comparing(figure, "dat", rules.no_lower(0.02), "standard-at")(study)
     assert finding is not None and (finding.agrees, finding.seeds) == (True, (2, 3))
-    assert finding.verdict == "agrees (2 of 3 seeds alone; within the noise)"
+    assert finding.verdict == "undecided (the means agree; 2 of 3 seeds agree alone)"
     assert finding.ours[0] == (
         "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), each ± 0.030 (95 %), n = 1,000, "
         "seeds 0, 1, 2"
     )
     finding = rules.comparing(figure, "dat", rules.no_lower(0.01), "standard-at")(study)
-    assert finding is not None and finding.verdict == "disagrees (2 of 3 seeds alone; within the noise)"
+    assert (
+        finding is not None and finding.verdict == "undecided (the means disagree; 2 of 3 seeds agree alone)"
+    )
 
 
 def test_a_difference_beyond_both_intervals_is_not_within_the_noise(tmp_path):
@@ -263,7 +290,7 @@ def test_a_difference_beyond_both_intervals_is_not_within_the_noise(tmp_path):
         study = write(tmp_path / str(robust), "systems", four(robust=(robust, 0.7, 0.1, 0.7)))
         finding = rules.comparing(measures.pgd(1.0), "dat", rules.BELOW, "standard-at")(study)
         assert finding is not None and finding.noisy is noisy
-        assert finding.verdict.endswith("; within the noise)") is noisy
+        assert finding.verdict.startswith("undecided") is noisy
 
 
 def test_one_pair_that_fails_beyond_the_noise_decides(tmp_path):
@@ -325,20 +352,24 @@ def test_relations():
     assert rules.ABOVE.holds(2, 1) and not rules.ABOVE.holds(1, 1) and not rules.BELOW.holds(1, 1)
 
 
-@pytest.mark.parametrize(("of_dat", "of_jem", "agrees"), [(0, 1, True), (0, 0, False), (1, 1, False)])
-def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem, agrees):
+@pytest.mark.parametrize(("of_dat", "of_jem"), [(0, 1), (0, 0), (1, 1)])
+def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem):
     names = {"dat-x1": of_dat, "dat-x2": 0, "jem-x1": 0, "jem-x2": of_jem}
     runs = [a_run(v, s, divergences=d if s == 1 else 0) for v, d in names.items() for s in SEEDS]
     study = write(tmp_path, "stability", runs, plan=PLAN | {"variants": dict.fromkeys(names)})
-    check = rules.Steady(rules.Group("DAT", ("dat-x1", "dat-x2")), rules.Group("JEM", ("jem-x1", "jem-x2")))
-    finding = check(study)
-    assert finding is not None and finding.agrees is agrees
-    assert finding.ours == [f"DAT: {of_dat} of 6 runs diverged", f"JEM: {of_jem} of 6 runs diverged"]
+    stable = rules.Steady(rules.Group("DAT", ("dat-x1", "dat-x2")))
+    unstable = rules.Unsteady(rules.Group("JEM", ("jem-x1", "jem-x2")))
+    for check, agrees, line in (
+        (stable, of_dat == 0, f"DAT: {of_dat} of 6 runs diverged"),
+        (unstable, of_jem > 0, f"JEM: {of_jem} of 6 runs diverged"),
+    ):
+        finding = check(study)
+        assert finding is not None and finding.agrees is agrees and finding.ours == [line]
     run = study.runs["jem-x2"][0]
     run["curves"] = {"stage": [1, 1], "step": [10, 20], "loss": [2.0, -1001.0]}  # logged, and not stopped
-    assert check(study).ours[1] == f"JEM: {of_jem + 1} of 6 runs diverged"
+    assert unstable(study).ours == [f"JEM: {of_jem + 1} of 6 runs diverged"]
     study.runs["jem-x2"].pop(0)
-    assert check(study) is None  # a count needs all runs
+    assert unstable(study) is None and stable(study) is not None  # a count needs all runs of its group
 
 
 def test_a_study_that_measures_nothing_has_its_chapter(tmp_path):
@@ -375,7 +406,7 @@ def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     assert measures.relative_cost(study, "dat").mean == pytest.approx(3.0)
     steps = {"standard-at": {"0": 0.1}, "dat": {"0": 0.12, "10": 0.32}, "jem": {"0": 0.3}}
     cost = {"seconds_per_step": steps, "rounds": 7, "threads": 1}
-    cost |= {"precision": "bfloat16", "versions": {"torch": "2.15"}}
+    cost |= {"precision": "bfloat16", "versions": {"torch": "2.15"}, "load": 0.2}
     study = write(tmp_path / "b", "systems", four(), cost=cost)
     # 100 * 0.1 + 50 * 0.12 against 100 * 0.1
     assert measures.relative_cost(study, "dat").mean == pytest.approx(1.6)
@@ -389,6 +420,10 @@ def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     assert "1.20 times at T = 0, 3.20 times at T = 10;" in rules.CostAtMost("dat", 1.56)(study).ours[1]
     assert "median of 7 rounds, 1 thread, bfloat16, torch 2.15" in made(tmp_path / "b")
     assert "other jobs on the machine distort" in made(tmp_path / "a")
+    timed = cost | {"base": study.plan["base"], "variants": study.plan["variants"]}
+    for name, settings, old in (("c", timed, False), ("d", timed | {"base": {"method": "jem"}}, True)):
+        write(tmp_path / name, "systems", four(), cost=settings)
+        assert ("timed with other settings" in made(tmp_path / name)) is old
 
 
 def test_figures_of_curves():
@@ -466,8 +501,8 @@ def test_claims_name_studies_and_variants_that_exist():
     assert named(rules.CostAtMost("dta", 1.5)) == {"dta", "standard-at"}
     least = rules.LeastAmongRobust("a", measures.JUDGED, measures.CLEAN, "b", beside=("dat-lnog",))
     assert named(least) == {"a", "b", "dat-lnog"}
-    groups = (rules.Group("one", ("a", "b")), rules.Group("other", ("c",)))
-    assert named(rules.Steady(*groups)) == {"a", "b", "c"} and named(rules.Steady(groups[1])) == {"c"}
+    group = rules.Group("one", ("a", "b"))
+    assert named(rules.Steady(group)) == named(rules.Unsteady(group)) == {"a", "b"}
     studies = reading.read_studies(STUDIES)
     for claim in claims.CLAIMS:
         variants = named(claim.check)

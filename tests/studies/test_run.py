@@ -491,6 +491,7 @@ def test_a_finished_run_has_its_plan_sampler_and_figures(finished):
     radii = {r["settings"]["eps"] for r in at["records"] if r["metric"] == "robust_accuracy"}
     assert 0.1 in radii and 0.2 not in radii  # the study's evaluation, and not that of `base`
     assert at["outcome"] == "finished" and at["seconds"] > 0
+    assert at["device"] and at["precision"] in ("float32", "bfloat16")  # what `precision: auto` was
     study = reading.read_study(finished / "studies" / "tiny")
     assert study.outdated() == [] and study.left_out == [] and study.made == 2
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from collections.abc import Collection
 from dataclasses import fields
 from typing import TypeVar
 
@@ -29,16 +30,20 @@ def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(sentence(errors.getvalue(), prog)) from None
+        raise UsageError(sentence(errors.getvalue(), prog, field_names(kind))) from None
 
 
-def sentence(box: str, prog: str) -> str:
-    """tyro's framed message as one sentence: frame, addresses, help texts and validation internals taken out."""
+def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:
+    """tyro's framed message as one sentence: frame, addresses, help texts and validation internals taken out. known: names
+    of settings, of which one is offered to whoever wrote a group of a recipe before it."""
     lines = [line.strip().strip("╭╮╰╯│─ ") for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
     if unknown := re.search(r"Unrecognized options: ([^\s,]+)", text):
-        near = re.search(r"(?:Perhaps you meant:|similar).*?(--[\w.\-]+)", text)
+        similar = rf"(?:Perhaps you meant:|similar to {re.escape(unknown[1])}:).*?(--[\w.\-]+)"
+        near, tail = re.search(similar, text), unknown[1].rpartition(".")[2]
         hint = f" Did you mean {near[1]}?" if near else ""
+        if tail.replace("-", "_") in known:
+            hint = f" Did you mean --{tail}?"
         if unknown[1].lower() in ("true", "false"):
             hint = " A switch has no value: --NAME turns it on, --no-NAME (as in --stage1.no-freeze-batchnorm) off."
         kind = "option" if unknown[1].startswith("-") else "argument"
