@@ -33,7 +33,7 @@ from measures import (
     validity,
 )
 from plan import answered
-from reading import Figure, Study, Values, read_studies
+from reading import Figure, Run, Study, Values, read_studies
 from rules import numbers, seeds_text
 
 from dualat.files import write_text
@@ -58,7 +58,8 @@ agree alone. *Undecided* means that another draw of test images or samples might
 95 % interval (from *each ±*, half the interval of one seed's figure; the two sides taken as unpaired, though their test
 images are the same). Runs that diverged for good are in no mean, but for that of R1.
 Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
-is repeated until nothing is. All records were made on CPUs with AVX-512 BF16, where `precision: auto` trains in bf16.
+is repeated until nothing is. `precision: auto` trains in bf16 on a CPU with AVX-512 BF16, and in fp32 on others: runs of the
+latter kind are named with their study ([precision](#precision) has what that changed for DAT).
 
 | word | meaning |
 | --- | --- |
@@ -136,11 +137,27 @@ def progress(study: Study) -> str:
     """'27 of 27 runs are made: `command`.', and a warning where they do not belong to the study as it is now."""
     text = f"{study.made} of {study.planned} runs are made" if study.made else "Not run yet"
     text = f"{text}: `{study.command}`."
+    if full := in_full_precision(study):
+        text += f" Trained in fp32, the others in bf16: {'; '.join(full)}."
     if study.left_out:
         text += f" Left out, as they belong to no run of the plan: {', '.join(study.left_out)}."
     if old := study.outdated():
         text += f" **Made with other settings than `study.yaml` has now: {'; '.join(old)}.**"
     return text
+
+
+def in_full_precision(study: Study) -> list[str]:
+    """Variants, with their seeds, that `precision: auto` trained in fp32. Records that do not tell are of CPUs with bf16."""
+    alike: dict[str, list[str]] = {}
+    for variant, runs in study.runs.items():
+        full = [seed for seed, run in runs.items() if trained_in_full_precision(run)]
+        if full:
+            alike.setdefault(seeds_text(full), []).append(f"`{variant}`")
+    return [f"{', '.join(variants)} with {seeds}" for seeds, variants in alike.items()]
+
+
+def trained_in_full_precision(run: Run) -> bool:
+    return run["config"].get("precision", "auto") == "auto" and run.get("precision") == "float32"
 
 
 def claim_text(claim: Claim, study: Study) -> str:

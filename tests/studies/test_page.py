@@ -387,6 +387,17 @@ def test_a_study_without_claims_has_its_chapter_and_records_of_no_run_are_named(
     assert "Left out, as they belong to no run of the plan: mystery-seed0.json." in text
 
 
+def test_runs_that_auto_trained_in_fp32_are_named(tmp_path):
+    """Neither those in bf16, nor those whose settings ask for fp32, nor records that do not tell."""
+    runs = [a_run("dat", 0), a_run("dat", 1, precision="float32"), a_run("dat", 2, precision="bfloat16")]
+    runs += [a_run("jem", 1, precision="float32"), a_run("ratio", 0, precision="float32")]
+    runs += [a_run("ratio", 2, precision="float32"), a_run("standard-at", 0, precision="float32")]
+    runs[-1]["config"]["precision"] = "fp32"
+    text = made_of(tmp_path, runs)
+    assert "Trained in fp32, the others in bf16: `dat`, `jem` with seed 1; `ratio` with seeds 0, 2." in text
+    assert "Trained in fp32" not in made_of(tmp_path / "bf16", runs[:1])
+
+
 def test_a_damaged_record_is_one_sentence(tmp_path, monkeypatch, capsys):
     write(tmp_path, "systems", four())
     record = tmp_path / "systems" / "records" / "dat-seed0.json"
