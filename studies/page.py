@@ -138,7 +138,8 @@ def progress(study: Study) -> str:
     text = f"{study.made} of {study.planned} runs are made" if study.made else "Not run yet"
     text = f"{text}: `{study.command}`."
     if full := in_full_precision(study):
-        text += f" Trained in fp32, the others in bf16: {'; '.join(full)}."
+        every = all(trained_in_full_precision(run) for runs in study.runs.values() for run in runs.values())
+        text += " Trained in fp32." if every else f" Trained in fp32, the others in bf16: {'; '.join(full)}."
     if study.left_out:
         text += f" Left out, as they belong to no run of the plan: {', '.join(study.left_out)}."
     if old := study.outdated():

@@ -20,6 +20,7 @@ from dualat.cli.arguments import UsageError, field_names
 from dualat.cli.main import fail
 from dualat.config import RunConfig, build_config, did_you_mean, explain, merge
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.files import read_yaml
 from dualat.methods.settings import refuse_unused
 from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
@@ -73,7 +74,7 @@ def read_file(path: Path) -> dict[str, Any]:
     UsageError: one sentence with the file, the key and, where there is one, the nearest right name.
     """
     try:
-        study = checked(yaml.safe_load(path.read_text(encoding="utf-8")))
+        study = checked(read_yaml(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:

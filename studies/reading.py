@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with
+
+from dualat.files import read_yaml
 
 Run = dict[str, Any]
 """A finished or diverged run, as run.py writes it."""
@@ -162,7 +163,7 @@ def read_studies(folder: Path) -> dict[str, Study]:
 
 def read_study(folder: Path) -> Study:
     """One study. Records that belong to no variant and seed of its plan, or bear another's name, are left out and named."""
-    plan = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    plan = read_yaml((folder / "study.yaml").read_text(encoding="utf-8"))
     study = Study(folder.name, plan, {variant: {} for variant in plan["variants"]})
     for path in sorted((folder / "records").glob("*.json")):
         run = read_record(path, study.command)

@@ -12,7 +12,7 @@ from dualat.config import (
     build_config,
     load_recipe,
     merge,
-    nearest_setting,
+    nearest_settings,
     recipe_names,
     recipe_text,
     setting_names,
@@ -114,8 +114,26 @@ def test_unknown_keys_are_named_with_the_nearest_right_name(key, nearest):
     assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
 
 
+def test_all_settings_of_the_name_are_offered():
+    """`steps` alone may be any of several; in a group that has it, it is that one."""
+    assert nearest_settings("lr") == ["stage1.optimizer.lr", "stage2.optimizer.lr"]
+    assert nearest_settings("stage1.lr") == ["stage1.optimizer.lr"]
+    with pytest.raises(ValueError, match=r"Did you mean attack\.eps, out\.eps or evaluation\.eps\?"):
+        build_config({"eps": 1})
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    """YAML's readers take the last one, and a copied line is lost without a word."""
+    path = tmp_path / "twice.yaml"
+    path.write_text("method: dat\nstage1: {steps: 5}\nmethod: jem\n")
+    with pytest.raises(
+        ValueError, match=r"twice\.yaml is no valid YAML: method is in line 1 and again in line 3: keep one"
+    ):
+        load_recipe(str(path))
+
+
 def test_far_names_bring_no_suggestion():
-    assert nearest_setting("qqqqqq") == ""
+    assert nearest_settings("qqqqqq") == []
     with pytest.raises(ValueError, match=r"^qqqqqq is no setting\.$"):
         build_config({"qqqqqq": 1})
 

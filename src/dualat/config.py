@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.files import read_yaml
 from dualat.methods.settings import (
     AttackSettings,
     ChainSettings,
@@ -162,7 +163,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     Raises ValueError, also for an override that the method does not read.
     """
     try:
-        values = yaml.safe_load(recipe_text(name)) or {}
+        values = read_yaml(recipe_text(name)) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {name} is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
@@ -213,9 +214,9 @@ def setting_names(kind: type = RunConfig, prefix: str = "", groups: bool = True)
             yield from setting_names(hints[entry.name], f"{name}.", groups)  # type: ignore[arg-type]
 
 
-def nearest_setting(name: str) -> str:
-    """The dotted name of the setting that was probably meant, or nothing: one whose last part is the same, in the same
-    group if there is one; else the nearest name, groups of settings among them; else that with the nearest last part."""
+def nearest_settings(name: str) -> list[str]:
+    """Dotted names of settings that were probably meant: all whose last part is the same, in the same group if there are any;
+    else the nearest name, groups of settings among them; else that with the nearest last part; else none."""
     names = list(setting_names(groups=False))
     group, _, tail = name.rpartition(".")
     same = [n for n in names if n.rpartition(".")[2] == tail]
@@ -224,13 +225,18 @@ def nearest_setting(name: str) -> str:
     if not near:
         tails = {n.rpartition(".")[2]: n for n in names}
         near = [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1, cutoff=0.7)]
-    return near[0] if near else ""
+    return near
 
 
 def did_you_mean(name: str) -> str:
     """' Did you mean X?' of a setting's name, or nothing."""
-    near = nearest_setting(name)
-    return f" Did you mean {near}?" if near else ""
+    near = nearest_settings(name)
+    return f" Did you mean {either(near)}?" if near else ""
+
+
+def either(names: list[str]) -> str:
+    """'a', 'a or b', 'a, b or c'."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def explain(error: ValidationError) -> str:

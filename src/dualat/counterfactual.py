@@ -105,10 +105,16 @@ def explain(
 
 
 def change_strip(x: Tensor, caption: str, changes: Sequence[Change], norm: str) -> Image.Image:
-    """One row of panels: the original x: (C, H, W), then per target the result and the signed difference."""
+    """One row of panels: the original x: (C, H, W), then per target the result (missed: the
+    model does not see the target class in it) and the signed difference."""
     panels = [(x.cpu(), ["original", caption])]
     for change in changes:
         result = change.image.cpu()
-        panels.append((result, [f"-> {change.name}", f"p {change.confidence:.2f}"]))
+        panels.append(
+            (
+                result,
+                [f"-> {change.name}", f"p {change.confidence:.2f}{'' if change.reached else ', missed'}"],
+            )
+        )
         panels.append((signed_difference(x.cpu(), result), ["difference", f"{norm} {change.distance:.2f}"]))
     return strip(panels, side=max(96, x.shape[1]))

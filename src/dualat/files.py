@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import yaml
 from safetensors import SafetensorError
 
 
@@ -40,6 +42,27 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """PyYAML's safe loader, which silently takes the last of equal keys, with an error for them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines and key.value != "<<":
+                raise yaml.YAMLError(
+                    f"{key.value} is in line {lines[key.value]} and again in line {line}: keep one"
+                )
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text says, plain values alone. yaml.YAMLError where it is damaged or a key is there twice."""
+    return yaml.load(text, Loader=_OneOfEachKey)
 
 
 def sha256(path: Path | str) -> str:

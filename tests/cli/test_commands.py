@@ -84,6 +84,7 @@ def test_help_shows_the_recipes_own_values(command):
         (["sample", "x", "--count", "0"], "--count is 0"),
         (["sample", "x", "--unconditional", "--classes", "1"], "contradict"),
         (["counterfactual", "x", "y", "--eps", "0"], "--eps must be above 0"),
+        (["counterfactual", "x", "y", "--norm", "Linf", "--eps", "2"], "lets every pixel take any value"),
         (["recipes", "nosuch"], "nosuch"),
     ],
 )
@@ -168,6 +169,10 @@ def test_sample_refuses_what_cannot_work(command, tmp_path, tiny_run):
     assert not (tmp_path / "x.png").exists()
 
 
+def to(folder):
+    return "--output", folder / "s.png"
+
+
 def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
     Image.new("RGBA", (50, 31), (200, 10, 10, 128)).save(tmp_path / "colour.png")
     code, out, _ = command(
@@ -185,6 +190,19 @@ def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
     assert code == 0 and [r["target"] for r in rows] == [1, 2]
     assert all(r["distance"] <= 2.0 + 1e-4 and r["confidence"] > r["confidence_before"] for r in rows)
     assert Image.open(tmp_path / "s.png").width > 400
+    code, out, _ = command("counterfactual", tiny_run, tmp_path / "colour.png", "--eps", 0.001, *to(tmp_path))
+    rows = out.splitlines()[1:-2]
+    missed = sum("not reached" in row for row in rows)
+    assert code == 0 and missed  # a thousandth of a grey value changes no mind
+    assert (
+        f"the model sees the target class in {len(rows) - missed} of {len(rows)}, within L2 0.001; a larger"
+        in out
+    )
+    code, out, _ = command(
+        "counterfactual", tiny_run, tmp_path / "colour.png", "--norm", "Linf", "--json", *to(tmp_path)
+    )
+    assert json.loads(out)["eps"] == pytest.approx(16 / 255)  # each norm has a radius of its own
+    assert all(row["distance"] <= 16 / 255 + 1e-6 for row in json.loads(out)["targets"])
     (tmp_path / "no.png").write_bytes(b"no image")
     assert "no.png" in sentence(command("counterfactual", tiny_run, tmp_path / "no.png"), 1)
     assert "does not exist" in sentence(command("counterfactual", tiny_run, tmp_path / "none.png"), 1)

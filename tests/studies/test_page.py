@@ -396,6 +396,9 @@ def test_runs_that_auto_trained_in_fp32_are_named(tmp_path):
     text = made_of(tmp_path, runs)
     assert "Trained in fp32, the others in bf16: `dat`, `jem` with seed 1; `ratio` with seeds 0, 2." in text
     assert "Trained in fp32" not in made_of(tmp_path / "bf16", runs[:1])
+    assert "runs are made: `python studies/run.py systems`. Trained in fp32.\n" in made_of(
+        tmp_path / "fp32", runs[1:2]
+    )
 
 
 def test_a_damaged_record_is_one_sentence(tmp_path, monkeypatch, capsys):

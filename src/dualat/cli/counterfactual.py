@@ -13,6 +13,9 @@ from dualat.settings import STRICT
 if TYPE_CHECKING:
     from dualat.counterfactual import Change
 
+EPS = {"L2": 2.0, "Linf": 16 / 255}
+"""Radius by norm, where none is given."""
+
 
 @dataclass(config=STRICT)
 class CounterfactualArguments:
@@ -29,8 +32,8 @@ class CounterfactualArguments:
     """Target classes, by name or number; none: all but the one seen, at most 10."""
     norm: Literal["L2", "Linf"] = "L2"
     """Norm of the ball around the image."""
-    eps: float = 2.0
-    """Radius of the ball, in pixel units of [0, 1]: how much may change."""
+    eps: float | None = None
+    """Radius of the ball, in pixel units of [0, 1]: how much may change. None: 2 for L2, 16/255 for Linf."""
     steps: int = 50
     """Gradient steps."""
     device: str = "auto"
@@ -41,9 +44,14 @@ class CounterfactualArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(CounterfactualArguments, args, "dualat counterfactual")
-    if not 0 < parsed.eps < float("inf") or parsed.steps < 1:
+    eps = EPS[parsed.norm] if parsed.eps is None else parsed.eps
+    if not 0 < eps < float("inf") or parsed.steps < 1:
         raise UsageError(
-            f"--eps must be above 0 and finite and --steps 1 or more, not {parsed.eps}, {parsed.steps}."
+            f"--eps must be above 0 and finite and --steps 1 or more, not {eps}, {parsed.steps}."
+        )
+    if parsed.norm == "Linf" and eps >= 1:
+        raise UsageError(
+            f"--eps {eps:g} in Linf lets every pixel take any value: give less than 1, say 0.06."
         )
     import torch
 
@@ -67,23 +75,28 @@ def main(args: list[str]) -> int:
         targets = wanted_labels(parsed.classes, model.class_names, len(parsed.classes))
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
-    changes = explain(model, x, targets, ThreatModel(parsed.norm, parsed.eps), parsed.steps)
+    changes = explain(model, x, targets, ThreatModel(parsed.norm, eps), parsed.steps)
     save_picture(change_strip(x, f"{name} {before[seen]:.2f}", changes, parsed.norm), parsed.output)
     if parsed.json:
-        print(json.dumps(as_json(parsed, seen, float(before[seen]), changes)))
+        print(json.dumps(as_json(parsed, eps, seen, float(before[seen]), changes)))
         return 0
     print(f"{parsed.image}: seen as {name} ({before[seen]:.2f})")
     for change in changes:
         print(
             f"  {change.name:<16} confidence {change.confidence_before:.2f} -> {change.confidence:.2f}   "
-            f"{parsed.norm} distance {change.distance:.2f}"
+            f"{parsed.norm} distance {change.distance:.2f}{'' if change.reached else '   not reached'}"
         )
+    reached = sum(change.reached for change in changes)
+    hint = "" if reached == len(changes) else "; a larger --eps lets more change"
+    print(
+        f"the model sees the target class in {reached} of {len(changes)}, within {parsed.norm} {eps:.3g}{hint}"
+    )
     print(f"strip: {parsed.output}")
     return 0
 
 
 def as_json(
-    parsed: CounterfactualArguments, seen: int, confidence: float, changes: "list[Change]"
+    parsed: CounterfactualArguments, eps: float, seen: int, confidence: float, changes: "list[Change]"
 ) -> dict[str, Any]:
     """What the command found, as plain values."""
     targets = [
@@ -102,6 +115,6 @@ def as_json(
         "seen": seen,
         "confidence": confidence,
         "norm": parsed.norm,
-        "eps": parsed.eps,
+        "eps": eps,
         "targets": targets,
     }

@@ -10,8 +10,9 @@ from pydantic.dataclasses import dataclass
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.config import (
     RunConfig,
+    either,
     load_recipe,
-    nearest_setting,
+    nearest_settings,
     recipe_names,
     recipe_text,
     setting_names,
@@ -82,8 +83,8 @@ def refuse_unknown(args: list[str], recipe: str) -> None:
     for written, option in options(args):
         plain = ".".join(part.removeprefix("no_") for part in option.split("."))
         if option not in known and plain not in known:
-            near = nearest_setting(option).replace("_", "-")
-            guess = f"Did you mean --{near}? " if near else ""
+            near = [f"--{name.replace('_', '-')}" for name in nearest_settings(option)]
+            guess = f"Did you mean {either(near)}? " if near else ""
             raise UsageError(f"unknown option {written}. {guess}`dualat train {recipe} --help` lists all.")
 
 
