@@ -21,7 +21,7 @@ from dualat.cli.main import fail
 from dualat.config import RunConfig, build_config, did_you_mean, explain, merge
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.files import read_yaml
-from dualat.methods.settings import refuse_unused
+from dualat.methods.settings import USED, refuse_unused
 from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
 
@@ -149,8 +149,10 @@ def _check_variant(study: StudyFile, name: str) -> str:
         if given := [entry for entry in OF_A_RUN if entry in values]:
             raise ValueError(f"{key}.{given[0]} is every run's own, by `seeds` and its name: leave it out.")
     with naming("base" if _same_mistake(study.base, overrides) else f"variants.{name}"):
+        method = merge(study.base, overrides).get("method", RunConfig().method)
+        if isinstance(method, str) and method in USED:  # before the values: what is not read cannot be wrong
+            refuse_unused(method, dotted(overrides))
         config = configuration(study.base, overrides)
-        refuse_unused(config.method, dotted(overrides))
     for key in study.evaluation:
         if key not in field_names(EvaluationSettings):
             raise ValueError(f"evaluation.{key} is no setting.{did_you_mean(f'evaluation.{key}')}")

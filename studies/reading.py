@@ -205,8 +205,11 @@ def read_json(path: Path, command: str) -> dict[str, Any]:
     return values
 
 
-def listing(study: Study, wanted: list[tuple[str, int]]) -> list[str]:
-    """What is made, with the seconds that it took, what is missing, and about how long that will take."""
+def listing(
+    study: Study, wanted: list[tuple[str, int]], begun: Callable[[str, int], str] = lambda *_: ""
+) -> list[str]:
+    """What is made, with the seconds that it took, what is missing, and about how long that will take. begun: what is known of
+    a missing run."""
     made = {of: study.runs[of[0]][of[1]] for of in wanted if of[1] in study.runs[of[0]]}
     missing = [of for of in wanted if of not in made]
     old = study.outdated()
@@ -216,7 +219,7 @@ def listing(study: Study, wanted: list[tuple[str, int]]) -> list[str]:
         seconds = f"{run['seconds']:.0f} s" if "seconds" in run else "seconds unknown"
         note = "  (made with other settings than study.yaml has now)" if text in old else ""
         lines.append(f"  made     {text}: {run['outcome']}, {seconds}{note}")
-    lines += [f"  missing  {variant}, seed {seed}" for variant, seed in missing]
+    lines += [f"  missing  {variant}, seed {seed}{begun(variant, seed)}" for variant, seed in missing]
     lines += [f"  of no run of the plan: {name}" for name in study.left_out]
     times = [run["seconds"] for run in made.values() if "seconds" in run]
     if missing and times:
@@ -225,4 +228,6 @@ def listing(study: Study, wanted: list[tuple[str, int]]) -> list[str]:
         lines.append(
             f"missing: about {total:.0f} s ({total / 3600:.1f} h), {len(missing)} runs of {median:.0f} s, the median"
         )
+    elif missing:
+        lines.append(f"missing: {len(missing)} runs; how long they take is known when the first is made")
     return lines

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def command(arguments: argparse.Namespace) -> int:
     wanted = [(variant, seed) for seed in seeds for variant in variants]
     records = read_records(HERE / name)
     if arguments.list:
-        print("\n".join(listing(records, wanted)))
+        print("\n".join(listing(records, wanted, partial(begun, name))))
         return 0
     missing = [of for of in wanted if not record_path(name, *of).is_file()]
     check_before(name, study, missing)
@@ -157,6 +158,15 @@ def make(name: str, study: dict[str, Any], variant: str, seed: int) -> None:
                 result = run(name, study, variant, seed)
             result["seconds"] = round(seconds_spent(folder), 1)
             write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def begun(name: str, variant: str, seed: int) -> str:
+    """What is known of a run without a record: another process is at it, it was begun, or nothing."""
+    folder = run_folder(name, variant, seed)
+    if not folder.is_dir():
+        return ""
+    with locked(folder) as mine:
+        return ": begun" if mine else ": another process is at it"
 
 
 @contextmanager

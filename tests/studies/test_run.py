@@ -303,6 +303,27 @@ def test_the_repository_is_where_the_script_was_called(tmp_path):
     assert module.HERE.parent == tmp_path
 
 
+def test_list_tells_what_was_begun_and_what_another_process_is_at(root, capsys):
+    write_study(root, QUIET | {"seeds": [0, 1, 2]})
+    (root / "runs" / "studies" / "tiny" / "at-seed0").mkdir(parents=True)
+    with run.locked(root / "runs" / "studies" / "tiny" / "at-seed1"):
+        assert call("--list") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "missing  at, seed 0: begun" in lines and "missing  at, seed 2" in lines
+    assert "missing  at, seed 1: another process is at it" in lines
+    assert lines[-1] == "missing: 6 runs; how long they take is known when the first is made"
+
+
+def test_a_variant_that_is_there_twice_and_settings_that_are_not_read_are_refused(root, capsys):
+    path = root / "studies" / "tiny" / "study.yaml"
+    write_study(root, merge(QUIET, {"variants": {"jem": {"method": "jem", "attack": {"eps": 100}}}}))
+    assert call("--list") == 2  # although that eps is wrong too, for a method that reads it
+    assert "attack.eps has no effect on method jem" in capsys.readouterr().err
+    path.write_text("title: Twice\nvariants:\n  a: {}\n  a: {method: jem}\n")
+    assert call("--list") == 2
+    assert "a is in line 3 and again in line 4: keep one." in capsys.readouterr().err
+
+
 def test_list_tells_what_is_made_and_what_is_missing(root, trained, capsys, monkeypatch):
     write_study(root, QUIET | {"seeds": [0, 1, 2]})
     monkeypatch.setattr(run, "time", clock(0, 10, 100, 130, 200, 220))

@@ -88,7 +88,7 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
             text = f"{error.filename}: {text}"
     else:
         text = str(error) or type(error).__name__
-    print(f"dualat: {text.rstrip('.')}.", file=sys.stderr)
+    print(f"dualat: {text}" if text.endswith("?") else f"dualat: {text.rstrip('.')}.", file=sys.stderr)
     return code
 
 
