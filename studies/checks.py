@@ -9,7 +9,7 @@ from typing import Any
 from plan import naming, nearest
 
 from dualat.cli.arguments import UsageError
-from dualat.config import RunConfig
+from dualat.config import RunConfig, resolved
 from dualat.data.images import Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
@@ -19,7 +19,7 @@ from dualat.evaluate import check_metrics, check_needs
 from dualat.evaluation.metrics import METRICS
 from dualat.evaluation.ood import SCORES
 from dualat.evaluation.subject import Subject
-from dualat.train import changed_setting
+from dualat.run_folder import changed_setting
 
 OOD_NOISE = ("uniform", "normal")
 """Out-of-distribution sources that need no files."""
@@ -69,8 +69,9 @@ def check_run_folder(folder: Path, config: RunConfig, record: Path) -> None:
     known = folder / "config.yaml"
     if not known.is_file():
         return
-    wanted = replace(config, chain=config.chain.published(config.method))  # as training writes it
-    if difference := changed_setting(known, wanted, may_differ=("output",)):
+    if difference := changed_setting(
+        known, resolved(config), may_differ=("output",)
+    ):  # as training writes it
         raise ValueError(
             f"{folder} was trained with other settings than the study has now ({difference}): restore the setting in "
             f"study.yaml, or remove the folder and its record, {os.path.relpath(record)}, to make the run again."

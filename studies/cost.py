@@ -1,11 +1,10 @@
-"""Time one training step of every method of the systems study, in turn, and write `studies/systems/cost.json`.
+"""Time one training step of every variant of the systems study, in turn, and write `studies/systems/cost.json`.
 
     OMP_NUM_THREADS=1 python studies/cost.py
 
-Each method is built as training builds it, with the study's settings; a step is its batch, its loss, its gradient and the
-optimiser's step. Where T follows a curriculum it is held at 0 and at half of T_max: a step costs as much more as it has
-gradient steps more, and a run's cost follows from the T that it logged. DAT's step is one of stage 2: its stage 1 is
-standard-at. Run it on an otherwise idle machine.
+Each stage of each variant is built as training builds it, with the study's settings; a step is its batch, its loss, its
+gradient and the optimiser's step. Where T follows a curriculum it is held at 0 and at half of T_max: a step costs as much more
+as it has gradient steps more, and a run's cost follows from the T that it logged. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from plan import answered
-from run import HERE, configuration, read_study
+from run import HERE, commit, configuration, read_study
 
 from dualat.bench.measure import Timing, interleaved
 from dualat.config import RunConfig
@@ -28,14 +27,16 @@ from dualat.evaluation.record import versions
 from dualat.evaluation.throughput import device_name
 from dualat.fast import compiled
 from dualat.files import write_text
-from dualat.methods.at_ebm import ATEBM
-from dualat.methods.dat import DAT
+from dualat.methods.base import Method
 from dualat.precision import choose_device, choose_dtype
 from dualat.seeding import mix_seed
 from dualat.train import new_model, stage_plan, worth_compiling
-from dualat.training.loop import Feed, train_step
+from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
-from dualat.training.settings import StageSettings
+from dualat.training.step import train_step
+
+BASE = "standard-at"
+"""The variant that others are compared with."""
 
 
 def main() -> None:
@@ -55,39 +56,43 @@ def command(arguments: argparse.Namespace) -> int:
     result = measure(read_study(arguments.study), arguments.rounds)
     path = arguments.output or HERE / arguments.study / "cost.json"
     write_text(path, json.dumps(result, indent=1) + "\n")
-    each = result["seconds_per_step"]
-    for name, by_t in each.items():
-        for t, seconds in by_t.items():
-            ratio = (
-                f"  {seconds / each['standard-at']['0']:.2f} x standard-at" if "standard-at" in each else ""
-            )
-            print(f"{name:12} T = {t:3} {seconds:.3f} s{ratio}")
+    base = result["seconds_per_step"].get(BASE, {}).get("1", {}).get("0")
+    for variant, stages in result["seconds_per_step"].items():
+        for stage, by_t in stages.items():
+            for t, seconds in by_t.items():
+                ratio = f"  {seconds / base:.2f} x {BASE}" if base else ""
+                print(f"{variant:24} stage {stage} T = {t:3} {seconds:.4f} s{ratio}")
     return 0
 
 
 def measure(study: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """Seconds per step by method, and all that they depend on."""
-    configs = [configuration(study, variant, 0, Path("runs")) for variant in study["variants"]]
-    device = choose_device(configs[0].device)
+    """Seconds per step by variant, stage and T, and all that they depend on."""
+    configs = {variant: configuration(study, variant, 0, Path("runs")) for variant in study["variants"]}
+    first = next(iter(configs.values()))
+    device = choose_device(first.device)
     load = round(os.getloadavg()[0], 2)  # of other jobs: 0 on an idle machine
-    splits = load_splits(configs[0].data)
+    splits = load_splits(first.data)
     with ExitStack() as loops:
-        works = {
-            f"{config.method} {t}": one_step(config, splits.train, device, loops, t)
-            for config in configs
-            for t in held_at(config)
-        }
+        works: dict[str, Callable[[], object]] = {}
+        for variant, config in configs.items():
+            for place, (number, method, _) in enumerate(stage_plan(config, splits.train)):
+                for t in held_at(method):
+                    key = f"{variant} {number} {t}"
+                    works[key] = one_step(config, splits.train, device, loops, place, t)
         timings = interleaved(works, rounds, device)
+    dtypes = {
+        str(choose_dtype(config.precision, device)).removeprefix("torch.") for config in configs.values()
+    }
     return {
-        "seconds_per_step": by_method({name: round(t.median, 5) for name, t in timings.items()}),
-        "least_to_most": by_method({name: ends(t) for name, t in timings.items()}),
+        "seconds_per_step": nested({name: round(t.median, 5) for name, t in timings.items()}),
+        "least_to_most": nested({name: ends(t) for name, t in timings.items()}),
         "rounds": rounds,
-        "batch_size": {config.method: last_stage(config).batch_size for config in configs},
         "threads": torch.get_num_threads(),
-        "precision": str(choose_dtype(configs[0].precision, device)).removeprefix("torch."),
+        "precision": ", ".join(sorted(dtypes)),
         "device": device_name(device),
         "load": load,
         "versions": versions(),
+        "commit": commit(),
         "base": study["base"],
         "variants": study["variants"],
     }
@@ -98,34 +103,29 @@ def ends(timing: Timing) -> list[float]:
     return [round(min(timing.seconds), 5), round(max(timing.seconds), 5)]
 
 
-def held_at(config: RunConfig) -> tuple[int, ...]:
+def held_at(method: Method) -> tuple[int, ...]:
     """Values of T to time; 0 alone where the method has no curriculum."""
-    return (0, config.contrastive.t_max // 2) if config.method in ("dat", "at-ebm") else (0,)
+    return (0,) if method.curriculum is None else (0, max(1, method.curriculum.t_max // 2))
 
 
-def by_method(named: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{"dat 15": value} -> {"dat": {"15": value}}."""
-    result: dict[str, dict[str, Any]] = {}
+def nested(named: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{"dat 2 15": value} -> {"dat": {"2": {"15": value}}}."""
+    result: dict[str, dict[str, dict[str, Any]]] = {}
     for name, value in named.items():
-        method, t = name.split()
-        result.setdefault(method, {})[t] = value
+        variant, stage, t = name.split()
+        result.setdefault(variant, {}).setdefault(stage, {})[t] = value
     return result
 
 
-def last_stage(config: RunConfig) -> StageSettings:
-    """Settings of the stage that trains by the method itself."""
-    return config.stage2 if config.method == "dat" else config.stage1
-
-
 def one_step(
-    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack, t: int
+    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack, place: int, t: int
 ) -> Callable[[], object]:
-    """A function that takes the next training step of the method's own stage, the curriculum held at T = t; `loops` keeps
-    its loop compiled, where training would compile it."""
+    """A function that takes the next training step of a stage, the first at place 0, its curriculum held at T = t; `loops`
+    keeps its loop compiled, where training would compile it."""
     torch.manual_seed(mix_seed(config.seed, "weights"))
     model = new_model(config, data, device)
     stages = stage_plan(config, data)
-    number, method, settings = stages[-1]
+    number, method, settings = stages[place]
     feed = Feed(data, config.robust_augment, config.energy_augment, model.initial, device)
     streams = feed.streams(config.seed, number, settings.batch_size)
     optimizer = build_optimizer(model, settings.optimizer)
@@ -136,7 +136,7 @@ def one_step(
 
     def step() -> object:
         nonlocal done
-        if isinstance(method, (DAT, ATEBM)):
+        if method.curriculum is not None:
             method.curriculum.steps = t
         seed = mix_seed(config.seed, number, done)
         torch.manual_seed(seed)

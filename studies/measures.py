@@ -8,6 +8,8 @@ from typing import Any
 
 from reading import Figure, Measured, Run, Study, Values
 
+from dualat.evaluation.outcomes import unpack
+
 
 def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:
     """The figure of that metric whose settings are these; a callable setting is asked whether the value fits."""
@@ -23,7 +25,8 @@ def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:
             if entry["metric"] == metric and entry["model"] == "final" and fits(entry["settings"]):
                 ends = entry["ci95"]
                 half = None if ends is None else (ends[1] - ends[0]) / 2
-                return Measured(entry["value"], entry["n"], half)
+                correct = unpack(entry.get("details", {}), entry["n"])
+                return Measured(entry["value"], entry["n"], half, correct)
         return None
 
     return of
@@ -40,15 +43,20 @@ JUDGED = Figure(
     record("frechet_distance", features=starts("judge")),
     "distance",
     "Frechet, judge",
+    of_samples=True,
 )
 IMAGENET = Figure(
     "Frechet distance in ImageNet features",
     record("frechet_distance", features=starts("imagenet")),
     "distance",
     "Frechet, ImageNet",
+    of_samples=True,
 )
 CLASS_ACCURACY = Figure(
-    "sample class accuracy", record("sample_class_accuracy", origin="model"), short="sample class acc."
+    "sample class accuracy",
+    record("sample_class_accuracy", origin="model"),
+    short="sample class acc.",
+    of_samples=True,
 )
 ECE = Figure("calibration error (ECE), clean", record("ece", attack=None), short="ECE, clean")
 
@@ -166,9 +174,9 @@ def curve(run: Run, name: str, stage: int) -> list[tuple[int, float]]:
     return [(step, value) for at, step, value in rows if at == stage and value is not None]
 
 
-def step_seconds(cost: dict[str, Any], method: str) -> dict[int, float] | None:
-    """Seconds of a step by T of the curriculum, {0: seconds} where there is none; None for a method that was not timed."""
-    by_t = cost["seconds_per_step"].get(method)
+def step_seconds(cost: dict[str, Any], variant: str, stage: str) -> dict[int, float] | None:
+    """Seconds of a step by T of the curriculum, {0: seconds} where there is none; None for what was not timed."""
+    by_t = cost["seconds_per_step"].get(variant, {}).get(stage)
     return None if by_t is None else {int(t): seconds for t, seconds in by_t.items()}
 
 
@@ -181,7 +189,7 @@ def seconds_at(by_t: dict[int, float], t: float) -> float:
 
 
 def stage_seconds(run: Run, cost: dict[str, Any] | None) -> float | None:
-    """Seconds of training: of cost.json where it knows the method, else as the run's own log has it."""
+    """Seconds of training: of cost.json where it knows the variant, else as the run's own log has it."""
     total = 0.0
     for stage, speed in run["images_per_second"].items():
         settings = run["config"][f"stage{stage}"]
@@ -191,8 +199,7 @@ def stage_seconds(run: Run, cost: dict[str, Any] | None) -> float | None:
         if cost is None:
             total += steps * settings["batch_size"] / speed
             continue
-        two_stages = run["method"] == "dat"
-        by_t = step_seconds(cost, "standard-at" if two_stages and stage == "1" else run["method"])
+        by_t = step_seconds(cost, run["variant"], stage)
         if by_t is None:
             return None
         logged = [t for _, t in curve(run, "T", int(stage))]

@@ -11,7 +11,7 @@ import math
 import sys
 from pathlib import Path
 
-from claims import CLAIMS, WITHOUT_STUDY, Claim
+from claims import CLAIMS, NO_SYSTEMS, WITHOUT_STUDY, Claim
 from figures import draw
 from measures import (
     CLASS_ACCURACY,
@@ -209,10 +209,6 @@ def systems_table(study: Study) -> str:
     return "\n".join(["### All systems\n", table(heads, rows), *(f"{note}\n" for note in notes)])
 
 
-BESIDE = ("dat-long", "standard-at-half")
-"""Variants of `systems` that are no systems."""
-
-
 def not_the_best(study: Study, own: str = "dat") -> str:
     """Every figure of the tables in which another system is better than DAT, and the best one."""
     evaluation = study.plan["evaluation"]
@@ -227,7 +223,7 @@ def not_the_best(study: Study, own: str = "dat") -> str:
     ]
     rows = []
     for figure in [JUDGED, IMAGENET, ECE, *greatest]:
-        found = {v: values for v in study.runs if v not in BESIDE and (values := study.values(v, figure))}
+        found = {v: values for v in study.runs if v not in NO_SYSTEMS and (values := study.values(v, figure))}
         if own not in found:
             continue
         sign = -1 if figure in greatest else 1
@@ -252,7 +248,7 @@ def not_the_best(study: Study, own: str = "dat") -> str:
 
 def variants_table(study: Study) -> str:
     """The variants of an ablation, in the order of its plan."""
-    radii = study.plan["evaluation"].get("eps", ())
+    radii = study.plan.get("evaluation", {}).get("eps", ())
     more = OWN_FIGURES.get(study.name, [])
     figures = [CLEAN, *(pgd(eps) for eps in radii), JUDGED, CLASS_ACCURACY, *more, LAST_T]
     heads = ["variant", *(heading(study, f) for f in figures), "diverged", "seeds"]

@@ -46,7 +46,7 @@ class StudyFile:
     notes: str = ""
     """What else was seen, for the page."""
     samplers: list[dict[str, Any]] = field(default_factory=list)
-    """Samplers to choose from, for each model."""
+    """Samplers to choose from, for each model; none: the configuration's own."""
     own_samplers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """By method: more samplers for its models. A file may give one without a list."""
     evaluation: dict[str, Any] = field(default_factory=dict)
@@ -63,9 +63,6 @@ class StudyFile:
         for name in self.variants:
             if not re.fullmatch(r"[\w.+-]+", name):
                 raise ValueError(f"variants: {name!r} names files: use letters, digits and . + - _ alone.")
-        for key in ("samplers", "evaluation"):
-            if self.metrics and not getattr(self, key):
-                raise ValueError(f"{key} is missing: what `metrics` names cannot be measured without.")
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -149,9 +146,10 @@ def _check_variant(study: StudyFile, name: str) -> str:
         if given := [entry for entry in OF_A_RUN if entry in values]:
             raise ValueError(f"{key}.{given[0]} is every run's own, by `seeds` and its name: leave it out.")
     with naming("base" if _same_mistake(study.base, overrides) else f"variants.{name}"):
-        method = merge(study.base, overrides).get("method", RunConfig().method)
+        merged = merge(study.base, overrides)
+        method, stages = (merged.get(name, getattr(RunConfig(), name)) for name in ("method", "stages"))
         if isinstance(method, str) and method in USED:  # before the values: what is not read cannot be wrong
-            refuse_unused(method, dotted(overrides))
+            refuse_unused(method, dotted(overrides), str(stages))
         config = configuration(study.base, overrides)
     for key in study.evaluation:
         if key not in field_names(EvaluationSettings):

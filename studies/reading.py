@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with
 
 from dualat.files import read_yaml
@@ -20,22 +21,25 @@ NEEDED = ("variant", "seed", "method", "outcome", "divergences", "curves", "imag
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure of one run. n: images or samples behind it; half: half the width of its 95 % interval."""
+    """One figure of one run. n: images or samples behind it; half: half the width of its 95 % interval; correct: which of the
+    n images were classified rightly, (n,) of 0 and 1, where the record tells."""
 
     value: float
     n: int | None = None
     half: float | None = None
+    correct: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that a run may have. unit: share, distance or none; short: its column's heading; of_diverged: whether it counts
-    where the run diverged for good."""
+    """A figure that a run may have. unit: share, distance or none; short: its column's heading; of_samples: whether it is one
+    of samples, which each seed draws anew; of_diverged: whether it counts where the run diverged for good."""
 
     name: str
     of: Callable[[Run], Measured | None]
     unit: str = "share"
     short: str = ""
+    of_samples: bool = False
     of_diverged: bool = False
 
     def text(self, value: float) -> str:

@@ -1,12 +1,14 @@
 """Rules by which the page decides, from numbers alone, whether our figures agree with a claim."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from measures import EXPLODED, MEAN_T, relative_cost, step_seconds, unsteady
+from noise import half_width, of_differences
 from reading import Figure, Study, Values
+
+from dualat.evaluation.intervals import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,12 @@ class Finding:
     ours: list[str]
     """Figures, a line each."""
     agrees: bool | None
+    noisy: bool = False
+    """Whether chance might turn it: other seeds, other test images. With one seed it might."""
     seeds: tuple[int, int] | None = None
     """How many seeds agree by themselves, and how many there are."""
-    noisy: bool = False
-    """Whether another draw of test images or samples might turn it."""
+    survivors: bool = False
+    """Whether runs that diverged are in no mean."""
 
     @property
     def verdict(self) -> str:
@@ -30,7 +34,9 @@ class Finding:
             word, details = "undecided", [f"the means {'agree' if self.agrees else 'disagree'}"]
         if self.seeds is not None:
             alone, total = self.seeds
-            details.append(f"{alone} of {total} {'seed agrees' if total == 1 else 'seeds agree'} alone")
+            details.append(f"{alone} of {total} seeds agree alone" if total > 1 else "one seed")
+        if self.survivors:
+            details.append("of the runs that did not diverge")
         return f"{word} ({'; '.join(details)})" if details else word
 
 
@@ -45,11 +51,13 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Relation:
-    """Between a left and a right value. words: with {left} and {right}; factor: what the right one is multiplied by."""
+    """Between a left and a right value. words: with {left} and {right}; factor: what the right one is multiplied by, in words
+    `scaled`."""
 
     words: str
     holds: Callable[[float, float], bool]
     factor: float = 1.0
+    scaled: str = ""
 
 
 BELOW = Relation("{left} below {right}", lambda a, b: a < b)
@@ -63,12 +71,17 @@ def no_lower(slack: float) -> Relation:
 
 def share_of(part: float, words: str) -> Relation:
     """left <= part * right."""
-    return Relation(f"{{left}} at most {words} {{right}}", lambda a, b: a <= part * b, part)
+    return Relation(f"{{left}} at most {words} {{right}}", lambda a, b: a <= part * b, part, f"{words} ")
 
 
 def times(factor: float) -> Relation:
     """left >= factor * right."""
-    return Relation(f"{{left}} at least {factor:g} times {{right}}", lambda a, b: a >= factor * b, factor)
+    return Relation(
+        f"{{left}} at least {factor:g} times {{right}}",
+        lambda a, b: a >= factor * b,
+        factor,
+        f"{factor:g} times ",
+    )
 
 
 @dataclass(frozen=True)
@@ -116,26 +129,46 @@ def compare(study: Study, pairs: Sequence[Pair]) -> Finding | None:
         left = study.values(pair.left, pair.figure, both)
         right = study.values(pair.right, pair.figure, both)
         assert left is not None and right is not None
-        lines[line(pair.figure, pair.left, left)] = None
-        lines[line(pair.figure, pair.right, right)] = None
+        half = half_width(left, right, pair.relation.factor, pair.figure.of_samples)
+        lines |= dict.fromkeys([line(pair.figure, pair.left, left), line(pair.figure, pair.right, right)])
+        lines[difference(pair, left, right, half)] = None
         pair_holds.append(pair.relation.holds(left.mean, right.mean))
-        pair_noisy.append(within_noise(pair.relation, left, right))
+        pair_noisy.append(len(both) < 2 or within_noise(pair.relation, left, right, half))
         found = {s: pair.relation.holds(left.by_seed[s].value, right.by_seed[s].value) for s in both}
         alone = found if alone is None else {s: alone[s] and found[s] for s in alone.keys() & found.keys()}
     seeds = None if not alone else (sum(alone.values()), len(alone))
-    holds = all(pair_holds)
-    # One pair that fails for certain is enough to disagree; to agree for certain none may be in doubt.
-    doubts = [noisy for held, noisy in zip(pair_holds, pair_noisy, strict=True) if holds or not held]
-    return Finding(list(lines), holds, seeds, any(doubts) if holds else all(doubts))
+    gone = missing_for_good(study, pairs)
+    return Finding([*lines, *gone], *together(pair_holds, pair_noisy), seeds, bool(gone))
 
 
-def within_noise(relation: Relation, left: Values, right: Values) -> bool:
-    """Whether the relation turns when the left mean is moved by the 95 % interval of the difference of one seed's figures.
-    More seeds do not narrow it: all look at the same test images. False where figures have no interval."""
-    if left.half is None or right.half is None:
-        return False
-    shift = math.hypot(left.half, relation.factor * right.half)
-    return relation.holds(left.mean - shift, right.mean) != relation.holds(left.mean + shift, right.mean)
+def together(holds: Sequence[bool], noisy: Sequence[bool]) -> tuple[bool, bool]:
+    """Whether all parts of a rule hold, and whether that is in doubt: one that fails for certain is enough to disagree; to
+    agree for certain none may be in doubt."""
+    if all(holds):
+        return True, any(noisy)
+    return False, all(doubt for held, doubt in zip(holds, noisy, strict=True) if not held)
+
+
+def difference(pair: Pair, left: Values, right: Values, half: float) -> str:
+    """'`dat` less a third of `standard-at`: 2.40 ± 0.50 (95 %)'."""
+    value = left.mean - pair.relation.factor * right.mean
+    text = f"`{pair.left}` less {pair.relation.scaled}`{pair.right}`: {pair.figure.text(value)}"
+    return f"{text} ± {pair.figure.text(half)} (95 %)" if half else text
+
+
+def missing_for_good(study: Study, pairs: Iterable[Pair]) -> list[str]:
+    """A line per variant that diverged with some seeds, where its figures lack these."""
+    of = {v: pair.figure for pair in pairs for v in (pair.left, pair.right) if not pair.figure.of_diverged}
+    return [
+        f"`{variant}` diverged with {seeds_text(gone)}, which no mean has"
+        for variant in of
+        if (gone := study.diverged(variant))
+    ]
+
+
+def within_noise(relation: Relation, left: Values, right: Values, half: float) -> bool:
+    """Whether the relation turns when the left mean is moved by half the interval of the difference (see noise.py)."""
+    return relation.holds(left.mean - half, right.mean) != relation.holds(left.mean + half, right.mean)
 
 
 def common_seeds(study: Study, pair: Pair) -> set[int]:
@@ -146,17 +179,18 @@ def common_seeds(study: Study, pair: Pair) -> set[int]:
 
 
 def lost(study: Study, pair: Pair) -> Finding | None:
-    """No comparison where a variant diverged with all seeds of the plan; None, for not run yet, elsewhere."""
-    gone = [v for v in (pair.left, pair.right) if set(study.diverged(v)) >= set(study.plan["seeds"])]
-    return Finding([f"`{v}` diverged with every seed" for v in gone], None) if gone else None
+    """No comparison where all runs of both are made and no seed has left a figure of both; None, for not run yet, elsewhere."""
+    variants = (pair.left, pair.right)
+    if any(set(study.runs.get(v, {})) < set(study.plan["seeds"]) for v in variants):
+        return None
+    gone = {v: study.diverged(v) for v in variants if study.diverged(v)}
+    return Finding([f"`{v}` diverged with {seeds_text(seeds)}" for v, seeds in gone.items()], None)
 
 
 def line(figure: Figure, variant: str, values: Values) -> str:
     """'`dat` clean accuracy: mean 0.800 (0.790, 0.800, 0.810), n = 10,000, seeds 0, 1, 2'."""
     each = ", ".join(figure.text(m.value) for m in values.by_seed.values())
     parts = [f"`{variant}`, {figure.name}: mean {figure.text(values.mean)} ({each})"]
-    if values.half is not None and math.isfinite(values.half):
-        parts.append(f"each ± {figure.text(values.half)} (95 %)")
     if values.counts:
         parts.append(f"n = {numbers(values.counts)}")
     return ", ".join([*parts, seeds_text(values.by_seed)])
@@ -175,31 +209,32 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 @dataclass(frozen=True)
-class WithinSpread:
-    """Two variants differ by no more than seeds do."""
+class Equal:
+    """Two variants differ by less than a margin in each figure, seed by seed."""
 
-    figures: tuple[Figure, ...]
+    margins: tuple[tuple[Figure, float], ...]
     left: str
     right: str
 
     @property
     def rule(self) -> str:
-        names = "; ".join(figure.name for figure in self.figures)
-        return (
-            f"{names}: the means of `{self.left}` and `{self.right}` differ by at most the larger of their spreads "
-            "(greatest less least) over the seeds"
-        )
+        each = "; ".join(f"{figure.name}: by at most {margin:g}" for figure, margin in self.margins)
+        return f"`{self.left}` and `{self.right}` differ, in the mean over seeds, little ({each})"
 
     def __call__(self, study: Study) -> Finding | None:
-        lines, agrees = [], True
-        for figure in self.figures:
+        lines, holds, noisy = [], [], []
+        for figure, margin in self.margins:
             left, right = study.values(self.left, figure), study.values(self.right, figure)
-            if left is None or right is None or min(len(left.by_seed), len(right.by_seed)) < 2:
+            both = sorted(left.by_seed.keys() & right.by_seed.keys()) if left and right else []
+            if left is None or right is None or len(both) < 2:
                 return None
-            lines += [line(figure, self.left, left), line(figure, self.right, right)]
-            spread = max(left.high - left.low, right.high - right.low)
-            agrees = agrees and abs(left.mean - right.mean) <= spread
-        return Finding(lines, agrees)
+            differences = [right.by_seed[s].value - left.by_seed[s].value for s in both]
+            mean, half = sum(differences) / len(both), of_differences(differences)
+            text = f"`{self.right}` less `{self.left}`, seed by seed: {figure.text(mean)} ± {figure.text(half)} (95 %)"
+            lines += [line(figure, self.left, left), line(figure, self.right, right), text]
+            holds.append(abs(mean) <= margin)
+            noisy.append(abs(mean) - half <= margin < abs(mean) + half)
+        return Finding(lines, *together(holds, noisy))
 
 
 @dataclass(frozen=True)
@@ -292,7 +327,8 @@ def divergences(study: Study, group: Group) -> tuple[int, str] | None:
     if len(runs) < len(group.variants) * len(study.plan["seeds"]):
         return None
     hits = sum(map(unsteady, runs))
-    return hits, f"{group.name}: {hits} of {len(runs)} runs diverged"
+    low, high = wilson_interval(hits, len(runs))
+    return hits, f"{group.name}: {hits} of {len(runs)} runs diverged (95 %: {low:.2f} to {high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -318,8 +354,8 @@ class CostAtMost:
         else:
             if (mean_t := study.values(self.variant, MEAN_T)) is not None:
                 lines[0] += f"; mean T of stage 2 {MEAN_T.text(mean_t.mean)}"
-            method = next(iter(study.runs[self.variant].values()))["method"]
-            by_t, base = step_seconds(study.cost, method), step_seconds(study.cost, "standard-at")
+            by_t = step_seconds(study.cost, self.variant, "2")
+            base = step_seconds(study.cost, "standard-at", "1")
             assert by_t is not None and base is not None  # relative_cost knew them
             steps = ", ".join(f"{seconds / base[0]:.2f} times at T = {t}" for t, seconds in by_t.items())
             rounds = study.cost["rounds"]

@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -219,11 +220,21 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     result["config"] = asdict(config)
     result["plan"] = made_with(study, config.method)
     result["versions"] = versions()
+    result["commit"] = commit()
     result["threads"] = torch.get_num_threads()
     device = choose_device(config.device)
     result["device"] = device_name(device)
     result["precision"] = str(choose_dtype(config.precision, device)).removeprefix("torch.")  # of training
     return result
+
+
+def commit() -> str | None:
+    """The commit of the code at the time, with -dirty where files differ from it; None outside a git repository."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def is_over(folder: Path, config: RunConfig) -> bool:
@@ -234,18 +245,18 @@ def is_over(folder: Path, config: RunConfig) -> bool:
 
 
 def judged(folder: Path, config: RunConfig, study: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The sampler that validation images choose, and the records of the model with it, on test images."""
+    """The sampler that validation images choose, of several if there are any, and the records of the model with it, on test images."""
     splits, model = load_splits(config.data), load(folder)
     settings = replace(config.evaluation, **study["evaluation"])
     subject = Subject(model, splits, settings, seed)
     made = made_with(study, config.method)
-    candidates = [*made["samplers"], *made["own_samplers"]]
-    chosen, tried = choose_sampler(model, splits, subject, candidates, folder)
-    model.description.sampling = chosen
+    tried: list[dict[str, Any]] = []
+    if candidates := [*made["samplers"], *made["own_samplers"]]:
+        model.description.sampling, tried = choose_sampler(model, splits, subject, candidates, folder)
     save_model(model, folder / "sampled-best")
     save_grid(model, folder / "samples" / "best.png", seed)
     records = complete(folder / "study.json", subject, "final", study["metrics"], by_name=True, tell=announce)
-    return {"sampler": asdict(chosen), "samplers_tried": tried, "records": as_json(records)}
+    return {"sampler": asdict(model.sampling), "samplers_tried": tried, "records": as_json(records)}
 
 
 def curves(folder: Path) -> dict[str, list[Any]]:

@@ -69,14 +69,14 @@ def test_signed_difference_averages_colours():
     )
 
 
-def test_strip_places_panels_side_by_side():
-    panels = [
-        (torch.zeros(1, 8, 8), ["a", "b"]),
-        (torch.ones(3, 8, 8) * torch.tensor([1.0, 0, 0]).view(3, 1, 1), []),
-    ]
-    picture = strip(panels, side=32)
-    assert picture.mode == "RGB" and picture.size[0] == 2 * 32 + 3 * 6
+def test_strip_places_columns_of_panels():
+    red = torch.ones(3, 8, 8) * torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    picture = strip([[(torch.zeros(1, 8, 8), ["a", "b"])], [(red, []), (1 - red, ["c"])]], side=32)
+    assert picture.mode == "RGB" and picture.size == (2 * 32 + 3 * 6, 2 * (32 + 6 + 2 * 13) + 6)
     pixels = np.array(picture)
     assert (pixels[6:38, 6:38] == 0).all()
-    assert (pixels[6:38, 44:76] == [255, 0, 0]).all()
-    assert (pixels[38:, 6:38] < 128).any() and (pixels[38:, 44:76] == 255).all()  # text under the first alone
+    assert (pixels[6:38, 44:76] == [255, 0, 0]).all() and (pixels[70:102, 44:76] == [0, 255, 255]).all()
+    assert (pixels[38:70, 6:38] < 128).any() and (
+        pixels[38:70, 44:76] == 255
+    ).all()  # text under the first alone
+    assert (pixels[70:, 6:38] == 255).all() and (pixels[102:, 44:76] < 128).any()

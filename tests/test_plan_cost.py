@@ -41,9 +41,9 @@ from dualat.methods.settings import (
 from dualat.methods.standard_at import StandardAT
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
-from dualat.training.loop import set_train_mode, train_step
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
+from dualat.training.step import set_train_mode, train_step
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

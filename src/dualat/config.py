@@ -5,7 +5,7 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, field, fields, is_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -177,7 +177,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
                 raise ValueError(f"{key} is no setting: {group} is a value, not a group.{did_you_mean(key)}")
         target[last] = value
     config = build_config(values)
-    refuse_unused(config.method, overrides or ())
+    refuse_unused(config.method, overrides or (), config.stages)
     return config
 
 
@@ -190,6 +190,16 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig(**merged)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """What the method decides filled in: published values of its chains; at-ebm learns no labels, so its samples descend E(x)."""
+    energy = "marginal" if config.method == "at-ebm" else config.sampling.energy
+    return replace(
+        config,
+        chain=config.chain.published(config.method),
+        sampling=replace(config.sampling, energy=energy),
+    )
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,16 +105,17 @@ def explain(
 
 
 def change_strip(x: Tensor, caption: str, changes: Sequence[Change], norm: str) -> Image.Image:
-    """One row of panels: the original x: (C, H, W), then per target the result (missed: the
-    model does not see the target class in it) and the signed difference."""
-    panels = [(x.cpu(), ["original", caption])]
+    """The original x: (C, H, W), then a column per target: the result (missed: the model does not see the target class in
+    it) above the signed difference."""
+    columns = [[(x.cpu(), ["original", caption])]]
     for change in changes:
         result = change.image.cpu()
-        panels.append(
-            (
-                result,
-                [f"-> {change.name}", f"p {change.confidence:.2f}{'' if change.reached else ', missed'}"],
-            )
+        confidence = f"p {change.confidence:.2f}{'' if change.reached else ', missed'}"
+        difference = signed_difference(x.cpu(), result)
+        columns.append(
+            [
+                (result, [f"-> {change.name}", confidence]),
+                (difference, ["difference", f"{norm} {change.distance:.2f}"]),
+            ]
         )
-        panels.append((signed_difference(x.cpu(), result), ["difference", f"{norm} {change.distance:.2f}"]))
-    return strip(panels, side=max(96, x.shape[1]))
+    return strip(columns, side=max(96, x.shape[1]))

@@ -6,11 +6,11 @@ from typing import Any
 
 from dualat.config import RunConfig
 from dualat.data.in_distribution import Splits
-from dualat.methods.dat import DAT
 from dualat.precision import choose_device, choose_dtype
-from dualat.train import new_model, path_sentence, stage_plan
-from dualat.training.loop import Feed, train_step
+from dualat.train import doubts, new_model, stage_plan
+from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
+from dualat.training.step import train_step
 
 
 def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
     for number, method, settings in stage_plan(config, splits.train):
         streams = feed.streams(config.seed, number, settings.batch_size)
         total = settings.length(streams[0].steps_per_epoch)
-        if isinstance(method, DAT):
-            method.curriculum.steps = config.contrastive.t_max // 2
+        if method.curriculum is not None:
+            method.curriculum.steps = method.curriculum.t_max // 2
         optimizer = build_optimizer(model, settings.optimizer)
         times = []
         for step in range(3):
@@ -56,6 +56,6 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
         }
         seconds += total * sorted(times)[1]
     facts["minutes"] = math.ceil(seconds / 6) / 10
-    if text := path_sentence(config, model.initial, splits.train):
-        facts["warning"] = text
+    if texts := doubts(config, model, splits.train):
+        facts["warning"] = " ".join(texts)
     return facts

@@ -128,7 +128,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     description.network.checkpoint_activations = False  # a matter of training
     model = build_model(description, start, *blank)
     copy_weights(model, groups["weights"], path)
-    return model.to(device).eval()
+    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
+    return model.to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
 
 def find_weights(source: str | Path) -> Path:

@@ -43,19 +43,20 @@ def signed_difference(before: Tensor, after: Tensor) -> Tensor:
     return torch.stack([1 - change.clamp_max(0).abs(), 1 - change.abs(), 1 - change.clamp_min(0)])
 
 
-def strip(panels: Sequence[tuple[Tensor, Sequence[str]]], side: int = 128) -> Image.Image:
-    """Panels (image (C, H, W) in [0, 1], lines of text) side by side, each `side` pixels wide."""
+def strip(columns: Sequence[Sequence[tuple[Tensor, Sequence[str]]]], side: int = 128) -> Image.Image:
+    """Columns of panels, each an image (C, H, W) in [0, 1], `side` pixels wide, with lines of text below it."""
     margin, text_height = 6, 13
-    lines = max(len(text) for _, text in panels)
-    picture = Image.new(
-        "RGB", (len(panels) * (side + margin) + margin, side + 2 * margin + lines * text_height), "white"
-    )
+    lines = max(len(text) for column in columns for _, text in column)
+    height = side + margin + lines * text_height
+    size = (len(columns) * (side + margin) + margin, max(map(len, columns)) * height + margin)
+    picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
-    for i, (image, text) in enumerate(panels):
-        pixels = to_uint8(image[None].expand(-1, 3, -1, -1) if image.shape[0] == 1 else image[None])[0]
-        panel = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
-        left = margin + i * (side + margin)
-        picture.paste(panel, (left, margin))
-        for row, line in enumerate(text):
-            draw.text((left, margin + side + 2 + row * text_height), line, fill="black")
+    for i, column in enumerate(columns):
+        for j, (image, text) in enumerate(column):
+            pixels = to_uint8(image[None].expand(-1, 3, -1, -1) if image.shape[0] == 1 else image[None])[0]
+            panel = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+            left, top = margin + i * (side + margin), margin + j * height
+            picture.paste(panel, (left, top))
+            for row, line in enumerate(text):
+                draw.text((left, top + side + 2 + row * text_height), line, fill="black")
     return picture

@@ -25,14 +25,13 @@ from dualat.cost.step import META, step_cost
 from dualat.data.in_distribution import ImageData
 from dualat.load import LoadedModel, ModelDescription
 from dualat.methods.base import Method
-from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import PUBLISHED_CHAINS
 from dualat.models.checkpointing import blocks
 from dualat.models.registry import build_network
 from dualat.pgd import frozen
 from dualat.train import stage_plan
-from dualat.training.loop import set_train_mode
 from dualat.training.settings import OptimizerSettings, StageSettings
+from dualat.training.step import set_train_mode
 
 UNCOUNTED = 10**6
 """Images that a source is taken to have where their number is not known: more than any batch."""
@@ -170,7 +169,7 @@ def see_stage(
         batch=batch,
         share=batch // gpus,
         accumulate=settings.accumulate,
-        t_max=curriculum.t_max if (curriculum := curriculum_of(method)) else None,
+        t_max=None if method.curriculum is None else method.curriculum.t_max,
         cost=cost,
         guess=guess,
         most=most,
@@ -198,7 +197,7 @@ def images_at_work(method: Method, number: int, batch: int, gpus: int, accumulat
 def both_passes(method: Method, images: DataFacts) -> tuple[Passes, Passes]:
     """Passes with T at T_max, and at half of it; the same where the method has no curriculum."""
     channels, classes = images.shape[0], images.classes
-    curriculum = curriculum_of(method)
+    curriculum = method.curriculum
     if curriculum is None:
         passes = count_passes(method, channels, classes)
         return passes, passes
@@ -207,12 +206,6 @@ def both_passes(method: Method, images: DataFacts) -> tuple[Passes, Passes]:
         curriculum.steps = steps
         found.append(count_passes(method, channels, classes))
     return found[0], found[1]
-
-
-def curriculum_of(method: Method) -> Curriculum | None:
-    """What decides T, where anything does."""
-    found = getattr(method, "curriculum", None)
-    return found if isinstance(found, Curriculum) else None
 
 
 def slots(settings: OptimizerSettings) -> int:

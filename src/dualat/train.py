@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualat.config import RunConfig, load_recipe, to_yaml
+from dualat.config import RunConfig, load_recipe, resolved, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, load_splits
@@ -26,7 +26,7 @@ from dualat.load import (
     save_model,
 )
 from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Method
+from dualat.methods.base import Method, batchnorm_modules
 from dualat.methods.dat import DAT
 from dualat.methods.eb_jdat import EBJDAT
 from dualat.methods.egc import EGC
@@ -35,16 +35,20 @@ from dualat.methods.jempp import JEMPP
 from dualat.methods.ratio import RATIO
 from dualat.methods.robust_jem import RobustJEM
 from dualat.methods.sada_jem import SADAJEM
+from dualat.methods.settings import is_used
 from dualat.methods.standard_at import StandardAT
 from dualat.pgd import frozen
 from dualat.precision import choose_device, choose_dtype, fast_fp32
+from dualat.run_folder import check_folder, clear_run, flatten
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
-from dualat.training.loop import Feed, Run, check_division, train_stage
+from dualat.training.feed import Feed
+from dualat.training.loop import Run, train_stage
 from dualat.training.progress import announce
 from dualat.training.settings import StageSettings
 from dualat.training.signals import StopRequest
+from dualat.training.step import check_division
 from dualat.training.tracking import Tracker
 
 LONG_RUN = 2e15
@@ -77,7 +81,7 @@ def train(
     config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
-    config = replace(config, chain=config.chain.published(config.method))
+    config = resolved(config)
     with processes():
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
@@ -100,7 +104,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
             clear_run(folder)
         write_text(folder / "config.yaml", to_yaml(config))
     wait()
-    if text := path_sentence(config, model.initial, splits.train):
+    for text in doubts(config, model, splits.train):
         warnings.warn(text, stacklevel=3)
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
@@ -198,9 +202,9 @@ def worth_compiling(
         return config.compile != "off"
     work = 0.0
     for _, method, settings in stages:
-        contrastive = config.contrastive.t_max if method.needs_energy_batch else 0
+        attack = config.attack.steps if is_used(method.name, "attack.steps") else 0
         batch = min(settings.batch_size, len(data))
-        passes = config.attack.steps + contrastive
+        passes = attack + (0 if method.curriculum is None else method.curriculum.t_max)
         work += settings.length(max(1, len(data) // batch)) * batch * passes
     # a pass through the network and back to its input costs about two forward passes
     return 2 * work * forward_operations(model) > LONG_RUN
@@ -240,6 +244,27 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+NEED_FROZEN = ("at-ebm", "egc")
+"""Methods whose chain, or whose loss, is of each image by itself: its energy must not depend on the others of its batch."""
+
+
+def doubts(config: RunConfig, model: LoadedModel, data: ImageData) -> list[str]:
+    """What is allowed and probably not meant, a sentence each."""
+    texts = [
+        f"stage{number}.batch_size is {settings.batch_size}, but there are {len(data)} training images: "
+        "every step takes all of them."
+        for number, _, settings in stage_plan(config, data)
+        if settings.batch_size > len(data)
+    ]
+    if config.method in NEED_FROZEN and not config.stage1.freeze_batchnorm and batchnorm_modules(model):
+        texts.append(
+            f"{config.method} is published without statistics of the batch, but BatchNorm is in train mode: add "
+            "--stage1.freeze-batchnorm."
+        )
+    path = path_sentence(config, model.initial, data)
+    return texts + [path] if path else texts
+
+
 def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:
     """A warning where T_max * eta cannot carry the initial distribution to the data; None where it can, or where no
     contrastive samples are drawn."""
@@ -251,79 +276,3 @@ def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: 
     starts = initial.sample(count, labels, torch.Generator().manual_seed(0))
     path = config.contrastive.t_max * config.contrastive.step_size
     return path_warning(path, distance_to_data(starts, data))
-
-
-def check_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
-    """The run folder; refuses to mix two runs in one."""
-    assert config.output is not None
-    folder = Path(config.output)
-    if resume and overwrite:
-        raise ValueError(
-            "resume and overwrite contradict each other: resume goes on with the run that is there, overwrite removes it."
-        )
-    known = folder / "config.yaml"
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output is {folder}, which is a file: give a folder.")
-    if known.is_file() and not overwrite:
-        if not resume:
-            raise ValueError(
-                f"{folder} already holds a run: add --resume to go on with it, --overwrite to replace it, or give "
-                "another --output."
-            )
-        if text := changed_setting(known, config, may_differ=("output", "stability")):
-            raise ValueError(
-                f"{folder} was started with other settings ({text}): resume it with its own, as in "
-                f"`dualat train {known} --output {folder} --resume`."
-            )
-    return folder
-
-
-RUN_FILES = (
-    "config.yaml",
-    "metrics.jsonl",
-    "model.safetensors",
-    "model.json",
-    "evaluation.json",
-    "outcome.json",
-    "report.html",
-    "checkpoints/*",
-    "samples/*.png",
-    "tensorboard/**/*",
-)
-
-
-def clear_run(folder: Path) -> None:
-    """Remove the files of an earlier run, and nothing else."""
-    for pattern in RUN_FILES:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink()
-
-
-def changed_setting(known: Path, config: RunConfig, may_differ: tuple[str, ...]) -> str | None:
-    """The first setting that a run's config.yaml and a configuration do not share, for a person; None where there is none.
-
-    Settings that came into the package after the run was started have their defaults.
-
-    Args:
-        may_differ: settings, or groups of them, that are not compared.
-    """
-    started = load_recipe(str(known))
-    started = replace(started, chain=started.chain.published(started.method))
-    old, new = flatten(asdict(started)), flatten(asdict(config))
-    for name in old | new:
-        before, now = old.get(name), new.get(name)
-        if name.split(".")[0] not in may_differ and before != now:
-            return f"{name}: there {before}, here {now}"
-    return None
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names with values that every tracker can show."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
-    return flat

@@ -59,8 +59,11 @@ def test_help_shows_the_recipes_own_values(command):
         (["train", "digits", "--stage2.optimzer.lr", "1"], "Did you mean --stage2.optimizer.lr?"),
         (["train", "digits", "--stage2.lr", "1"], "Did you mean --stage2.optimizer.lr?"),
         (["train", "digits", "--contrastive.tmax=3"], "Did you mean --contrastive.t-max?"),
-        (["train", "digits", "--seed", "x"], "invalid literal"),
-        (["train", "digits", "--seed", "x"], "--seed"),
+        (["train", "digits", "--seed", "x"], "--seed cannot be 'x': give a whole number. `dualat"),
+        (["train", "digits", "--stage1.steps", "1.5"], "cannot be '1.5': give a whole number or None."),
+        (["sample", "x", "--step-size", "far"], "--step-size cannot be 'far': give a number or None."),
+        (["train", "digits", "--evaluation.eps", "a", "1"], "--evaluation.eps cannot be 'a 1'."),
+        (["train", "digits", "--stages", "1", "--stage2.steps", "5"], "stage2.steps has no effect"),
         (["train", "digits", "--method", "gan"], "'gan'"),
         (["train", "digits", "--attack.eps", "-1"], "attack.eps is -1"),
         (["train", "digits", "--stages", "2"], "starts from trained weights"),
@@ -127,6 +130,8 @@ def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
     assert facts["config"]["contrastive"]["t_max"] == 2
     assert "shorter than" in facts["plan"]["warning"]
     assert not (tmp_path / "r").exists()
+    code, out, _ = command("train", "digits", "--dry-run", "--json", "--data.limit", 20, *to(tmp_path))
+    assert code == 0 and "there are 20 training images: every step takes all of them." in out
 
 
 def test_sample_writes_grid_folder_and_npz(command, tmp_path, tiny_run):

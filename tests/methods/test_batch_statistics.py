@@ -11,7 +11,7 @@ from dualat.methods.base import batchnorm_modules
 from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
 from dualat.pgd import frozen
-from dualat.training.loop import set_train_mode
+from dualat.training.step import set_train_mode
 
 
 def test_logits_are_those_of_train_mode_and_nothing_is_learned():

@@ -14,7 +14,7 @@ from dualat.energy import JointEnergyModel
 from dualat.geometry import ThreatModel
 from dualat.losses import energy_bce, gradient_penalty
 from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.methods.base import Batch, Method, batchnorm_modules, forward
 from dualat.methods.dat import DAT
 from dualat.methods.eb_jdat import EBJDAT
 from dualat.methods.egc import EGC
@@ -37,9 +37,9 @@ from dualat.methods.standard_at import StandardAT
 from dualat.models.wide_resnet import WideResNet
 from dualat.objectives import lower_energy, raise_cross_entropy
 from dualat.pgd import pgd
-from dualat.training.loop import set_train_mode, train_step
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
+from dualat.training.step import set_train_mode, train_step
 
 ATTACK = AttackSettings(eps=0.2, steps=2, step_size=0.1)
 CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_size=0.2)
@@ -318,3 +318,68 @@ def test_dat_warns_when_contrastive_samples_never_come_near():
     method.restore({"curriculum": {"steps": 1, "window": [1.0, 1.0]}}, {})
     assert method.warning() is None
     assert StandardAT(ATTACK).warning() is None
+
+
+class FirstPixels(nn.Module):
+    """Logits are the first two pixels: which image is more like a class is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :2] + 0 * self.unused
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_auroc_of_dat_compares_each_image_under_its_own_label(bright):
+    """Real images have 0.9 at their own class's pixel and 0 at the other's (or the reverse); contrastive ones 0.5 at both."""
+    labels = torch.arange(COUNT) % 3 % 2  # not their own reverse
+    real = torch.zeros(COUNT, 1, 2, 2)
+    real[torch.arange(COUNT), 0, 0, labels if bright else 1 - labels] = 0.9
+    batch = Batch(real, labels, real, labels, torch.full((COUNT, 1, 2, 2), 0.5))
+    dat = DAT(ATTACK, CONTRASTIVE, LossSettings(cross_entropy=0.0), COUNT)
+    dat.loss(FirstPixels(), batch)
+    assert dat.after_step() == {"auroc": float(bright), "T": 0}
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_auroc_of_at_ebm_compares_images_with_contrastive_ones(bright):
+    batch = toy()
+    batch.energy_images = torch.full((COUNT, 1, 2, 2), 0.9 if bright else 0.1)
+    batch.starts = torch.full((COUNT, 1, 2, 2), 0.5)
+    at_ebm = ATEBM(CONTRASTIVE, PositiveSettings(steps=1), LossSettings(r1=0.0), COUNT)
+    at_ebm.loss(FirstPixels(), batch)
+    assert at_ebm.after_step() == {"auroc": float(bright), "T": 0}
+
+
+def test_at_ebm_without_its_only_loss_is_refused():
+    with pytest.raises(ValueError, match=r"^loss.energy is 0, but at-ebm has no other loss"):
+        ATEBM(CONTRASTIVE, PositiveSettings(), LossSettings(energy=0.0), COUNT)
+
+
+def test_batches_are_normalised_apart_in_train_mode_and_go_together_in_eval_mode():
+    model, calls = network(), []
+    model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    one, other = toy(1).robust_images, 0.2 * toy(2).robust_images[:5]
+    apart = [model.train()(one).detach(), model(other).detach()]
+    calls.clear()
+    for found, expected in zip(forward(model, [one, other]), apart, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert calls == [COUNT, 5]
+    calls.clear()
+    apart = [model.eval()(one).detach(), model(other).detach()]
+    calls.clear()
+    for found, expected in zip(forward(model, [one, other]), apart, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert calls == [COUNT + 5]
+
+
+def test_sam_takes_its_second_gradient_on_the_same_samples(monkeypatch):
+    made, seen = [], []
+    method = METHODS["sada-jem"]()
+    generate, loss_on = method.generate, method.loss_on
+    monkeypatch.setattr(method, "generate", lambda *of: made.append(generate(*of)) or made[-1])
+    monkeypatch.setattr(method, "loss_on", lambda m, b, images: seen.append(images) or loss_on(m, b, images))
+    train(network(), method, 1)
+    assert len(made) == 1 and [images is made[0] for images in seen] == [True, True]

@@ -62,7 +62,7 @@ def limit(derivative: float) -> float:
         ("jem", 20, None, 1.0, 0.01, 0.03),
         ("robust-jem", 20, None, 1.0, 0.01, 0.03),
         ("jempp", 10, 5, 0.2, 0.0, 0.03),
-        ("sada-jem", 5, None, 1.0, 0.0, 0.03),  # input noise: of the classified images alone
+        ("sada-jem", 5, None, 1.0, 0.0, 0.0),
         ("eb-jdat", 10, None, 1.0, 0.0, 0.0),
     ],
 )

@@ -35,6 +35,13 @@ def test_a_chain_goes_on_from_its_own_place():
     assert torch.equal(images, numbered(expected))
 
 
+def test_places_are_drawn_at_random():
+    torch.manual_seed(0)
+    buffer = ReplayBuffer(40, 0.0)
+    drawn = [tuple(buffer.draw(starts(10))[0].tolist()) for _ in range(60)]
+    assert len(set(drawn)) == 60 and {place for places in drawn for place in places} == set(range(40))
+
+
 @pytest.mark.parametrize("restart", [0.05, 0.5, 1.0])
 def test_the_share_of_chains_that_start_anew(restart):
     torch.manual_seed(0)

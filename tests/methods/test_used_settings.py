@@ -7,13 +7,13 @@ import pytest
 import torch
 from test_methods import network, toy
 
-from dualat.config import RunConfig, build_config, load_recipe, setting_names
+from dualat.config import RunConfig, build_config, load_recipe, resolved, setting_names
 from dualat.data.images import ImageData
 from dualat.load import LoadedModel
 from dualat.methods.settings import OF_METHODS, USED, is_used, refuse_unused
 from dualat.train import build_method
-from dualat.training.loop import train_step
 from dualat.training.optimizer import build_optimizer
+from dualat.training.step import train_step
 
 STEPS = 4
 BASE = {
@@ -109,6 +109,26 @@ def test_groups_and_what_concerns_every_method():
     assert is_used("eb-jdat", "attack.eps") and not is_used("eb-jdat", "attack.random_start")
     assert is_used("jem", "stage1.steps") and not is_used("jem", "stage2.steps")
     assert is_used("standard-at", "seed") and is_used("standard-at", "network.name")
+
+
+def test_what_dat_reads_depends_on_its_stages():
+    assert is_used("dat", "stage1.steps") and is_used("dat", "stage2.steps") and is_used("dat", "contrastive")
+    for name in ("stage2.steps", "contrastive.t_max", "loss.energy", "energy_augment"):
+        assert not is_used("dat", name, "1")
+    assert is_used("dat", "attack.eps", "1") and is_used("dat", "stage1.steps", "1")
+    assert is_used("dat", "attack.eps", "2") and not is_used("dat", "stage1.steps", "2")
+    with pytest.raises(
+        ValueError, match=r"^stage2.steps has no effect on method dat with stages 1, which reads "
+    ):
+        load_recipe("digits", {"stages": "1", "stage2.steps": 5})
+
+
+def test_at_ebm_has_no_energy_of_a_class_to_sample_from():
+    with pytest.raises(ValueError, match=r"^sampling.energy has no effect on method at-ebm"):
+        load_recipe("digits", {"method": "at-ebm", "sampling.energy": "joint"})
+    assert load_recipe("digits", {"sampling.energy": "marginal"}).sampling.energy == "marginal"
+    assert resolved(load_recipe("digits", {"method": "at-ebm"})).sampling.energy == "marginal"
+    assert resolved(load_recipe("digits")).sampling.energy == "joint"
 
 
 def test_an_override_without_effect_is_refused_with_what_has_one():

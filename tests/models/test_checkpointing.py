@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
+from dualat.pgd import frozen
 
 NAMES = ["wrn-10-1", "timm/resnet18", "timm/convnext_atto", "timm/vit_tiny_patch16_224"]
 
@@ -50,6 +52,36 @@ def test_logits_gradients_and_statistics_are_the_same(name, training):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(saving.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_loss_that_is_differentiated_twice(training):
+    """R1, and the score of egc: the backward pass has a backward pass."""
+    plain, saving = pair("wrn-10-1", training)
+    x, gradients = torch.rand(4, 3, 32, 32), []
+    for network in (plain, saving):
+        start = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(network(start).logsumexp(dim=1).sum(), start, create_graph=True)
+        slope.square().sum().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(saving.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_chains_in_train_mode_whose_network_is_back_in_eval_mode_before_the_backward_pass():
+    plain, saving = pair("wrn-10-1", True)
+    x, found = torch.rand(4, 3, 32, 32), []
+    for network in (plain, saving):
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        with frozen(network):
+            seen = as_the_loss_sees_it(network.train())
+            network.eval()
+            start = x.clone().requires_grad_()
+            found.append(torch.autograd.grad(seen(start).logsumexp(dim=1).sum(), start)[0])
+        assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

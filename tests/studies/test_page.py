@@ -8,13 +8,15 @@ from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 STUDIES = Path(__file__).parents[2] / "studies"
 sys.path.insert(0, str(STUDIES))  # as `python studies/page.py` has it
-claims, measures, page, reading, rules = map(
-    import_module, ("claims", "measures", "page", "reading", "rules")
+claims, measures, noise, page, reading, rules = map(
+    import_module, ("claims", "measures", "noise", "page", "reading", "rules")
 )
 
 SEEDS = (0, 1, 2)
@@ -189,7 +191,7 @@ def test_a_run_that_diverged_says_so_and_others_that_restarted_count(tmp_path):
     assert jem[1] == "diverged" and set(jem[2:-2]) == {"–"}
     assert jem[-2].startswith("3 of 3; for good with seeds 0, 1, 2 (0: stage 1, step 7,")
     assert row(text, "| `ratio`")[-2] == "1 of 3"
-    assert "- ours: `jem` diverged with every seed\n" in text
+    assert "- ours: `jem` diverged with seeds 0, 1, 2\n" in text
     assert "**no comparison**" in text
 
 
@@ -204,7 +206,10 @@ def test_one_of_three_seeds_diverged_is_left_out_of_the_mean(tmp_path):
     text = made_of(tmp_path, runs)
     assert row(text, "| `jem`")[1] == "0.795<br>0.790 … 0.800"
     assert row(text, "| `jem`")[-2] == "1 of 3; for good with seed 2 (2: stage 1, step 7)"
-    assert "mean 30.0 (30.0, 30.0), each ± 0.03 (95 %), n = 1,000, seeds 0, 1" in text
+    assert "mean 30.0 (30.0, 30.0), n = 1,000, seeds 0, 1\n" in text
+    assert "- ours: `jem` diverged with seed 2, which no mean has\n" in text
+    claim = row(text, "| DAT's samples are better than JEM's")[1]
+    assert claim == "agrees (2 of 2 seeds agree alone; of the runs that did not diverge)"
 
 
 def test_without_records_every_claim_is_not_run_yet_and_has_its_command(tmp_path):
@@ -275,9 +280,9 @@ def test_seeds_that_agree_alone_are_counted(tmp_path):
     assert finding is not None and (finding.agrees, finding.seeds) == (True, (2, 3))
     assert finding.verdict == "undecided (the means agree; 2 of 3 seeds agree alone)"
     assert finding.ours[0] == (
-        "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), each ± 0.030 (95 %), n = 1,000, "
-        "seeds 0, 1, 2"
+        "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), n = 1,000, seeds 0, 1, 2"
     )
+    assert re.fullmatch(r"`dat` less `standard-at`: -0.017 ± 0.1\d\d \(95 %\)", finding.ours[2])
     finding = rules.comparing(figure, "dat", rules.no_lower(0.01), "standard-at")(study)
     assert (
         finding is not None and finding.verdict == "undecided (the means disagree; 2 of 3 seeds agree alone)"
@@ -285,7 +290,7 @@ def test_seeds_that_agree_alone_are_counted(tmp_path):
 
 
 def test_a_difference_beyond_both_intervals_is_not_within_the_noise(tmp_path):
-    # intervals of +-0.03 each: +-0.042 of the difference
+    # images: +-0.03 each, 0.0424 of the difference; seeds: t(4) * sqrt(2 * 0.01^2 / 3) = 0.0227; together 0.048
     for robust, noisy in ((0.66, True), (0.65, False), (0.74, True), (0.75, False)):
         study = write(tmp_path / str(robust), "systems", four(robust=(robust, 0.7, 0.1, 0.7)))
         finding = rules.comparing(measures.pgd(1.0), "dat", rules.BELOW, "standard-at")(study)
@@ -312,16 +317,67 @@ def test_one_pair_that_fails_beyond_the_noise_decides(tmp_path):
         assert finding is not None and (finding.agrees, finding.noisy) == (agrees, noisy)
 
 
-def test_the_interval_of_a_share_is_scaled_as_the_share_is():
-    def one(value, half):
-        return reading.Values({0: reading.Measured(value, half=half)})
+def values_of(*values, half=None, correct=None):
+    """A figure by seed."""
+    return reading.Values({s: reading.Measured(v, 1000, half, correct) for s, v in enumerate(values)})
 
-    third = rules.share_of(1 / 3, "a third of")  # 0.3 - 0.8 / 3 = 0.033; hypot(0.01, 0.03 / 3) = 0.014
-    assert not rules.within_noise(third, one(0.3, 0.01), one(0.8, 0.03))
-    assert rules.within_noise(third, one(0.3, 0.01), one(0.87, 0.03))  # 0.01
-    assert rules.within_noise(
-        rules.times(3), one(3.0, 0.01), one(0.97, 0.04)
-    )  # 0.09; hypot(0.01, 0.12) = 0.12
+
+def test_the_interval_of_a_share_is_scaled_as_the_share_is():
+    third, right = 1 / 3, values_of(0.8, half=0.03)
+    assert noise.half_width(values_of(0.3, half=0.01), right, third) == pytest.approx(math.hypot(0.01, 0.01))
+    assert noise.half_width(values_of(3.0, half=0.01), right, 3.0) == pytest.approx(math.hypot(0.01, 0.09))
+    relation = rules.share_of(third, "a third of")  # 0.3 - 0.8 / 3 = 0.033
+    assert not rules.within_noise(relation, values_of(0.3), right, 0.03)
+    assert rules.within_noise(relation, values_of(0.3), right, 0.04)
+
+
+def test_noise_of_seeds_is_welchs_interval():
+    left, right = (3.0, 4.0, 8.0), (1.0, 1.5, 1.1)
+    wanted = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    half = noise.half_width(values_of(*left), values_of(*right))
+    assert half == pytest.approx((wanted.high - wanted.low) / 2)
+    scaled = noise.half_width(values_of(*left), values_of(*(2 * v for v in right)), 0.5)
+    assert scaled == pytest.approx(half)
+    assert noise.half_width(values_of(1.0, 1.0), values_of(2.0, 2.0)) == 0.0
+    assert noise.half_width(values_of(1.0, math.inf), values_of(2.0, 2.5)) == 0.0
+    # figures of samples: intervals of their own count with one seed alone, as each seed draws anew
+    assert noise.half_width(values_of(*left, half=5.0), values_of(*right), of_samples=True) == pytest.approx(
+        half
+    )
+    assert noise.half_width(values_of(3.0, half=4.0), values_of(1.0, half=3.0), of_samples=True) == 5.0
+
+
+def test_noise_of_images_is_that_of_those_on_which_the_two_differ():
+    rng = np.random.default_rng(0)
+    ours = (rng.random(1000) < 0.7).astype(int)
+    theirs = np.where(rng.random(1000) < 0.05, 1 - ours, ours)  # one image in twenty differs
+    wanted = stats.norm.ppf(0.975) * (ours - theirs).std(ddof=1) / math.sqrt(1000)
+    left = values_of(ours.mean(), half=0.03, correct=ours)
+    right = values_of(theirs.mean(), half=0.03, correct=theirs)
+    assert noise.half_width(left, right) == pytest.approx(wanted) and wanted < 0.02
+    # where one side does not tell, or looked at other images, both intervals count
+    for other in (values_of(0.7, half=0.04), values_of(0.7, half=0.04, correct=theirs[:500])):
+        assert noise.half_width(left, other) == pytest.approx(0.05)
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    runs = [run for run in four(distance=(1.0, 20.0, 30.0, 8.0)) if run["seed"] == 1]
+    study = write(tmp_path, "systems", runs)
+    finding = rules.comparing(measures.JUDGED, "dat", rules.BELOW, "jem")(study)
+    assert finding is not None and finding.verdict == "undecided (the means agree; one seed)"
+
+
+def test_without_a_common_seed_there_is_no_comparison(tmp_path):
+    runs = [r for r in four() if r["variant"] in ("dat", "jem")]
+    for variant, seed in (("dat", 0), ("dat", 1), ("jem", 2)):
+        runs = [r for r in runs if (r["variant"], r["seed"]) != (variant, seed)]
+        runs.append(a_run(variant, seed, outcome="diverged", divergences=1))
+    study = write(tmp_path, "systems", runs)
+    finding = rules.comparing(measures.JUDGED, "dat", rules.BELOW, "jem")(study)
+    assert finding is not None and finding.verdict == "no comparison"
+    assert finding.ours == ["`dat` diverged with seeds 0, 1", "`jem` diverged with seed 2"]
+    study.runs["jem"].pop(2)
+    assert rules.comparing(measures.JUDGED, "dat", rules.BELOW, "jem")(study) is None  # not run yet
 
 
 def test_every_pair_of_a_rule_must_hold(tmp_path):
@@ -360,14 +416,14 @@ def test_divergences_are_counted_over_groups(tmp_path, of_dat, of_jem):
     stable = rules.Steady(rules.Group("DAT", ("dat-x1", "dat-x2")))
     unstable = rules.Unsteady(rules.Group("JEM", ("jem-x1", "jem-x2")))
     for check, agrees, line in (
-        (stable, of_dat == 0, f"DAT: {of_dat} of 6 runs diverged"),
-        (unstable, of_jem > 0, f"JEM: {of_jem} of 6 runs diverged"),
+        (stable, of_dat == 0, f"DAT: {of_dat} of 6 runs diverged (95 %: "),
+        (unstable, of_jem > 0, f"JEM: {of_jem} of 6 runs diverged (95 %: "),
     ):
         finding = check(study)
-        assert finding is not None and finding.agrees is agrees and finding.ours == [line]
+        assert finding is not None and finding.agrees is agrees and finding.ours[0].startswith(line)
     run = study.runs["jem-x2"][0]
     run["curves"] = {"stage": [1, 1], "step": [10, 20], "loss": [2.0, -1001.0]}  # logged, and not stopped
-    assert unstable(study).ours == [f"JEM: {of_jem + 1} of 6 runs diverged"]
+    assert unstable(study).ours[0].startswith(f"JEM: {of_jem + 1} of 6 runs diverged")
     study.runs["jem-x2"].pop(0)
     assert unstable(study) is None and stable(study) is not None  # a count needs all runs of its group
 
@@ -418,7 +474,8 @@ def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     # by speed: 100 steps of 10 images at 100/s and 50 at 25/s, 30 s, against 10 s
     study = write(tmp_path / "a", "systems", four())
     assert measures.relative_cost(study, "dat").mean == pytest.approx(3.0)
-    steps = {"standard-at": {"0": 0.1}, "dat": {"0": 0.12, "10": 0.32}, "jem": {"0": 0.3}}
+    steps = {"standard-at": {"1": {"0": 0.1}}, "jem": {"1": {"0": 0.3}}}
+    steps["dat"] = {"1": {"0": 0.1}, "2": {"0": 0.12, "10": 0.32}}
     cost = {"seconds_per_step": steps, "rounds": 7, "threads": 1}
     cost |= {"precision": "bfloat16", "versions": {"torch": "2.15"}, "load": 0.2}
     study = write(tmp_path / "b", "systems", four(), cost=cost)
@@ -497,7 +554,7 @@ def strings(part):
     if isinstance(part, str):
         return {part}
     if is_dataclass(part):
-        part = tuple(getattr(part, f.name) for f in fields(part) if f.name not in ("name", "words"))
+        part = tuple(getattr(part, f.name) for f in fields(part) if f.name not in ("name", "words", "scaled"))
     elif not isinstance(part, (tuple, list, set, frozenset)):
         return set()
     return {string for item in part if not isinstance(item, reading.Figure) for string in strings(item)}
@@ -511,7 +568,7 @@ def named(check):
 def test_claims_name_studies_and_variants_that_exist():
     pair = rules.Pair(measures.CLEAN, "a", rules.BELOW, "b")
     assert named(rules.Compare((pair, pair))) == {"a", "b"}
-    assert named(rules.WithinSpread((measures.CLEAN,), "fp23", "bf16")) == {"fp23", "bf16"}
+    assert named(rules.Equal(((measures.CLEAN, 0.01),), "fp23", "bf16")) == {"fp23", "bf16"}
     assert named(rules.CostAtMost("dta", 1.5)) == {"dta", "standard-at"}
     least = rules.LeastAmongRobust("a", measures.JUDGED, measures.CLEAN, "b", beside=("dat-lnog",))
     assert named(least) == {"a", "b", "dat-lnog"}
@@ -543,20 +600,20 @@ def test_every_variant_of_every_study_is_a_valid_configuration(path):
     assert len(set(plan["seeds"])) == len(plan["seeds"]) >= (3 if claimed else 1)
 
 
-def test_two_variants_differ_by_no_more_than_seeds_do(tmp_path):
-    values = {"dat": {0: 0.75, 1: 0.70, 2: 0.68}, "standard-at": {0: 0.69, 1: 0.66, 2: 0.66}}
-    runs = [run for run in four() if run["variant"] in values]
-    for run in runs:
-        for record in run["records"]:
-            if record["metric"] == "robust_accuracy":
-                record["value"] = values[run["variant"]][run["seed"]]
-    check = rules.WithinSpread((measures.pgd(1.0),), "dat", "standard-at")
-    study = write(tmp_path, "systems", runs)
-    finding = check(study)
-    assert finding is not None and finding.agrees is True and len(finding.ours) == 2  # 0.04 apart, 0.07 wide
-    for run in runs:
-        if (run["variant"], run["seed"]) == ("dat", 2):
-            run["records"] = [r for r in run["records"] if r["metric"] != "robust_accuracy"]
-    finding = check(write(tmp_path / "fewer", "systems", runs))
-    assert finding is not None and finding.agrees is False  # 0.055 apart, 0.05 wide
-    assert check(write(tmp_path / "one", "systems", [run for run in runs if run["seed"] == 0])) is None
+def test_two_variants_are_equal_by_their_differences_seed_by_seed(tmp_path):
+    # of standard-at: 0.69, 0.70, 0.71
+    for name, of_dat, verdict in (
+        ("equal", (0.692, 0.703, 0.712), "agrees"),  # 0.0023 +- 0.0014
+        ("unclear", (0.690, 0.710, 0.703), "undecided (the means agree)"),  # 0.001 +- 0.022
+        ("other", (0.670, 0.679, 0.690), "disagrees"),  # -0.0203 +- 0.0014
+    ):
+        runs = [run for run in four() if run["variant"] in ("dat", "standard-at")]
+        for run in runs:
+            for record in run["records"]:
+                if record["metric"] == "robust_accuracy" and run["variant"] == "dat":
+                    record["value"] = of_dat[run["seed"]]
+        check = rules.Equal(((measures.pgd(1.0), 0.01),), "standard-at", "dat")
+        finding = check(write(tmp_path / name, "systems", runs))
+        assert finding is not None and finding.verdict == verdict and len(finding.ours) == 3
+    assert finding.ours[2] == "`dat` less `standard-at`, seed by seed: -0.020 ± 0.001 (95 %)"
+    assert check(write(tmp_path / "fewer", "systems", runs[:4])) is None  # one seed in common

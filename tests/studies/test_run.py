@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +19,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dualat.config import merge, to_yaml
+from dualat.config import merge, resolved, to_yaml
 from dualat.training.divergence import Diverged, write_outcome
 from dualat.training.signals import Stopped
 
 STUDIES = Path(__file__).parents[2] / "studies"
 sys.path.insert(0, str(STUDIES))  # as `python studies/run.py` has it
-plan, reading, run, samplers = map(import_module, ("plan", "reading", "run", "samplers"))
+cost, plan, reading, run, samplers = map(import_module, ("cost", "plan", "reading", "run", "samplers"))
 
 SAMPLERS = [{"steps": 1, "step_size": 0.1}, {"steps": 2, "step_size": 0.3}]
 OWN = {"steps": 1, "step_size": 0.2, "noise": 0.01}
@@ -111,8 +111,7 @@ def trained(monkeypatch):
         begun.append(config.output)
         folder = Path(config.output)
         folder.mkdir(parents=True, exist_ok=True)
-        written = replace(config, chain=config.chain.published(config.method))  # as training writes it
-        (folder / "config.yaml").write_text(to_yaml(written))
+        (folder / "config.yaml").write_text(to_yaml(resolved(config)))  # as training writes it
         write_outcome(folder, "diverged", [{"stage": 1, "step": 1, "loss": "nan", "gradient_norm": "nan"}])
         raise Diverged("the loss became infinite.")
 
@@ -153,8 +152,6 @@ WRONG = [
     ({"variants": {}}, "variants is empty"),
     ({"variants": {"at/x": None}}, "variants: 'at/x' names files"),
     ({"variants": ["at"]}, "variants is ['at']"),
-    ({"samplers": []}, "samplers is missing"),
-    ({"evaluation": {}}, "evaluation is missing"),
     ({"base": STUDY["base"] | {"attak": {}}}, "base: attak is no setting. Did you mean attack?"),
     ({"base": STUDY["base"] | {"seed": 3}}, "base.seed is every run's own"),
     (
@@ -517,6 +514,18 @@ def test_a_finished_run_has_its_plan_sampler_and_figures(finished):
     assert study.outdated() == [] and study.left_out == [] and study.made == 2
 
 
+def test_without_samplers_and_evaluation_the_configurations_own_are_used(copied):
+    lean = {k: v for k, v in STUDY.items() if k not in ("samplers", "own_samplers", "evaluation")}
+    write_study(copied, lean | {"metrics": ["robust_accuracy"]})
+    (copied / "studies/tiny/records/at-seed0.json").unlink()
+    assert call("--only", "at", "--seeds", "0") == 0
+    made = records(copied)["at-seed0"]
+    assert made["sampler"]["steps"] == 2 and made["samplers_tried"] == []
+    radii = {r["settings"]["eps"] for r in made["records"] if r["metric"] == "robust_accuracy"}
+    assert 0.2 in radii and 0.1 not in radii
+    assert reading.read_study(copied / "studies" / "tiny").outdated() == ["jem, seed 0"]
+
+
 def test_more_samplers_measure_the_new_ones_alone(copied, monkeypatch, trained):
     folder = copied / "studies/tiny"
     old = records(copied)["at-seed0"]
@@ -673,3 +682,23 @@ def test_pages_need_no_torch():
         "[study.outdated() for study in studies.values()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=STUDIES).returncode == 0
+
+
+def test_cost_times_every_stage_of_every_variant_at_its_ts(tmp_path):
+    of_dat = {
+        "method": "dat",
+        "contrastive": {"t_max": 4},
+        "stage2": STAGE,
+        "stage1": STAGE | {"batch_size": 8},
+    }
+    study = plan.checked(QUIET | {"variants": {"at": None, "dat": of_dat}})
+    found = cost.measure(asdict(study), rounds=1)
+    assert {
+        v: {s: list(by_t) for s, by_t in stages.items()} for v, stages in found["seconds_per_step"].items()
+    } == {
+        "at": {"1": ["0"]},
+        "dat": {"1": ["0"], "2": ["0", "2"]},
+    }
+    assert found["precision"] == "float32" and found["variants"] == study.variants
+    steps = found["seconds_per_step"]
+    assert steps["dat"]["2"]["2"] > 0 and steps["at"]["1"]["0"] > 0

@@ -60,11 +60,12 @@ def test_an_exploding_loss_counts_too(tiny, tmp_path):
 
 def test_a_restart_goes_on_from_the_last_checkpoint_with_other_numbers(tiny, tmp_path, monkeypatch):
     poisoned = poison(monkeypatch, {7}, 1)
-    seeds = []
+    seeds, images = [], []
     original = loop.train_step
 
     def watched(model, method, batch, *rest):
         seeds.append(torch.initial_seed())
+        images.append(batch.robust_images.clone())
         assert read_outcome(tmp_path / "run")["outcome"] == "running"  # also after the divergence
         return original(model, method, batch, *rest)
 
@@ -76,6 +77,8 @@ def test_a_restart_goes_on_from_the_last_checkpoint_with_other_numbers(tiny, tmp
     assert outcome["outcome"] == "finished" and len(outcome["divergences"]) == 1
     # 8 steps of stage 1, 8 of stage 2 until it diverges, then steps 7 to 10 again from the checkpoint at 6
     assert len(seeds) == 8 + 8 + 4 and len(set(seeds)) == len(seeds)
+    first, again = images[14], images[16]  # step 7, before it diverged at step 8, and after
+    assert not torch.equal(first.sort(dim=0).values, again.sort(dim=0).values)
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [(e["stage"], e["step"]) for e in logged if "loss" in e]
     assert steps == sorted(set(steps))

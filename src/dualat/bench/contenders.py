@@ -24,9 +24,9 @@ from dualat.objectives import lower_energy, raise_cross_entropy
 from dualat.pgd import frozen, pgd
 from dualat.precision import autocast, fast_fp32, strict_fp32
 from dualat.training.ema import EMA
-from dualat.training.loop import train_step
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
+from dualat.training.step import train_step
 
 STEP_SIZE = 0.1
 TWENTY = 20

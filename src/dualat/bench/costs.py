@@ -16,7 +16,8 @@ from dualat.load import LoadedModel
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
-from dualat.training.loop import Feed, Run, Stage
+from dualat.training.feed import Feed
+from dualat.training.loop import Run, Stage
 from dualat.training.settings import OptimizerSettings, StageSettings, TrackingSettings
 from dualat.training.signals import StopRequest
 from dualat.training.tracking import Tracker

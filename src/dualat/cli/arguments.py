@@ -49,6 +49,8 @@ def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:
         kind = "option" if unknown[1].startswith("-") else "argument"
         return f"unknown {kind} {unknown[1]}.{hint} `{prog} --help` lists all."
     text = re.sub(r"For full helptext.*$", "", text)
+    if wrong := re.search(r"Error parsing (--[\w.\-]+): (.*)", text):
+        return f"{value_sentence(wrong[1], wrong[2])} `{prog} --help` lists all options."
     if missing := re.search(r"Missing from [^:]*: (\S+)", text):
         return f"{missing[1]} is missing. `{prog} --help` lists all options."
     text = re.sub(
@@ -69,6 +71,17 @@ def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:
         if text
         else f"the arguments are not understood: `{prog} --help`."
     )
+
+
+def value_sentence(option: str, text: str) -> str:
+    """What tyro says of a value that it cannot read, as a sentence with the kind of value that is wanted."""
+    kinds = {"int": "a whole number", "float": "a number"}
+    wanted = [words for kind, words in kinds.items() if f"{kind}(" in text or f"to {kind}:" in text]
+    given = re.search(r"\[(.*?)\]", text) or re.search(r": ('.*?')", text)
+    value = given[1].replace("', '", " ") if given else "what was given"
+    if "NoneType" in text:
+        wanted.append("None")
+    return f"{option} cannot be {value}" + (f": give {' or '.join(wanted)}." if wanted else ".")
 
 
 def field_names(kind: type) -> set[str]:

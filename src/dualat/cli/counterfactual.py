@@ -26,7 +26,7 @@ class CounterfactualArguments:
     image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """Any image file; it is resized and converted to what the model takes."""
     output: str = "counterfactual.png"
-    """PNG strip: the original, then per target class the result and the signed difference (red brighter, blue
+    """PNG strip: the original, then per target class the result, above the signed difference (red brighter, blue
     darker)."""
     classes: tuple[str, ...] = ()
     """Target classes, by name or number; none: all but the one seen, at most 10."""

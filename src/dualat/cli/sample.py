@@ -90,7 +90,8 @@ def main(args: list[str]) -> int:
     kept = seen.tolist() if parsed.unconditional else labels
     columns = min(len(parsed.classes) or len(model.class_names), 20)
     write(Path(parsed.output), images, kept, columns)
-    share = float((seen == torch.tensor(labels)).float().mean()) if not parsed.unconditional else None
+    of_classes = not parsed.unconditional and model.sampling.energy == "joint"
+    share = float((seen == torch.tensor(labels)).float().mean()) if of_classes else None
     if parsed.json:
         print(
             json.dumps(

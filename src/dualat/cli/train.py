@@ -91,7 +91,7 @@ def refuse_unknown(args: list[str], recipe: str) -> None:
 def check_effect(config: RunConfig, args: list[str]) -> None:
     """An option that the configured method does not read is named."""
     try:
-        refuse_unused(config.method, (option for _, option in options(args)))
+        refuse_unused(config.method, (option for _, option in options(args)), config.stages)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from dualat.data.in_distribution import ImageData
-from dualat.distributed import mine, total
-from dualat.evaluation.record import Record, proportion
+from dualat.distributed import mine, summed
+from dualat.evaluation.record import Record, share_correct
 from dualat.pgd import frozen
 
 
@@ -17,8 +17,8 @@ def clean_accuracy(model: nn.Module, data: ImageData, batch_size: int = 500) -> 
 
 def _clean_accuracy(model: nn.Module, data: ImageData, batch_size: int) -> Record:
     device = next(model.parameters()).device
-    hits = 0
+    correct = torch.zeros(len(data), dtype=torch.int64)
     for first in mine(range(0, len(data), batch_size)):
         part = slice(first, first + batch_size)
-        hits += int((model(data.float(part).to(device)).argmax(dim=1).cpu() == data.labels[part]).sum())
-    return proportion("clean_accuracy", total(hits), len(data))
+        correct[part] = (model(data.float(part).to(device)).argmax(dim=1).cpu() == data.labels[part]).long()
+    return share_correct("clean_accuracy", summed(correct).bool())

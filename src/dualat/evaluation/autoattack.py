@@ -25,7 +25,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from dualat.data.images import ImageData, Shape
-from dualat.evaluation.record import Record, proportion
+from dualat.evaluation.record import Record, share_correct
 from dualat.files import write_text
 from dualat.geometry import ThreatModel, image_norm
 from dualat.pgd import frozen
@@ -98,8 +98,7 @@ def autoattack(
         run.finish(attack_chunk, batch_size, progress)
     after = {name: int((run.fell > i).sum()) / len(data) for i, name in enumerate(stages)}
     details = {"after": after, "projected": run.projected}
-    hits = int((run.fell == len(stages)).sum())
-    return proportion("robust_accuracy", hits, len(data), settings=settings, seed=seed, details=details)
+    return share_correct("robust_accuracy", run.fell == len(stages), details, settings=settings, seed=seed)
 
 
 def choose_attacks(

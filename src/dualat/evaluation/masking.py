@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dualat.data.images import Shape
-from dualat.evaluation.record import Record, wilson_interval
+from dualat.evaluation.intervals import wilson_interval
+from dualat.evaluation.record import Record
 
 
 def grey_radius(norm: str, shape: Shape) -> float:

@@ -23,8 +23,9 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.energy import marginal_energy
 from dualat.evaluation.energies import gradient_norms
+from dualat.evaluation.intervals import wilson_interval
 from dualat.evaluation.logits import attack_step_size, climb, predict_logits
-from dualat.evaluation.record import Record, wilson_interval
+from dualat.evaluation.record import Record
 from dualat.geometry import ThreatModel
 from dualat.objectives import lower_energy, raise_confidence
 

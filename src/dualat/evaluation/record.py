@@ -1,7 +1,6 @@
 """A result is a record: the figure with all that is needed to trust it."""
 
 import json
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 
 from dualat import __version__
+from dualat.evaluation.intervals import wilson_interval
+from dualat.evaluation.outcomes import pack
 from dualat.files import write_text
 
 
@@ -41,27 +42,22 @@ class Record:
     data: str = ""
     """The test split: its name, and the beginning of its SHA-256."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Curves and tables behind the figure, small: bins, points of a curve, one value per class."""
+    """Curves and tables behind the figure, small: bins, points of a curve, one value per class, which images were right."""
     key: str = ""
     """Fingerprint of all that the figure depends on (weights, data, settings): where it is the same, so is the figure."""
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson, 1927): (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
-    if n == 0:
-        return 0.0, 1.0
-    z, p = 1.959963984540054, hits / n
-    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
-    return (
-        0.0 if hits == 0 else low,
-        1.0 if hits == n else high,
-    )  # exact there; rounding would leave out the ends
 
 
 def proportion(metric: str, hits: int, n: int, **fields: Any) -> Record:
     """Record of a proportion with its Wilson interval."""
     return Record(metric, hits / n, n, wilson_interval(hits, n), **fields)
+
+
+def share_correct(
+    metric: str, correct: torch.Tensor, details: dict[str, Any] | None = None, **fields: Any
+) -> Record:
+    """Record of the share of images (N,) that are classified rightly, with which they are (see outcomes.py)."""
+    kept = (details or {}) | pack(correct.cpu().numpy())
+    return proportion(metric, int(correct.sum()), len(correct), details=kept, **fields)
 
 
 def timed(measure: Callable[[], Record]) -> Record:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dualat.data.in_distribution import ImageData
-from dualat.distributed import mine, total
-from dualat.evaluation.record import Record, proportion
+from dualat.distributed import mine, summed
+from dualat.evaluation.record import Record, share_correct
 from dualat.geometry import ThreatModel
 from dualat.objectives import Objective, raise_cross_entropy
 from dualat.pgd import pgd
@@ -25,7 +25,7 @@ def robust_accuracy(
     """
     device = next(model.parameters()).device
     size = 2.5 * threat.eps / steps if threat.eps else 1.0
-    hits = 0
+    correct = torch.zeros(len(data), dtype=torch.int64)
     for first in mine(range(0, len(data), batch_size)):
         part = slice(first, first + batch_size)
         x, labels = data.float(part).to(device), data.labels[part].to(device)
@@ -33,7 +33,7 @@ def robust_accuracy(
         objective = watch(raise_cross_entropy(labels), labels, fooled)
         # keep="best" makes the loop judge its last iterate too
         pgd(model, x, objective, threat, steps=steps, step_size=size, keep="best")
-        hits += int((~fooled).sum())
+        correct[part] = (~fooled).long().cpu()
     settings = {
         "attack": "pgd",
         "norm": threat.norm,
@@ -44,7 +44,7 @@ def robust_accuracy(
         "random_start": False,
         "precision": "fp32",
     }
-    return proportion("robust_accuracy", total(hits), len(data), settings=settings)
+    return share_correct("robust_accuracy", summed(correct).bool(), settings=settings)
 
 
 def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:

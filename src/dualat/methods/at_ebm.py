@@ -7,11 +7,9 @@ There is no classification loss: labels are not learned, and its accuracy is cha
 same network as all others, in place of a scalar of its own.
 
 Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 25 --contrastive.step-size 0.1
---contrastive.window 3200 --stage1.batch-size 32. Defaults are 50, 0.1, 1,000 images and 128; recipes have their own.
+--contrastive.window 3200 --stage1.batch-size 32; BatchNorm in eval mode: --stage1.freeze-batchnorm. Defaults are 50, 0.1,
+1,000 images, 128, and BatchNorm in train mode; recipes have their own.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,6 +33,8 @@ class ATEBM(Method):
         weights: LossSettings,
         batch_size: int,
     ):
+        if not weights.energy:
+            raise ValueError("loss.energy is 0, but at-ebm has no other loss: give a weight above 0.")
         self.contrastive, self.positive, self.weights = contrastive, positive, weights
         self.penalty = 0.01 if weights.r1 is None else weights.r1
         self.curriculum = Curriculum(
@@ -70,15 +70,3 @@ class ATEBM(Method):
             loss = loss + self.penalty * gradient_penalty(model, batch.energy_images)
         self.curriculum.see(-marginal_energy(positive), -marginal_energy(contrastive))
         return loss, {"loss_energy": loss_energy.detach()}
-
-    def after_step(self) -> dict[str, float]:
-        return self.curriculum.after_step()
-
-    def warning(self) -> str | None:
-        return self.curriculum.warning()
-
-    def state(self) -> dict[str, Any]:
-        return {"curriculum": self.curriculum.state()}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.curriculum.restore(state["curriculum"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.geometry import ThreatModel
+from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import AttackSettings
 from dualat.objectives import raise_cross_entropy
 from dualat.pgd import pgd
@@ -47,6 +48,8 @@ class Method(ABC):
     """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
     compiles: ClassVar[bool] = True
     """Whether a gradient loop of its can run compiled: a chain that takes no normalised steps cannot."""
+    curriculum: Curriculum | None = None
+    """What decides T, the number of contrastive steps, where anything does."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 
@@ -66,22 +69,24 @@ class Method(ABC):
 
     def after_step(self) -> dict[str, float]:
         """What is decided on a step's whole batch, once all its parts have been seen; figures to log."""
-        return {}
+        return {} if self.curriculum is None else self.curriculum.after_step()
 
     def warning(self) -> str | None:
         """A sentence where the run so far shows that nothing is being learned."""
-        return None
+        return None if self.curriculum is None else self.curriculum.warning()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold, as JSON."""
-        return {}
+        return {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside `state()`, as tensors."""
         return {}
 
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:  # noqa: B027 - some have no state
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Take `state()` and `tensors()` back."""
+        if self.curriculum is not None:
+            self.curriculum.restore(state["curriculum"])
 
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:

@@ -6,9 +6,6 @@ x_adv: PGD in the ball from strongly augmented images. x_contrastive: T steps do
 the initial distribution; T follows the curriculum. No gradient reaches the weights through either loop.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 from dualat.energy import joint_energy
@@ -64,15 +61,3 @@ class DAT(Method):
 
         self.curriculum.see(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels))
         return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach()}
-
-    def after_step(self) -> dict[str, float]:
-        return self.curriculum.after_step()
-
-    def warning(self) -> str | None:
-        return self.curriculum.warning()
-
-    def state(self) -> dict[str, Any]:
-        return {"curriculum": self.curriculum.state()}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.curriculum.restore(state["curriculum"])

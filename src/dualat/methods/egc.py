@@ -10,7 +10,8 @@ log sigma is uniform, z ~ N(0, I), labels are smoothed. Published weights are 1 
 
 with r^T = 1/100. This is the one gradient loop with rule gradient, schedule exponential, start_noise sigma_max, no clipping
 and step_size = sigma_max^2 / ((1 + r) T): for sigma_max = 0.5 and T = 20, 0.00697. What is ours: pixels instead of latents,
-no guidance, and a network that is not told sigma, which it sees.
+no guidance, and a network that is not told sigma, which it sees. The score of an image must not depend on the others of its
+batch: BatchNorm in eval mode, --stage1.freeze-batchnorm.
 """
 
 import math

@@ -3,7 +3,8 @@
     L = w_energy * L_EBM + w_ce * CE,  minimised by SAM (training/sharpness.py) on the same samples x-
     x-:  x <- clip_[0,1]( x + eta * clip( grad s(x), +-LIMIT ) ), no noise, from a replay buffer
 
-The batch for p(x) is neither augmented nor noisy (`energy_augment.kind: none`); the batch for CE is both.
+The batch for p(x) is not augmented (`energy_augment.kind: none`), nor noisy where `chain.input_noise` is set; the batch for CE
+is. What is ours: both have one size; published are 64 and 128.
 """
 
 from torch import Tensor, nn

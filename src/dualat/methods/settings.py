@@ -70,9 +70,9 @@ class LossSettings:
     """Weights of the terms of the loss."""
 
     cross_entropy: float = 1.0
-    """Weight of the robust classification loss L_AT-CE."""
+    """Weight of the classification loss: L_AT-CE of dat, each method's cross-entropy elsewhere."""
     energy: float = 1.0
-    """Weight of the energy loss L_BCE (stage 2)."""
+    """Weight of the energy loss: L_BCE in dat's stage 2; elsewhere what the method has in its place (see its file)."""
     r1: float | None = None
     """Weight of the gradient penalty R1 on real images; 0 logs it only. None: the method's, 0.01 for at-ebm, else 0."""
     adversarial_energy: float = 0.1
@@ -137,7 +137,7 @@ PUBLISHED_CHAINS = {
     "jem": _LANGEVIN,
     "robust-jem": _LANGEVIN,
     "jempp": {"steps": 10, "inner_steps": 5, "step_size": 0.05, "noise": 0.0, "input_noise": 0.015},
-    "sada-jem": {"steps": 5, "step_size": 0.25, "noise": 0.0, "input_noise": 0.015},
+    "sada-jem": {"steps": 5, "step_size": 0.25, "noise": 0.0, "input_noise": 0.0},
     "eb-jdat": {"steps": 10, "step_size": 0.25, "noise": 0.0, "input_noise": 0.0},
 }
 """x' = 2x - 1 turns a step of eta' grad_x' into eta'/4 grad_x, and noise sigma' into sigma'/2."""
@@ -249,22 +249,35 @@ OF_METHODS = {name.partition(".")[0] for names in USED.values() for name in name
 """The groups of USED; all others concern every method."""
 
 
-def is_used(method: str, name: str) -> bool:
-    """Whether the method reads the setting or group of this dotted name."""
-    if name.partition(".")[0] not in OF_METHODS:
+def is_used(method: str, name: str, stages: str = "both") -> bool:
+    """Whether the method reads the setting or group of this dotted name. stages: those of dat that are trained."""
+    group = name.partition(".")[0]
+    if method == "dat" and group == "stage1":
+        return stages != "2"
+    if (method, name) == ("at-ebm", "sampling.energy"):
+        return False  # it learns no labels: there is no E(x, y) to descend
+    if group not in OF_METHODS:
         return True
-    return any(f"{name}.".startswith(f"{used}.") or used.startswith(f"{name}.") for used in USED[method])
+    return any(
+        f"{name}.".startswith(f"{used}.") or used.startswith(f"{name}.") for used in used_by(method, stages)
+    )
 
 
-def refuse_unused(method: str, names: Iterable[str]) -> None:
+def used_by(method: str, stages: str) -> tuple[str, ...]:
+    """Of the groups that not all methods read, what this one does: stage 1 of dat is standard-at."""
+    return USED["standard-at" if (method, stages) == ("dat", "1") else method]
+
+
+def refuse_unused(method: str, names: Iterable[str], stages: str = "both") -> None:
     """ValueError that names the first of these settings that would have no effect. A recipe may hold the settings of
     several methods; what is asked for beside it must matter."""
     for name in names:
-        if is_used(method, name):
+        if is_used(method, name, stages):
             continue
-        group = name.partition(".")[0]
-        of_group = [used for used in USED[method] if used.startswith(f"{group}.")]
-        reads = of_group or dict.fromkeys(used.partition(".")[0] for used in USED[method])
+        group, used = name.partition(".")[0], used_by(method, stages)
+        of_group = [setting for setting in used if setting.startswith(f"{group}.")]
+        reads = of_group or dict.fromkeys(setting.partition(".")[0] for setting in used)
+        part = f" with stages {stages}" if method == "dat" and stages != "both" else ""
         raise ValueError(
-            f"{name} has no effect on method {method}, which reads {', '.join(reads)}: leave it out."
+            f"{name} has no effect on method {method}{part}, which reads {', '.join(reads)}: leave it out."
         )

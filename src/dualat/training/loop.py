@@ -6,7 +6,6 @@ part of the state until it is done.
 """
 
 import copy
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,27 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualat.data.augment import augment
-from dualat.data.draws import Draws
-from dualat.data.in_distribution import ImageData
-from dualat.data.initial import InitialDistribution
-from dualat.data.loaders import BatchStream
-from dualat.data.settings import AugmentSettings
-from dualat.distributed import (
-    LostRank,
-    average_gradients,
-    is_first,
-    lost_ranks,
-    mean_of,
-    rank,
-    ranks,
-    share,
-    wait,
-)
+from dualat.distributed import LostRank, is_first, mean_of, rank, ranks, wait
 from dualat.fast import compiled
 from dualat.load import LoadedModel, save_model
 from dualat.losses import gradient_penalty
-from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.methods.base import Batch, Method
 from dualat.models.synced_batchnorm import synchronise_batchnorm
 from dualat.pgd import frozen
 from dualat.precision import autocast
@@ -52,11 +35,12 @@ from dualat.training.divergence import (
     write_outcome,
 )
 from dualat.training.ema import EMA
+from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer, learning_rate
 from dualat.training.progress import Progress, announce
 from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
-from dualat.training.sharpness import climbed
 from dualat.training.signals import Stopped, StopRequest
+from dualat.training.step import check_division, train_step
 from dualat.training.tracking import Tracker
 
 Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
@@ -64,45 +48,6 @@ Evaluator = Callable[[LoadedModel, int, int], dict[str, float]]
 
 BEST = {"robust_accuracy": ("best-robust", 1), "frechet_distance": ("best-generation", -1)}
 """Figures whose best checkpoint is kept: its file's name, and whether more (1) or less (-1) is better."""
-
-
-@dataclass
-class Feed:
-    """Where the batches of a stage come from."""
-
-    train: ImageData
-    robust_augment: AugmentSettings
-    energy_augment: AugmentSettings
-    initial: InitialDistribution | None
-    device: torch.device
-
-    def streams(self, seed: int, stage: int, batch_size: int) -> tuple[BatchStream, BatchStream]:
-        """Two independent orders of the same images: for the classification loss and for the energy loss."""
-        pin = self.device.type == "cuda"
-        part = share(min(batch_size, len(self.train)))
-        return (
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "robust"), part, pin),
-            BatchStream(self.train, batch_size, mix_seed(seed, stage, "energy"), part, pin),
-        )
-
-    def moved(self, images: Tensor) -> Tensor:
-        """uint8 images as float32 in [0, 1] on the device: bytes travel, a quarter as much."""
-        return images.to(self.device, non_blocking=True).float() / 255
-
-    def batch(self, streams: tuple[BatchStream, BatchStream], step: int, seed: int, energy: bool) -> Batch:
-        """This rank's part of one step's batch, on the device. Its random numbers are those of the whole batch."""
-        generator = Draws(
-            torch.Generator().manual_seed(seed), streams[0].batch_size, share(streams[0].batch_size)
-        )
-        images, labels = streams[0].batch(step)
-        robust = augment(self.moved(images), self.robust_augment, generator)
-        if not energy:
-            return Batch(robust, labels.to(self.device))
-        images, energy_labels = streams[1].batch(step)
-        real = augment(self.moved(images), self.energy_augment, generator)
-        assert self.initial is not None
-        starts = self.initial.sample(len(real), energy_labels, generator).to(self.device)
-        return Batch(robust, labels.to(self.device), real, energy_labels.to(self.device), starts)
 
 
 @dataclass
@@ -120,14 +65,6 @@ class Run:
     """Whether the gradient loop runs compiled (fast.py)."""
     stability: StabilitySettings = field(default_factory=StabilitySettings)
     """When training counts as diverged, and what is done then."""
-
-
-def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
-    """Train mode; BatchNorm layers in eval mode where their statistics stay frozen."""
-    model.train()
-    if freeze_batchnorm:
-        for module in batchnorm_modules(model):
-            module.eval()
 
 
 def train_stage(
@@ -183,7 +120,10 @@ class Stage:
         self.optimizer = build_optimizer(model, settings.optimizer)
         self.best: dict[str, float] = {}
         self.done = 0
-        self.streams = feed.streams(run.seed, number, settings.batch_size)
+        divergences = len(read_outcome(run.folder)["divergences"])
+        # after a divergence all random numbers are others: the order of the images, augmentation, noise
+        self.origin = mix_seed(run.seed, "divergences", divergences) if divergences else run.seed
+        self.streams = feed.streams(self.origin, number, settings.batch_size)
         check_division(method, settings, self.streams[0].batch_size)
         if ranks() > 1 and not settings.freeze_batchnorm:
             synchronise_batchnorm(model)
@@ -193,7 +133,6 @@ class Stage:
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
-        self.divergences = len(read_outcome(run.folder)["divergences"])
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage."""
@@ -259,8 +198,7 @@ class Stage:
 
     def seed(self, step: int) -> int:
         """What the step's random numbers are made of: (seed, stage, step) alone, and the divergences so far."""
-        again = ("divergences", self.divergences) if self.divergences else ()
-        return mix_seed(self.run.seed, self.number, step, *again)
+        return mix_seed(self.origin, self.number, step)
 
     def batch(self, step: int) -> Batch:
         return self.feed.batch(self.streams, step, self.seed(step), self.method.needs_energy_batch)
@@ -322,64 +260,6 @@ class Stage:
                 self.method.tensors(),
                 self.owed,
             ),
-        )
-
-
-def train_step(
-    model: LoadedModel,
-    method: Method,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    settings: StageSettings,
-    dtype: torch.dtype,
-) -> dict[str, float]:
-    """One optimiser step; returns the figures of the step as plain numbers. A non-finite
-    loss or gradient changes no weight."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    set_train_mode(model, settings.freeze_batchnorm)
-    device, parts = batch.robust_images.device, batch.split(settings.accumulate)
-    made, seen = [], []
-    optimizer.zero_grad(set_to_none=True)
-    for part in parts:
-        with autocast(dtype, device):
-            made.append(method.generate(model, part))
-            loss, figures = method.loss_on(model, part, made[-1])
-        backward(loss / len(parts))
-        seen.append({"loss": loss.detach(), **figures})
-    average_gradients(model)
-    if method.sharpness:
-        with climbed(model, method.sharpness):
-            for part, images in zip(parts, made, strict=True):
-                with autocast(dtype, device):
-                    loss, _ = method.loss_on(model, part, images)
-                backward(loss / len(parts))
-    limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-    found = mean_of({name: sum(float(f[name]) for f in seen) / len(seen) for name in seen[0]})
-    found |= {"gradient_norm": norm, **method.after_step()}
-    if math.isfinite(found["loss"]) and math.isfinite(norm):
-        optimizer.step()
-    return found
-
-
-def backward(loss: Tensor) -> None:
-    """Add the loss's gradient to the weights' gradients. Synchronised BatchNorm exchanges with other ranks meanwhile."""
-    with lost_ranks():
-        loss.backward()
-
-
-def check_division(method: Method, settings: StageSettings, batch_size: int) -> None:
-    """ValueError where a batch cannot be cut into equal parts, or a method cannot run on several processes."""
-    if method.one_process and ranks() > 1:
-        raise ValueError(
-            f"method {method.name} keeps a replay buffer, which {ranks()} processes cannot share: start it on one."
-        )
-    if batch_size % (ranks() * settings.accumulate):
-        raise ValueError(
-            f"batch_size is {batch_size}, which cannot be divided into {ranks()} (processes) x {settings.accumulate} "
-            "(accumulate) equal parts: give a multiple, or change accumulate."
         )
 
 
