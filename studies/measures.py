@@ -79,6 +79,19 @@ def validity(eps: float) -> Figure:
     return Figure(f"counterfactual validity, L2 {eps:g}", of, short=f"counterf. validity, L2 {eps:g}")
 
 
+def confidence(eps: float) -> Figure:
+    """Mean probability of the target class in counterfactuals."""
+    of = record("counterfactual_confidence", norm="L2", eps=eps)
+    return Figure(f"counterfactual confidence, L2 {eps:g}", of, short=f"counterf. confidence, L2 {eps:g}")
+
+
+def counterfactual_frechet(eps: float) -> Figure:
+    """Frechet distance of counterfactuals to images of their target class, in the judge's features."""
+    of = record("counterfactual_frechet", norm="L2", eps=eps)
+    name = f"Frechet distance of counterfactuals, L2 {eps:g}"
+    return Figure(name, of, "distance", short=f"counterf. Frechet, L2 {eps:g}")
+
+
 def ood(source: str, score: str, attacked: bool) -> Figure:
     """AUROC of a score between test images and those of a source, clean or under the adaptive attack."""
     of = record("ood_auroc", source=source, score=score, attack=lambda found: bool(found) == attacked)
@@ -120,7 +133,16 @@ def _roughness(values: list[float]) -> Measured | None:
 
 def late_r1(run: Run) -> Measured | None:
     """Mean R1 over the last fifth of stage 2's logged steps; infinite where it is no finite number."""
-    values = [v for _, v in curve(run, "r1", 2)]
+    return _late_r1(run, 2)
+
+
+def last_r1(run: Run) -> Measured | None:
+    """The same of the run's last stage."""
+    return _late_r1(run, max(run["curves"]["stage"], default=1))
+
+
+def _late_r1(run: Run, stage: int) -> Measured | None:
+    values = [v for _, v in curve(run, "r1", stage)]
     if not values:
         return None
     tail = values[-max(1, len(values) // 5) :]
@@ -163,6 +185,7 @@ def unsteady(run: Run) -> bool:
 ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
 LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness, "none")
 LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none", of_diverged=True)
+LAST_R1 = Figure("R1 at the end", last_r1, "none")
 LAST_T = Figure("T at the end", last_t, "none")
 MEAN_T = Figure("mean T", mean_t, "none")
 

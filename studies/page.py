@@ -9,9 +9,10 @@ Figures and verdicts are computed from `studies/NAME/records/*.json` (and `studi
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from claims import CLAIMS, NO_SYSTEMS, WITHOUT_STUDY, Claim
+from claims import CHANGED, CLAIMS, NO_SYSTEMS, WITHOUT_STUDY, Claim
 from figures import draw
 from measures import (
     CLASS_ACCURACY,
@@ -20,11 +21,14 @@ from measures import (
     EXPLODED,
     IMAGENET,
     JUDGED,
+    LAST_R1,
     LAST_T,
     LATE_R1,
     LATE_ROUGHNESS,
     ROUGHNESS,
     autoattack,
+    confidence,
+    counterfactual_frechet,
     ood,
     ood_sources,
     pgd,
@@ -42,7 +46,13 @@ HERE = Path(__file__).parent
 OWN_FIGURES = {"ablation-batchnorm": [ROUGHNESS, LATE_ROUGHNESS], "ablation-at-branch": [LATE_R1]}
 """Figures of a study's curves, beside those that every ablation has."""
 
-HEAD = """\
+ABLATIONS = """\
+All *ablations* have the smallest budget: WRN-10-1 on Fashion-MNIST, 200 steps of adversarial training (L2 radius 1.0) and 250 of
+both losses, batch 64, unless said. So short a stage 2 needs its AUROC averaged over 256 images in place of 1,000, so that T grows
+four times as fast, and a learning rate of 6e-3 (3e-2 diverged within 12 steps). T_max is 16 and AUC_th 0.7 where they are not
+what is varied."""
+
+HEAD = f"""\
 # Claims, tested
 
 Made by `python studies/page.py` from the records in `studies/*/records`: do not edit.
@@ -53,23 +63,28 @@ small networks, Fashion-MNIST and minutes of training on a CPU: what can agree i
 the figures. Frechet distances are measured in the features of a small classifier trained on Fashion-MNIST (the judge), or
 of an ImageNet network: neither is FID.
 
-*Agrees* means that the rule holds between means over the seeds that both sides have; behind it, how many of these seeds
-agree alone. *Undecided* means that another draw of test images or samples might turn it: the difference is smaller than its
-95 % interval (from *each ±*, half the interval of one seed's figure; the two sides taken as unpaired, though their test
-images are the same). Runs that diverged for good are in no mean, but for that of R1.
+*Agrees* and *disagrees* say whether the rule holds between means over the seeds that both sides have; behind it, how many of
+these seeds agree alone. *Undecided* means that chance might turn it: the 95 % interval behind ± reaches across the rule's limit.
+It holds what differs from seed to seed (Welch's interval) and the draw of test images: by the images on which the two differ
+where all records keep each image's outcome, from either figure's own interval, which is wider, where some do not. With one seed
+everything is undecided. Runs that diverged for good are in no mean, but for that of R1.
 Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
 is repeated until nothing is. `precision: auto` trains in bf16 on a CPU with AVX-512 BF16, and in fp32 on others: runs of the
 latter kind are named with their study ([precision](#precision) has what that changed for DAT).
+
+{CHANGED}
+
+{ABLATIONS}
 
 | word | meaning |
 | --- | --- |
 | f(x)[y], s(x) | the logit of class y, and log sum over y of exp f(x)[y]: minus the joint and the marginal energy |
 | stage 1, stage 2 | DAT's adversarial training alone, and then together with the contrastive loss |
 | L_BCE | that loss: binary cross-entropy of telling images from contrastive samples by s(x) |
-| T, T_max, AUC_th | gradient steps that make a contrastive sample: one more, up to T_max, whenever AUROC between the two by f(x)[y] exceeds AUC_th |
+| T, T_max, AUC_th | gradient steps that make a contrastive sample: one more, up to T_max, whenever the AUROC of telling images from contrastive samples by f(x)[y] reaches AUC_th |
 | R1 | half the squared norm of the gradient of s(x), mean over training images |
 | validity | share of counterfactuals that the network gives their target class |
-| attacked | under the attack on the score itself, within the radius that the network was trained with (L2), 20 steps |
+| attacked | under the attack on the score itself, within L2 1.0, 20 steps |
 """
 
 
@@ -115,20 +130,19 @@ def link(claim: Claim) -> str:
     return f"{claim.sentence} ([{claim.study}](#{claim.study}))"
 
 
-def chapter(study: Study, output: Path, picture: Path | None) -> str:
-    """A study: how much of it was run, its tables, its figure, its claims."""
+def chapter(study: Study, output: Path, pictures: list[Path]) -> str:
+    """A study: how much of it was run, its tables, its figures, its claims."""
     parts = [f"## {study.name}\n", f"{study.plan['title']}. {progress(study)}\n"]
     if "notes" in study.plan and study.made:
         parts.append(f"{study.plan['notes']}\n")
     if study.name == "systems" and study.made:
-        parts.append(systems_table(study))
+        parts.append(systems_tables(study))
         parts.append(not_the_best(study))
     elif study.made and study.plan["metrics"]:
         parts.append(variants_table(study))
     if study.made and "ood_scores" in study.plan.get("evaluation", {}):
         parts.append(ood_tables(study))
-    if picture is not None:
-        parts.append(f"![{study.plan['title']}]({picture.relative_to(output.parent).as_posix()})\n")
+    parts += [f"![{study.plan['title']}]({p.relative_to(output.parent).as_posix()})\n" for p in pictures]
     parts += [claim_text(claim, study) for claim in CLAIMS if claim.study == study.name]
     return "\n".join(parts)
 
@@ -179,54 +193,67 @@ def claim_text(claim: Claim, study: Study) -> str:
     return "\n".join([*lines, f"- command: `{study.command}`\n"])
 
 
-def systems_table(study: Study) -> str:
-    """All systems, most robust first."""
+def systems_tables(study: Study) -> str:
+    """All systems, most robust first: accuracy, samples, the rest."""
     radius = study.plan["base"]["attack"]["eps"]
-    evaluation = study.plan["evaluation"]
-    figures = [
-        CLEAN,
-        *(pgd(eps) for eps in evaluation["eps"]),
-        *(autoattack(eps) for eps in evaluation["autoattack_eps"]),
-        JUDGED,
-        IMAGENET,
-        CLASS_ACCURACY,
-        ECE,
-        *(validity(eps) for eps in evaluation["counterfactual_eps"]),
-        LAST_T,
-    ]
     order = ranked(study, pgd(radius), JUDGED)
-    heads = ["system", *(heading(study, f) for f in figures), "sampler", "cost", "diverged", "seeds"]
-    rows = [
-        [f"`{v}`", *cells(study, v, figures), samplers(study, v), cost_cell(study, v), *outcome(study, v)]
-        for v in order
-    ]
+
+    def part(title: str, figures: list[Figure], **more: Callable[[Study, str], str]) -> str:
+        heads = ["system", *(heading(study, f) for f in figures), *more, "seeds"]
+        rows = [
+            [
+                f"`{v}`",
+                *cells(study, v, figures),
+                *(of(study, v) for of in more.values()),
+                outcome(study, v)[1],
+            ]
+            for v in order
+        ]
+        return f"### {title}\n\n{table(heads, rows)}"
+
     notes = [
         f"Sorted by robust accuracy (PGD-20, L2 {radius:g}), equals by Frechet distance. Means over seeds, least and "
         "greatest seed below. sampler: steps × length of a step, chosen for each seed on validation images. "
-        f"diverged: runs with a divergence, restarts among them, or with a logged loss beyond ±{EXPLODED:,}.",
+        f"diverged: runs with a divergence, restarts among them, or with a logged loss beyond ±{EXPLODED:,}. Counterfactuals "
+        "climb f(x)[target] from test images; their confidence is p(target), their Frechet distance that to training images of "
+        "the target class.",
         cost_note(study),
     ]
-    return "\n".join(["### All systems\n", table(heads, rows), *(f"{note}\n" for note in notes)])
+    ends = {"cost": cost_cell, "diverged": lambda study, variant: outcome(study, variant)[0]}
+    return "\n".join(
+        [
+            part("Accuracy", accuracies(study)),
+            part("Samples", [JUDGED, IMAGENET, CLASS_ACCURACY, LAST_T], sampler=samplers),
+            part("Counterfactuals, gradients, training", [*of_counterfactuals(study), LAST_R1], **ends),
+            *(f"{note}\n" for note in notes),
+        ]
+    )
+
+
+def accuracies(study: Study) -> list[Figure]:
+    """Accuracy, clean and attacked, and calibration."""
+    evaluation = study.plan["evaluation"]
+    attacked = [*map(pgd, evaluation["eps"]), *map(autoattack, evaluation["autoattack_eps"])]
+    return [CLEAN, *attacked, ECE]
+
+
+def of_counterfactuals(study: Study) -> list[Figure]:
+    """Figures of counterfactuals."""
+    radii = study.plan["evaluation"]["counterfactual_eps"]
+    return [of(eps) for eps in radii for of in (validity, confidence, counterfactual_frechet)]
 
 
 def not_the_best(study: Study, own: str = "dat") -> str:
     """Every figure of the tables in which another system is better than DAT, and the best one."""
-    evaluation = study.plan["evaluation"]
-    greatest = [
-        CLEAN,
-        *(pgd(eps) for eps in evaluation["eps"]),
-        *(autoattack(e) for e in evaluation["autoattack_eps"]),
-    ]
-    greatest += [CLASS_ACCURACY, *(validity(eps) for eps in evaluation["counterfactual_eps"])]
-    greatest += [
-        ood(o, s, hit) for s in evaluation["ood_scores"] for o in ood_sources(study) for hit in (False, True)
-    ]
+    scores = study.plan["evaluation"]["ood_scores"]
+    figures = [*accuracies(study), JUDGED, IMAGENET, CLASS_ACCURACY, *of_counterfactuals(study)]
+    figures += [ood(o, s, hit) for s in scores for o in ood_sources(study) for hit in (False, True)]
     rows = []
-    for figure in [JUDGED, IMAGENET, ECE, *greatest]:
+    for figure in figures:
         found = {v: values for v in study.runs if v not in NO_SYSTEMS and (values := study.values(v, figure))}
         if own not in found:
             continue
-        sign = -1 if figure in greatest else 1
+        sign = 1 if figure == ECE or figure.unit == "distance" else -1
         order = sorted(found, key=lambda v: sign * found[v].mean)
         better = order[: order.index(own)]
         if better:
@@ -241,7 +268,7 @@ def not_the_best(study: Study, own: str = "dat") -> str:
             )
     if not rows:
         return ""
-    note = "Means over the seeds that each has; systems that are not robust are among them.\n"
+    note = "Means over the seeds that each has; systems that are not robust are among them. Cost is in the table above.\n"
     heads = ["figure", f"`{own}`", "systems that are better", "the best"]
     return "\n".join([f"### Where `{own}` is not the best\n", table(heads, rows), note])
 

@@ -40,6 +40,7 @@ OTHERS = {
     "contrastive.step_size": 0.3,
     "contrastive.energy": "marginal",
     "loss.cross_entropy": 0.5,
+    "loss.robust": False,
     "loss.energy": 0.02,
     "loss.r1": 0.02,
     "loss.adversarial_energy": 0.02,

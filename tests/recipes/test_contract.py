@@ -68,7 +68,7 @@ def little(config: RunConfig, size: int) -> dict[str, Any]:
         changes |= {"data.image_size": size, "data.test_resize": size + 9}
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.batch_size": 2, f"{stage}.accumulate": 1}
-    return {k: v for k, v in changes.items() if v is not None and is_used(config.method, k)}
+    return {k: v for k, v in changes.items() if v is not None and is_used(config.method, k, config.stages)}
 
 
 def options(changes: dict[str, Any]) -> list[str]:
@@ -86,7 +86,7 @@ def dry(name: str) -> dict[str, Any]:
 
 def make_weights(name: str, changes: dict[str, Any]) -> None:
     """Weights of ours where the recipe looks for them."""
-    config = load_recipe(name, changes | {"stages": "1", "weights": None})
+    config = load_recipe(name, changes | {"stages": "both", "weights": None})
     where = Path(load_recipe(name).weights or "")
     where.parent.mkdir(parents=True)
     save_model(new_model(config, load_splits(config.data).train, torch.device("cpu")), where.with_suffix(""))
@@ -211,7 +211,7 @@ def shortest(config: RunConfig) -> dict[str, Any]:
     }
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.epochs": None, f"{stage}.steps": 2, f"{stage}.evaluate_every": 2}
-    return {key: value for key, value in changes.items() if is_used(config.method, key)}
+    return {key: value for key, value in changes.items() if is_used(config.method, key, config.stages)}
 
 
 def runs() -> dict[str, tuple[str, dict[str, Any]]]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib import pyplot
 from scipy import stats
 
 STUDIES = Path(__file__).parents[2] / "studies"
 sys.path.insert(0, str(STUDIES))  # as `python studies/page.py` has it
-claims, measures, noise, page, reading, rules = map(
-    import_module, ("claims", "measures", "noise", "page", "reading", "rules")
+claims, figures, measures, noise, page, reading, rules = map(
+    import_module, ("claims", "figures", "measures", "noise", "page", "reading", "rules")
 )
 
 SEEDS = (0, 1, 2)
@@ -125,26 +126,36 @@ def row(text, beginning):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_systems_table_has_means_spreads_numbers_and_order(tmp_path):
+def section(text, title):
+    """The part of the page below a heading."""
+    return text.split(f"### {title}\n")[1].split("\n#")[0]
+
+
+def test_systems_tables_have_means_spreads_numbers_and_order(tmp_path):
     write(tmp_path, "systems", four())
     text = made(tmp_path)
-    assert row(text, "| system | clean")[1:4] == [
+    accuracy = section(text, "Accuracy")
+    assert row(accuracy, "| system | clean")[1:4] == [
         "clean accuracy<br>n = 10,000",
         "PGD-20, L2 1<br>n = 1,000",
         "AutoAttack, L2 1<br>n = 128",
     ]
-    dat = row(text, "| `dat`")
-    assert dat[1:6] == [
+    assert row(accuracy, "| `dat`")[1:] == [
         "0.800<br>0.790 … 0.810",
         "0.700<br>0.690 … 0.710",
         "0.700<br>0.690 … 0.710",
-        "5.00<br>4.99 … 5.01",
-        "50.0<br>50.0 … 50.0",
+        "–",
+        "0, 1, 2",
     ]
-    assert dat[-4:] == ["8 × 0.3", "3.00", "0 of 3", "0, 1, 2"]
+    samples = row(section(text, "Samples"), "| `dat`")
+    assert samples[1:3] == ["5.00<br>4.99 … 5.01", "50.0<br>50.0 … 50.0"]
+    assert samples[-2:] == ["8 × 0.3", "0, 1, 2"]
+    rest = section(text, "Counterfactuals, gradients, training")
+    assert row(rest, "| `dat`")[-3:] == ["3.00", "0 of 3", "0, 1, 2"]
     # robust accuracy first; dat and standard-at are equal there, and dat has the smaller distance
-    order = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")][:4]
-    assert order == ["dat", "standard-at", "ratio", "jem"]
+    for part in (accuracy, rest):
+        names = [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")]
+        assert names == ["dat", "standard-at", "ratio", "jem"]
 
 
 def test_ood_tables_keep_scores_sources_and_attacks_apart(tmp_path):
@@ -188,9 +199,11 @@ def test_a_run_that_diverged_says_so_and_others_that_restarted_count(tmp_path):
     ]
     text = made_of(tmp_path, runs)
     jem = row(text, "| `jem`")
-    assert jem[1] == "diverged" and set(jem[2:-2]) == {"–"}
+    assert jem[1] == "diverged" and set(jem[2:-1]) == {"–"}
+    rest = section(text, "Counterfactuals, gradients, training")
+    jem = row(rest, "| `jem`")
     assert jem[-2].startswith("3 of 3; for good with seeds 0, 1, 2 (0: stage 1, step 7,")
-    assert row(text, "| `ratio`")[-2] == "1 of 3"
+    assert row(rest, "| `ratio`")[-2] == "1 of 3"
     assert "- ours: `jem` diverged with seeds 0, 1, 2\n" in text
     assert "**no comparison**" in text
 
@@ -205,7 +218,8 @@ def test_one_of_three_seeds_diverged_is_left_out_of_the_mean(tmp_path):
     runs.append(a_run("jem", 2, outcome="diverged", divergences=4))
     text = made_of(tmp_path, runs)
     assert row(text, "| `jem`")[1] == "0.795<br>0.790 … 0.800"
-    assert row(text, "| `jem`")[-2] == "1 of 3; for good with seed 2 (2: stage 1, step 7)"
+    rest = section(text, "Counterfactuals, gradients, training")
+    assert row(rest, "| `jem`")[-2] == "1 of 3; for good with seed 2 (2: stage 1, step 7)"
     assert "mean 30.0 (30.0, 30.0), n = 1,000, seeds 0, 1\n" in text
     assert "- ours: `jem` diverged with seed 2, which no mean has\n" in text
     claim = row(text, "| DAT's samples are better than JEM's")[1]
@@ -528,7 +542,8 @@ def test_a_run_that_exploded_is_counted_alike_everywhere(tmp_path):
     runs = four()
     runs[0]["curves"] = {"stage": [1, 1], "step": [5, 10], "loss": [2.0, 5e6]}
     text = made_of(tmp_path, runs)
-    assert row(text, "| `dat`")[-2] == "1 of 3" and row(text, "| DAT trains without")[1] == "disagrees"
+    rest = section(text, "Counterfactuals, gradients, training")
+    assert row(rest, "| `dat`")[-2] == "1 of 3" and row(text, "| DAT trains without")[1] == "disagrees"
 
 
 def test_curves_of_a_run_that_diverged_are_in_no_mean_but_r1s(tmp_path):
@@ -546,7 +561,42 @@ def test_records_of_unknown_variants_and_seeds_are_left_out(tmp_path):
 def test_figures_are_drawn_and_shown(tmp_path):
     text = made_of(tmp_path, four())
     assert "![Made up](claims/systems.png)" in text
+    assert "![Made up](claims/systems-cost.png)" in text
     assert (tmp_path / "out" / "claims" / "systems.png").stat().st_size < 100_000
+
+
+def test_figures_show_means_seeds_and_intervals(tmp_path):
+    _, axes = pyplot.subplots()
+    study = write(tmp_path, "systems", four())
+    assert figures.plane(measures.CLEAN, measures.pgd(1.0))(study, axes)
+    means = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    seeds = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert {tuple(line.get_xydata()[0].round(6)) for line in means} >= {(0.8, 0.7), (0.8, 0.1), (0.8, 0.65)}
+    assert len(seeds) == 4 and seeds[0].get_ydata() == pytest.approx([0.69, 0.70, 0.71])
+    assert {t.get_text() for t in axes.texts} == set(PLAN["variants"])
+    values = study.values("dat", measures.CLEAN)
+    assert figures.interval(measures.CLEAN, values) == pytest.approx(0.03)
+    assert figures.interval(measures.JUDGED, values) is None  # the seeds show what samples vary by
+    assert figures.interval(measures.JUDGED, reading.Values({0: values.by_seed[0]})) == pytest.approx(0.03)
+    pyplot.close("all")
+
+
+def test_courses_are_one_line_per_run_and_losses_one_mark_per_run(tmp_path):
+    curves = {"stage": [1, 2, 2], "step": [5, 5, 10], "r1": [9.0, 1.0, 2.0], "loss": [3.0, -5.0, 2.0]}
+    study = write(tmp_path, "systems", [a_run("dat", s, curves=curves) for s in SEEDS])
+    study.runs["dat"][2]["curves"] = curves | {"loss": [3.0, -5000.0, 2.0]}
+    _, axes = pyplot.subplots()
+    assert figures.course("r1", "R1", log=True)(study, axes)
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[5, 1], [10, 2]]] * 3
+    _, axes = pyplot.subplots()
+    assert figures.steadiness(study, axes)
+    marks = [(line.get_ydata()[0], line.get_marker()) for line in axes.lines if len(line.get_xdata()) == 1]
+    assert marks == [(5.0, "o"), (5.0, "o"), (5000.0, "X")]
+    _, axes = pyplot.subplots()
+    study.runs["standard-at"] = {0: a_run("standard-at", 0)}
+    assert figures.costs(study, axes)
+    assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx([1.0, 3.0])
+    pyplot.close("all")
 
 
 def strings(part):

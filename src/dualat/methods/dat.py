@@ -39,7 +39,7 @@ class DAT(Method):
             steps=self.curriculum.steps,
             step_size=self.contrastive.step_size,
         )
-        if not self.weights.cross_entropy:
+        if not (self.weights.cross_entropy and self.weights.robust):
             return {"contrastive": contrastive}
         x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
         return {"contrastive": contrastive, "adversarial": x_adv}
@@ -49,7 +49,7 @@ class DAT(Method):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         real, labels = batch.energy_images, batch.energy_labels
         assert real is not None and labels is not None
-        # without the AT branch (an ablation) the images as they are stand in for adversarial ones, weighted by 0
+        # without the AT branch (ablations) the images as they are stand in for adversarial ones
         x_adv = made.get("adversarial", batch.robust_images)
         logits = forward(model, [real, made["contrastive"], x_adv])
         real_logits, contrastive_logits, adversarial_logits = logits

@@ -71,6 +71,8 @@ class LossSettings:
 
     cross_entropy: float = 1.0
     """Weight of the classification loss: L_AT-CE of dat, each method's cross-entropy elsewhere."""
+    robust: bool = True
+    """Classification loss of dat's stage 2: that of adversarial images; false, an ablation: of the images as they are."""
     energy: float = 1.0
     """Weight of the energy loss: L_BCE in dat's stage 2; elsewhere what the method has in its place (see its file)."""
     r1: float | None = None
@@ -230,7 +232,16 @@ _CONTRASTIVE = (
     "contrastive.step_size",
 )
 USED = {
-    "dat": ("attack", "contrastive", "loss.energy", "loss.r1", "energy_augment", *_CLASSIFY, "stage2"),
+    "dat": (
+        "attack",
+        "contrastive",
+        "loss.energy",
+        "loss.robust",
+        "loss.r1",
+        "energy_augment",
+        *_CLASSIFY,
+        "stage2",
+    ),
     "standard-at": ("attack", "robust_augment"),
     "jem": _JEM,
     "jempp": (*_JEM, "chain.inner_steps"),
