@@ -25,6 +25,7 @@ from dualat.pgd import pgd
 class ATEBM(Method):
     name = "at-ebm"
     needs_energy_batch = True
+    curriculum: Curriculum  # pyright: ignore[reportIncompatibleVariableOverride] - always there
 
     def __init__(
         self,

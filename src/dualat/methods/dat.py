@@ -20,6 +20,7 @@ from dualat.pgd import pgd
 class DAT(Method):
     name = "dat"
     needs_energy_batch = True
+    curriculum: Curriculum  # pyright: ignore[reportIncompatibleVariableOverride] - always there
 
     def __init__(
         self, attack: AttackSettings, contrastive: ContrastiveSettings, weights: LossSettings, batch_size: int
