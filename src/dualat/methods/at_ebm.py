@@ -25,7 +25,7 @@ from dualat.pgd import pgd
 class ATEBM(Method):
     name = "at-ebm"
     needs_energy_batch = True
-    curriculum: Curriculum  # pyright: ignore[reportIncompatibleVariableOverride] - always there
+    curriculum: Curriculum
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ATEBM(Method):
             raise ValueError("loss.energy is 0, but at-ebm has no other loss: give a weight above 0.")
         self.contrastive, self.positive, self.weights = contrastive, positive, weights
         self.penalty = 0.01 if weights.r1 is None else weights.r1
-        self.curriculum = Curriculum(
+        self.curriculum = Curriculum(  # pyright: ignore[reportIncompatibleVariableOverride]
             contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
         )
 

@@ -20,13 +20,13 @@ from dualat.pgd import pgd
 class DAT(Method):
     name = "dat"
     needs_energy_batch = True
-    curriculum: Curriculum  # pyright: ignore[reportIncompatibleVariableOverride] - always there
+    curriculum: Curriculum
 
     def __init__(
         self, attack: AttackSettings, contrastive: ContrastiveSettings, weights: LossSettings, batch_size: int
     ):
         self.attack, self.contrastive, self.weights = attack, contrastive, weights
-        self.curriculum = Curriculum(
+        self.curriculum = Curriculum(  # pyright: ignore[reportIncompatibleVariableOverride]
             contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
         )
 
