@@ -75,19 +75,19 @@ def autoattack(eps: float) -> Figure:
 
 def validity(eps: float) -> Figure:
     """Share of counterfactuals that the model takes for their target."""
-    of = record("counterfactual_validity", norm="L2", eps=eps)
+    of = record("counterfactual_validity", norm="L2", eps=eps, objective="target logit")
     return Figure(f"counterfactual validity, L2 {eps:g}", of, short=f"counterf. validity, L2 {eps:g}")
 
 
 def confidence(eps: float) -> Figure:
     """Mean probability of the target class in counterfactuals."""
-    of = record("counterfactual_confidence", norm="L2", eps=eps)
+    of = record("counterfactual_confidence", norm="L2", eps=eps, objective="target logit")
     return Figure(f"counterfactual confidence, L2 {eps:g}", of, short=f"counterf. confidence, L2 {eps:g}")
 
 
 def counterfactual_frechet(eps: float) -> Figure:
     """Frechet distance of counterfactuals to images of their target class, in the judge's features."""
-    of = record("counterfactual_frechet", norm="L2", eps=eps)
+    of = record("counterfactual_frechet", norm="L2", eps=eps, objective="target logit")
     name = f"Frechet distance of counterfactuals, L2 {eps:g}"
     return Figure(name, of, "distance", short=f"counterf. Frechet, L2 {eps:g}")
 

@@ -32,6 +32,20 @@ def test_on_a_linear_model_it_is_eps_along_the_targets_weights(steps):
     torch.testing.assert_close(changed, x + 0.1 * weight.sign())
 
 
+def test_by_probability_it_is_eps_along_the_difference_of_two_classes_weights():
+    """d log p(t) = p(o) (w_t - w_o), where f(x)[t] would climb along w_t."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
+    x, target = images(), torch.tensor([0, 1, 1, 0])
+    difference = (model[1].weight[target] - model[1].weight[1 - target]).detach().view(x.shape)
+    changed = dualat.counterfactual(model, x, target, ThreatModel("L2", 0.3), steps=5, climb="probability")
+    expected = x + 0.3 * difference / image_norm(difference, "L2").view(-1, 1, 1, 1)
+    torch.testing.assert_close(changed, expected)
+    with pytest.raises(ValueError, match="climb is 'odds', but must be 'energy' or 'probability'"):
+        dualat.counterfactual(model, x, target, ThreatModel("L2", 0.3), climb="odds")  # type: ignore[arg-type]
+
+
 def test_a_large_enough_ball_reaches_the_target():
     model, x = linear(), images()
     for target in range(3):

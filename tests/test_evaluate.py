@@ -127,6 +127,7 @@ CHANGES = {
     "counterfactual_eps": (2.0,),
     "counterfactual_images": 210,
     "counterfactual_steps": 3,
+    "counterfactual_climb": "probability",
     "energy_images": 21,
     "sweep_steps": (2, 3),
     "sweep_samples": 30,

@@ -2,12 +2,14 @@
 
     x_cf = argmax over ||x' - x||_p <= eps of f(x')[target],   by the gradient loop from x itself.
 
-Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR-10.
+Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR-10. f(x)[target] rises where an image becomes
+more real as well, and the logit of its own class may rise with it: of DAT's classifiers few then change their mind in a small
+ball. log p(target | x) (`climb="probability"`) asks for the change alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image
@@ -15,12 +17,15 @@ from torch import Tensor, nn
 
 from dualat.energy import check_labels
 from dualat.geometry import ThreatModel, image_norm
-from dualat.objectives import lower_energy
+from dualat.objectives import lower_energy, target_class
 from dualat.pgd import frozen, pgd
 from dualat.pictures import signed_difference, strip
 
 if TYPE_CHECKING:
     from dualat.load import LoadedModel
+
+Climb = Literal["energy", "probability"]
+OBJECTIVES = {"energy": lower_energy, "probability": target_class}
 
 
 def counterfactual(
@@ -31,6 +36,7 @@ def counterfactual(
     *,
     steps: int = 50,
     step_size: float | None = None,
+    climb: Climb = "energy",
 ) -> Tensor:
     """Images as near to x as the threat model says, that the model takes for `target`.
 
@@ -42,10 +48,13 @@ def counterfactual(
         steps: gradient steps.
         step_size: length of one in the threat model's norm; default: 2.5 * eps / steps, so that the path can
             cross the ball.
+        climb: "energy": f(x)[target], minus the joint energy, as published; "probability": log p(target | x).
 
     Returns:
         Images (N, C, H, W) in [0, 1]. Raises ValueError for a target that the model lacks or an infinite eps.
     """
+    if climb not in OBJECTIVES:
+        raise ValueError(f"climb is {climb!r}, but must be 'energy' or 'probability'.")
     if not 0 < threat.eps < float("inf"):
         raise ValueError(
             f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}."
@@ -60,7 +69,7 @@ def counterfactual(
         classes = model(x[:1]).shape[1]
     check_labels(labels, classes)
     size = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size
-    return pgd(model, x, lower_energy(labels), threat, steps=steps, step_size=size)
+    return pgd(model, x, OBJECTIVES[climb](labels), threat, steps=steps, step_size=size)
 
 
 @dataclass
@@ -82,11 +91,16 @@ class Change:
 
 
 def explain(
-    model: "LoadedModel", x: Tensor, targets: Sequence[int], threat: ThreatModel, steps: int = 50
+    model: "LoadedModel",
+    x: Tensor,
+    targets: Sequence[int],
+    threat: ThreatModel,
+    steps: int = 50,
+    climb: Climb = "energy",
 ) -> list[Change]:
     """One counterfactual of one image x: (C, H, W) for each target class."""
     images = x.expand(len(targets), *x.shape)
-    results = counterfactual(model, images, torch.tensor(targets), threat, steps=steps)
+    results = counterfactual(model, images, torch.tensor(targets), threat, steps=steps, climb=climb)
     with frozen(model), torch.no_grad():
         before, after = model.predict_proba(x[None])[0], model.predict_proba(results)
     distances = image_norm(results - images, threat.norm)

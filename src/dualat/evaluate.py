@@ -221,7 +221,14 @@ def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSetting
             continue
         x = data.float(where[:1])[0].to(next(model.parameters()).device)
         targets = sorted({(label + shift) % classes for shift in (1, 3, 5)} - {label})
-        changes = explain(model, x, targets, ThreatModel("L2", eps), settings.counterfactual_steps)
+        changes = explain(
+            model,
+            x,
+            targets,
+            ThreatModel("L2", eps),
+            settings.counterfactual_steps,
+            settings.counterfactual_climb,
+        )
         strip = change_strip(x, model.class_names[label], changes, "L2")
         save_picture(strip, folder / f"{label}-eps{eps:g}.png")
 

@@ -203,6 +203,11 @@ def test_counterfactual_takes_any_image_file(command, tmp_path, tiny_run):
         f"the model sees the target class in {len(rows) - missed} of {len(rows)}, within L2 0.001; a larger"
         in out
     )
+    by = ("counterfactual", tiny_run, tmp_path / "colour.png", "--json", *to(tmp_path))
+    energy, probability = (
+        json.loads(command(*by, "--climb", climb)[1]) for climb in ("energy", "probability")
+    )
+    assert probability["climb"] == "probability" and energy["targets"] != probability["targets"]
     code, out, _ = command(
         "counterfactual", tiny_run, tmp_path / "colour.png", "--norm", "Linf", "--json", *to(tmp_path)
     )

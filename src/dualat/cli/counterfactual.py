@@ -36,6 +36,9 @@ class CounterfactualArguments:
     """Radius of the ball, in pixel units of [0, 1]: how much may change. None: 2 for L2, 16/255 for Linf."""
     steps: int = 50
     """Gradient steps."""
+    climb: Literal["energy", "probability"] = "energy"
+    """What rises: energy: f(x)[target], minus the joint energy, as published; probability: log p(target | x), which reaches
+    the target more often."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
     json: bool = False
@@ -75,7 +78,7 @@ def main(args: list[str]) -> int:
         targets = wanted_labels(parsed.classes, model.class_names, len(parsed.classes))
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
-    changes = explain(model, x, targets, ThreatModel(parsed.norm, eps), parsed.steps)
+    changes = explain(model, x, targets, ThreatModel(parsed.norm, eps), parsed.steps, parsed.climb)
     save_picture(change_strip(x, f"{name} {before[seen]:.2f}", changes, parsed.norm), parsed.output)
     if parsed.json:
         print(json.dumps(as_json(parsed, eps, seen, float(before[seen]), changes)))
@@ -87,7 +90,8 @@ def main(args: list[str]) -> int:
             f"{parsed.norm} distance {change.distance:.2f}{'' if change.reached else '   not reached'}"
         )
     reached = sum(change.reached for change in changes)
-    hint = "" if reached == len(changes) else "; a larger --eps lets more change"
+    other = "" if parsed.climb == "probability" else ", --climb probability asks for the class alone"
+    hint = "" if reached == len(changes) else f"; a larger --eps lets more change{other}"
     print(
         f"the model sees the target class in {reached} of {len(changes)}, within {parsed.norm} {eps:.3g}{hint}"
     )
@@ -116,5 +120,6 @@ def as_json(
         "confidence": confidence,
         "norm": parsed.norm,
         "eps": eps,
+        "climb": parsed.climb,
         "targets": targets,
     }

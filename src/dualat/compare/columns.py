@@ -145,7 +145,7 @@ def short_name(key: Mapping[str, str]) -> str:
     elif metric.startswith("ood_"):
         parts = [key.get("source", ""), f"score {key['score']}" if "score" in key else ""]
     elif metric.startswith("counterfactual_"):
-        parts = [ball]
+        parts = [ball, "by p(target)" if key.get("objective") == "target probability" else ""]
     else:
         parts = [key[k] for k in ("task", "images") if k in key]
     if metric == "ece" and key.get("temperature") == "fitted":

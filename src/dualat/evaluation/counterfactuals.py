@@ -1,6 +1,6 @@
 """Counterfactuals: from a real image towards another class inside a ball, how far does the model's mind change?
 
-    x' = argmax over ||x' - x|| <= eps of f(x')[c]   (dualat.counterfactual),   c = (y + 1 + (i + seed) mod (K-1)) mod K
+    x' = argmax over ||x' - x|| <= eps of f(x')[c], or of log p(c | x')   (dualat.counterfactual),   c = (y + 1 + (i + seed) mod (K-1)) mod K
     validity   = 1/N sum [ argmax f(x') = c ]          confidence = 1/N sum p(c | x')
     distance   = 1/N sum || x' - x ||_2
     frechet    = mean over classes c of d^2( judge features of x' with target c, of real images of class c )
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dualat.counterfactual import counterfactual
+from dualat.counterfactual import Climb, counterfactual
 from dualat.data.images import ImageData
 from dualat.evaluation.energies import mean_interval
 from dualat.evaluation.frechet import frechet_distance
@@ -45,6 +45,7 @@ def counterfactual_records(
     norm: Norm = "L2",
     steps: int = 50,
     step_size: float | None = None,
+    climb: Climb = "energy",
     seed: int = 0,
     least: int = LEAST,
     batch_size: int = 500,
@@ -57,6 +58,7 @@ def counterfactual_records(
         eps_list: radii of the ball in `norm`, above 0.
         real: real images to compare with, class by class; needed with a judge.
         steps, step_size: of the gradient loop; default of the size: 2.5 * eps / steps.
+        climb: what rises, f(x)[c] ("energy") or log p(c | x) ("probability").
         seed: turns the order of the targets.
         least: classes with fewer counterfactuals or real images are named in the settings (left_out) and not
             averaged. Where no class has enough, there is no Frechet record.
@@ -71,13 +73,13 @@ def counterfactual_records(
         threat = ThreatModel(norm, eps)
         default = attack_step_size(threat, steps)
         size = default if step_size is None else step_size
-        images, distance = _counterfactuals(model, data, targets, threat, steps, size, batch_size)
+        images, distance = _counterfactuals(model, data, targets, threat, steps, size, climb, batch_size)
         settings = {
             "eps": eps,
             "norm": norm,
             "steps": steps,
             "step_size": size,
-            "objective": "target logit",
+            "objective": {"energy": "target logit", "probability": "target probability"}[climb],
             "images": data.name,
         }
         chances = predict_logits(model, images, batch_size).double().softmax(dim=1)
@@ -99,6 +101,7 @@ def _counterfactuals(
     threat: ThreatModel,
     steps: int,
     step_size: float,
+    climb: Climb,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Counterfactuals (N, C, H, W) on the CPU, and their L2 distances (N,) from the originals."""
@@ -106,7 +109,7 @@ def _counterfactuals(
     for x in batches(model, data, batch_size):
         wanted = targets[first : first + len(x)].to(x.device)
         first += len(x)
-        changed = counterfactual(model, x, wanted, threat, steps=steps, step_size=step_size)
+        changed = counterfactual(model, x, wanted, threat, steps=steps, step_size=step_size, climb=climb)
         found.append(changed.cpu())
         distances.append(image_norm(changed - x, "L2").cpu())
     return torch.cat(found), torch.cat(distances)

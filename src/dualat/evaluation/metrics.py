@@ -148,6 +148,7 @@ def _counterfactual(subject: Subject) -> list[Record]:
         settings.counterfactual_eps,
         real=subject.data.train,
         steps=settings.counterfactual_steps,
+        climb=settings.counterfactual_climb,
         seed=subject.seed,
     )
 
@@ -246,7 +247,7 @@ METRICS: dict[str, Metric] = {
     "counterfactual": Metric(
         _counterfactual,
         "counterfactuals: validity, confidence, distance, Frechet distance",
-        ("counterfactual_eps", "counterfactual_images", "counterfactual_steps"),
+        ("counterfactual_eps", "counterfactual_images", "counterfactual_steps", "counterfactual_climb"),
     ),
     "energy": Metric(
         _energy,

@@ -56,6 +56,8 @@ class EvaluationSettings:
     """Held-out images that are changed, evenly picked."""
     counterfactual_steps: int = 50
     """Gradient steps of a counterfactual."""
+    counterfactual_climb: Literal["energy", "probability"] = "energy"
+    """What a counterfactual climbs: f(x)[target], as published, or log p(target | x)."""
     energy_images: int = 500
     """Images of each kind in the energy histograms."""
     sweep_steps: tuple[int, ...] | None = None

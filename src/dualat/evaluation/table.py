@@ -56,7 +56,8 @@ def row_name(record: Record) -> str:
         name = {"ood_auroc": "AUROC", "ood_aupr": "AUPR", "ood_fpr95": "FPR at 95 % TPR"}[metric]
         return f"OOD {s['source']}, {s['score']}: {name}{under(s.get('attack'), s['score'])}"
     if metric.startswith("counterfactual_"):
-        return f"counterfactuals, {s['norm']} {s['eps']:g}: {metric.partition('_')[2]}"
+        climb = ", by p(target)" if s.get("objective") == "target probability" else ""
+        return f"counterfactuals, {s['norm']} {s['eps']:g}{climb}: {metric.partition('_')[2]}"
     if metric == "energy":
         return f"mean energy, {s['images']}"
     if metric == "r1":
