@@ -1,6 +1,7 @@
 """Counterfactuals: from a real image towards another class inside a ball, how far does the model's mind change?
 
-    x' = argmax over ||x' - x|| <= eps of f(x')[c], or of log p(c | x')   (dualat.counterfactual),   c = (y + 1 + (i + seed) mod (K-1)) mod K
+    x' = argmax over ||x' - x|| <= eps of f(x')[c], or of log p(c | x')   (dualat.counterfactual)
+    c  = (y + 1 + (i + seed) mod (K-1)) mod K
     validity   = 1/N sum [ argmax f(x') = c ]          confidence = 1/N sum p(c | x')
     distance   = 1/N sum || x' - x ||_2
     frechet    = mean over classes c of d^2( judge features of x' with target c, of real images of class c )
