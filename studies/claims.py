@@ -110,6 +110,8 @@ SYSTEMS = [
         "0.7575 (DAT, T = 40) and 0.7465 (T = 50) against 0.7573 (AT), where stage 2 starts: CIFAR-10, AutoAttack, L2 0.5",
         "systems",
         Compare((Pair(AA, "dat-long", KEPT, "standard-at"), Pair(PGD, "dat-long", KEPT, "standard-at"))),
+        "the size of the network, it seems: the recipe `fashion-mnist` (WRN-16-1, 900 and 700 steps, seed 0) has 0.727 after stage 2 "
+        "and 0.728 after stage 1 (PGD-20, L2 1.0, 1,000 images), clean 0.820 and 0.825.",
     ),
     Claim(
         "DAT's samples are far better than those of adversarial training.",
