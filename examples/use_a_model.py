@@ -13,6 +13,8 @@ from dualat.geometry import ThreatModel
 from dualat.objectives import raise_cross_entropy
 from dualat.pictures import grid, save_picture
 
+if len(sys.argv) != 2 or not Path(sys.argv[1], "config.yaml").is_file():
+    sys.exit("give the run folder of a trained model, as in: python examples/use_a_model.py runs/digits")
 run = Path(sys.argv[1])
 model = dualat.load(run)
 test = load_splits(load_recipe(str(run / "config.yaml")).data).test

@@ -10,7 +10,7 @@ from plan import naming, nearest
 
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig, resolved
-from dualat.data.images import Shape
+from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES
@@ -20,6 +20,8 @@ from dualat.evaluation.metrics import METRICS
 from dualat.evaluation.ood import SCORES
 from dualat.evaluation.subject import Subject
 from dualat.run_folder import changed_setting
+from dualat.train import stage_plan
+from dualat.training.step import check_division
 
 OOD_NOISE = ("uniform", "normal")
 """Out-of-distribution sources that need no files."""
@@ -49,6 +51,15 @@ def check_files(name: str, study: dict[str, Any], config: RunConfig, splits: Spl
     if "ood_sources" in {setting for metric in study["metrics"] for setting in METRICS[metric].uses}:
         for source in subject.settings.ood_sources:
             check_source(source, splits.train.shape, f"studies/{name}/study.yaml")
+
+
+def check_stages(variant: str, config: RunConfig, train: ImageData) -> None:
+    """UsageError where a variant's method, or the division of its batches, cannot be."""
+    try:
+        for _, method, settings in stage_plan(config, train):
+            check_division(method, settings, min(settings.batch_size, len(train)))
+    except ValueError as error:
+        raise UsageError(f"variants.{variant}: {error}") from None
 
 
 def check_source(source: str, shape: Shape, path: str) -> None:

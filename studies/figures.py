@@ -154,15 +154,15 @@ def course(name: str, words: str, log: bool) -> Drawing:
 
 
 def steadiness(study: Study, axes: Axes) -> bool:
-    """The largest logged |loss| of each run; a cross where a run diverged."""
+    """The largest logged |loss| of each run; a cross where a run diverged, above the line whatever its loss."""
     places = {v: place for place, (v, runs) in enumerate(study.runs.items()) if runs}
     for variant, place in places.items():
         for shift, run in enumerate(study.runs[variant].values()):
             losses = [abs(v) for v in run["curves"].get("loss", []) if v is not None and math.isfinite(v)]
             bad = unsteady(run)
             axes.plot(
-                place + 0.12 * (shift - 1.5),
-                max(losses, default=EXPLODED),
+                place + 0.5 * ((shift + 0.5) / len(study.runs[variant]) - 0.5),
+                min(max(losses, default=EXPLODED), 1.5 * EXPLODED),
                 color=COLOURS[1] if bad else COLOURS[0],
                 marker="X" if bad else "o",
                 ms=5,

@@ -6,8 +6,9 @@ seeds: Welch's interval, t * sqrt( v_a / n_a + f^2 v_b / n_b ), v the variance o
 weights, the order of the data, attacks, samples. With one seed it is unknown, and left out.
 
 images: all seeds see the same test images, which are a draw as well: 1.96 times the standard deviation over images of the
-mean over seeds of a's outcome less f times b's, over sqrt(n). Older records do not keep the outcome of each image: for these
-both figures' own intervals are added as though their images were others, which is too wide. None of it for figures of
+mean over seeds of a's outcome less f times b's, over sqrt(n), by the seeds whose records keep each image's outcome, as newer ones
+do: fewer seeds make it wider. Where there are none, both figures' own intervals are added as though their images were others,
+which is too wide. None of it for figures of
 samples, which each seed draws anew; with one seed the figures' own intervals again.
 """
 

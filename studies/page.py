@@ -66,8 +66,11 @@ of an ImageNet network: neither is FID.
 *Agrees* and *disagrees* say whether the rule holds between means over the seeds that both sides have; behind it, how many of
 these seeds agree alone. *Undecided* means that chance might turn it: the 95 % interval behind ± reaches across the rule's limit.
 It holds what differs from seed to seed (Welch's interval) and the draw of test images: by the images on which the two differ
-where all records keep each image's outcome, from either figure's own interval, which is wider, where some do not. With one seed
-everything is undecided. Runs that diverged for good are in no mean, but for that of R1.
+with the seeds whose records keep each image's outcome, as newer ones do; from either figure's own interval, which is wider, where
+none does. With one seed everything is undecided, but for counts of divergences: those decide by themselves, whatever few runs
+may hide. Runs that diverged for good are in no mean, but for that of R1.
+In figures a mark is a mean over seeds, dots are seeds, a hollow mark is no system of the comparison, and bars are 95 % intervals:
+of one seed's test images, or, with one seed, of its samples.
 Figures are computed from the records; notes and reasons were written by hand. A command goes on with what is missing, and
 is repeated until nothing is. `precision: auto` trains in bf16 on a CPU with AVX-512 BF16, and in fp32 on others: runs of the
 latter kind are named with their study ([precision](#precision) has what that changed for DAT).
@@ -133,14 +136,14 @@ def link(claim: Claim) -> str:
 def chapter(study: Study, output: Path, pictures: list[Path]) -> str:
     """A study: how much of it was run, its tables, its figures, its claims."""
     parts = [f"## {study.name}\n", f"{study.plan['title']}. {progress(study)}\n"]
-    if "notes" in study.plan and study.made:
+    if study.plan["notes"] and study.made:
         parts.append(f"{study.plan['notes']}\n")
     if study.name == "systems" and study.made:
         parts.append(systems_tables(study))
         parts.append(not_the_best(study))
     elif study.made and study.plan["metrics"]:
         parts.append(variants_table(study))
-    if study.made and "ood_scores" in study.plan.get("evaluation", {}):
+    if study.made and ood_sources(study):
         parts.append(ood_tables(study))
     parts += [f"![{study.plan['title']}]({p.relative_to(output.parent).as_posix()})\n" for p in pictures]
     parts += [claim_text(claim, study) for claim in CLAIMS if claim.study == study.name]
@@ -195,7 +198,7 @@ def claim_text(claim: Claim, study: Study) -> str:
 
 def systems_tables(study: Study) -> str:
     """All systems, most robust first: accuracy, samples, the rest."""
-    radius = study.plan["base"]["attack"]["eps"]
+    radius = study.settings["attack"]["eps"]
     order = ranked(study, pgd(radius), JUDGED)
 
     def part(title: str, figures: list[Figure], **more: Callable[[Study, str], str]) -> str:
@@ -217,7 +220,7 @@ def systems_tables(study: Study) -> str:
         f"diverged: runs with a divergence, restarts among them, or with a logged loss beyond ±{EXPLODED:,}. Counterfactuals "
         "climb f(x)[target] from test images; their confidence is p(target), their Frechet distance that to training images of "
         "the target class.",
-        cost_note(study),
+        *([cost_note(study)] if any(relative_cost(study, v) for v in study.runs) else []),
     ]
     ends = {"cost": cost_cell, "diverged": lambda study, variant: outcome(study, variant)[0]}
     return "\n".join(
@@ -232,20 +235,23 @@ def systems_tables(study: Study) -> str:
 
 def accuracies(study: Study) -> list[Figure]:
     """Accuracy, clean and attacked, and calibration."""
-    evaluation = study.plan["evaluation"]
-    attacked = [*map(pgd, evaluation["eps"]), *map(autoattack, evaluation["autoattack_eps"])]
+    evaluation = study.evaluation
+    attacked = [
+        *map(pgd, evaluation["eps"]),
+        *map(autoattack, evaluation["autoattack_eps"] or [evaluation["validation_eps"]]),
+    ]
     return [CLEAN, *attacked, ECE]
 
 
 def of_counterfactuals(study: Study) -> list[Figure]:
     """Figures of counterfactuals."""
-    radii = study.plan["evaluation"]["counterfactual_eps"]
+    radii = study.evaluation["counterfactual_eps"]
     return [of(eps) for eps in radii for of in (validity, confidence, counterfactual_frechet)]
 
 
 def not_the_best(study: Study, own: str = "dat") -> str:
     """Every figure of the tables in which another system is better than DAT, and the best one."""
-    scores = study.plan["evaluation"]["ood_scores"]
+    scores = study.evaluation["ood_scores"]
     figures = [*accuracies(study), JUDGED, IMAGENET, CLASS_ACCURACY, *of_counterfactuals(study)]
     figures += [ood(o, s, hit) for s in scores for o in ood_sources(study) for hit in (False, True)]
     rows = []
@@ -255,7 +261,9 @@ def not_the_best(study: Study, own: str = "dat") -> str:
             continue
         sign = 1 if figure == ECE or figure.unit == "distance" else -1
         order = sorted(found, key=lambda v: sign * found[v].mean)
-        better = order[: order.index(own)]
+        better = [
+            v for v in order[: order.index(own)] if figure.text(found[v].mean) != figure.text(found[own].mean)
+        ]
         if better:
             text = figure.text(found[order[0]].mean)
             rows.append(
@@ -274,10 +282,10 @@ def not_the_best(study: Study, own: str = "dat") -> str:
 
 
 def variants_table(study: Study) -> str:
-    """The variants of an ablation, in the order of its plan."""
-    radii = study.plan.get("evaluation", {}).get("eps", ())
+    """The variants of an ablation, in the order of its plan, and the figures that there are."""
     more = OWN_FIGURES.get(study.name, [])
-    figures = [CLEAN, *(pgd(eps) for eps in radii), JUDGED, CLASS_ACCURACY, *more, LAST_T]
+    figures = [CLEAN, *(pgd(eps) for eps in study.evaluation["eps"]), JUDGED, CLASS_ACCURACY, *more, LAST_T]
+    figures = [f for f in figures if any(study.values(v, f) for v in study.runs)]
     heads = ["variant", *(heading(study, f) for f in figures), "diverged", "seeds"]
     return table(heads, [[f"`{v}`", *cells(study, v, figures), *outcome(study, v)] for v in study.runs])
 
@@ -285,11 +293,9 @@ def variants_table(study: Study) -> str:
 def ood_tables(study: Study) -> str:
     """AUROC by score: one row per system, clean and attacked for each source."""
     parts = []
-    for score in study.plan["evaluation"]["ood_scores"]:
+    for score in study.evaluation["ood_scores"]:
         figures = [ood(source, score, hit) for source in ood_sources(study) for hit in (False, True)]
-        if not figures:
-            continue
-        order = ranked(study, pgd(study.plan["base"]["attack"]["eps"]), JUDGED)
+        order = ranked(study, pgd(study.settings["attack"]["eps"]), JUDGED)
         heads = ["system", *(heading(study, f) for f in figures), "seeds"]
         rows = [[f"`{v}`", *cells(study, v, figures), outcome(study, v)[1]] for v in order]
         parts += [f"### OOD AUROC, score {score}\n", table(heads, rows)]

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with
-
-from dualat.files import read_yaml
+from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with, read_file
 
 Run = dict[str, Any]
 """A finished or diverged run, as run.py writes it."""
@@ -101,6 +99,16 @@ class Study:
         return f"python studies/run.py {self.name}"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The complete configuration of the first variant: of what all share, what the study leaves to defaults too."""
+        return asdict(configuration(self.plan["base"], next(iter(self.plan["variants"].values()))))
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """How its runs are measured: the study's settings on top of the configuration's."""
+        return self.settings["evaluation"] | self.plan["evaluation"]
+
+    @property
     def planned(self) -> int:
         """Number of runs that the plan asks for."""
         return len(self.plan["variants"]) * len(self.plan["seeds"])
@@ -167,7 +175,7 @@ def read_studies(folder: Path) -> dict[str, Study]:
 
 def read_study(folder: Path) -> Study:
     """One study. Records that belong to no variant and seed of its plan, or bear another's name, are left out and named."""
-    plan = read_yaml((folder / "study.yaml").read_text(encoding="utf-8"))
+    plan = read_file(folder / "study.yaml")
     study = Study(folder.name, plan, {variant: {} for variant in plan["variants"]})
     for path in sorted((folder / "records").glob("*.json")):
         run = read_record(path, study.command)

@@ -210,7 +210,7 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Equal:
-    """Two variants differ by less than a margin in each figure, seed by seed."""
+    """In the mean over seeds two variants differ by at most a margin in each figure; the noise is that of paired seeds."""
 
     margins: tuple[tuple[Figure, float], ...]
     left: str

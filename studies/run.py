@@ -26,7 +26,7 @@ from typing import Any
 
 import plan
 import torch
-from checks import check_files, check_measured, check_run_folder
+from checks import check_files, check_measured, check_run_folder, check_stages
 from plan import made_with, nearest
 from reading import listing, read_json, record_name
 from reading import read_study as read_records
@@ -142,6 +142,7 @@ def check_before(name: str, study: dict[str, Any], missing: list[tuple[str, int]
         check_run_folder(folder, config, record_path(name, variant, seed))
         if splits is None or config.data != data:
             data, splits = config.data, load_splits(config.data)
+        check_stages(variant, config, splits.train)
         if (read := (config.data, config.initial, config.evaluation)) not in seen:
             seen.append(read)
             check_files(name, study, config, splits)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import dualat
-from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.initial import Gaussian, InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 from dualat.load import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
@@ -171,3 +171,12 @@ def test_what_cannot_be_drawn_is_refused(labels, settings, message):
 def test_a_model_without_an_initial_distribution_asks_for_one():
     with pytest.raises(ValueError, match="initial"):
         dualat.sample(loaded(initial=None), [0])
+
+
+def test_without_a_class_starts_from_class_gaussians_are_of_any_class():
+    mean = torch.tensor([0.2, 0.5, 0.8])[:, None].expand(3, math.prod(SHAPE))
+    start = Gaussian(SHAPE, mean, torch.zeros(3, math.prod(SHAPE), 1), per_class=True)
+    images = dualat.sample(loaded(), 60, conditional=False, initial=start, steps=0, generator=seeded())
+    assert sorted({round(v, 3) for v in images.flatten().tolist()}) == [0.2, 0.5, 0.8]
+    again = dualat.sample(loaded(), 60, conditional=False, initial=start, steps=0, generator=seeded())
+    assert torch.equal(images, again)

@@ -124,7 +124,7 @@ def change_strip(x: Tensor, caption: str, changes: Sequence[Change], norm: str) 
     columns = [[(x.cpu(), ["original", caption])]]
     for change in changes:
         result = change.image.cpu()
-        confidence = f"p {change.confidence:.2f}{'' if change.reached else ', missed'}"
+        confidence = f"p = {change.confidence:.2f}{'' if change.reached else ', missed'}"
         difference = signed_difference(x.cpu(), result)
         columns.append(
             [

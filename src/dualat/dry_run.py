@@ -10,7 +10,7 @@ from dualat.precision import choose_device, choose_dtype
 from dualat.train import doubts, new_model, stage_plan
 from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
-from dualat.training.step import train_step
+from dualat.training.step import check_division, train_step
 
 
 def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
     }
     seconds = 0.0
     for number, method, settings in stage_plan(config, splits.train):
+        check_division(method, settings, min(settings.batch_size, len(splits.train)))
         streams = feed.streams(config.seed, number, settings.batch_size)
         total = settings.length(streams[0].steps_per_epoch)
         if method.curriculum is not None:

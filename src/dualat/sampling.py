@@ -74,7 +74,10 @@ def draw(
     labels: (count,), or None for the marginal energy. Returns (count, C, H, W) in [0, 1] on the model's device.
     """
     device = next(model.parameters()).device
-    starts = initial.sample(count, None if labels is None else labels.cpu(), generator)
+    of_starts = labels
+    if labels is None and initial.classes:  # of no class in particular: of any
+        of_starts = torch.randint(initial.classes, (count,), generator=generator)
+    starts = initial.sample(count, None if of_starts is None else of_starts.cpu(), generator)
     if labels is None:
         sampling = replace(sampling, energy="marginal")
     batches = []

@@ -244,8 +244,8 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-NEED_FROZEN = ("at-ebm", "egc")
-"""Methods whose chain, or whose loss, is of each image by itself: its energy must not depend on the others of its batch."""
+NEED_FROZEN = ("jem", "robust-jem", "at-ebm", "egc")
+"""Methods whose authors have no normalisation by the batch: the energy of an image does not depend on the others."""
 
 
 def doubts(config: RunConfig, model: LoadedModel, data: ImageData) -> list[str]:

@@ -130,6 +130,7 @@ def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
     assert facts["config"]["contrastive"]["t_max"] == 2
     assert "shorter than" in facts["plan"]["warning"]
     assert not (tmp_path / "r").exists()
+    assert "equal parts" in sentence(command("train", "digits", "--dry-run", "--stage1.accumulate", 5), 1)
     code, out, _ = command("train", "digits", "--dry-run", "--json", "--data.limit", 20, *to(tmp_path))
     assert code == 0 and "there are 20 training images: every step takes all of them." in out
 

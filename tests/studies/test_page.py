@@ -457,6 +457,43 @@ def test_a_study_without_claims_has_its_chapter_and_records_of_no_run_are_named(
     assert "Left out, as they belong to no run of the plan: mystery-seed0.json." in text
 
 
+def test_a_study_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys):
+    plan = {k: v for k, v in PLAN.items() if k != "variants"} | {"variant": {"a": None}}
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "study.yaml").write_text(yaml.safe_dump(plan))
+    monkeypatch.setattr(
+        sys, "argv", ["page.py", "--studies", str(tmp_path), "--output", str(tmp_path / "c.md")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        page.main()
+    assert stop.value.code == 2
+    assert "own/study.yaml: variant is no key of a study. Did you mean variants?" in capsys.readouterr().err
+
+
+def test_radii_of_the_configuration_have_their_column_and_figures_without_records_none(tmp_path):
+    base = PLAN["base"] | {"evaluation": {"eps": [1.0], "validation_eps": 1.0}}
+    plan = {k: v for k, v in PLAN.items() if k != "evaluation"} | {"base": base}
+    runs = four()
+    for run in runs:
+        run["records"] = [r for r in run["records"] if r["metric"] in ("clean_accuracy", "robust_accuracy")]
+    write(tmp_path, "own", runs, plan=plan)
+    heads = row(made(tmp_path), "| variant |")
+    assert [head.split("<br>")[0] for head in heads[1:]] == [
+        "clean accuracy",
+        "PGD-20, L2 1",
+        "diverged",
+        "seeds",
+    ]
+
+
+def test_the_committed_page_is_what_its_records_give(tmp_path):
+    page.make(STUDIES, tmp_path / "claims.md")
+    committed = (STUDIES.parent / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert (tmp_path / "claims.md").read_text(encoding="utf-8") == committed, "run python studies/page.py"
+    drawn = {path.name for path in (tmp_path / "claims").glob("*.png")}
+    assert drawn == {path.name for path in (STUDIES.parent / "docs" / "claims").glob("*.png")}
+
+
 def test_runs_that_auto_trained_in_fp32_are_named(tmp_path):
     """Neither those in bf16, nor those whose settings ask for fp32, nor records that do not tell."""
     runs = [a_run("dat", 0), a_run("dat", 1, precision="float32"), a_run("dat", 2, precision="bfloat16")]
@@ -591,7 +628,7 @@ def test_courses_are_one_line_per_run_and_losses_one_mark_per_run(tmp_path):
     _, axes = pyplot.subplots()
     assert figures.steadiness(study, axes)
     marks = [(line.get_ydata()[0], line.get_marker()) for line in axes.lines if len(line.get_xdata()) == 1]
-    assert marks == [(5.0, "o"), (5.0, "o"), (5000.0, "X")]
+    assert marks == [(5.0, "o"), (5.0, "o"), (1500.0, "X")]  # beyond the limit it stays in sight
     _, axes = pyplot.subplots()
     study.runs["standard-at"] = {0: a_run("standard-at", 0)}
     assert figures.costs(study, axes)

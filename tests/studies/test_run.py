@@ -497,6 +497,21 @@ def test_a_run_that_another_process_made_meanwhile_is_not_made_again(root, train
     assert not trained and records(root) == {"at-seed0": {}}
 
 
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ({"stage1": STAGE | {"accumulate": 5}}, "variants.odd: batch_size is 16, which cannot be divided"),
+        ({"method": "at-ebm", "loss": {"energy": 0.0}}, "variants.odd: loss.energy is 0, but at-ebm has no"),
+    ],
+)
+def test_what_only_the_data_or_the_method_shows_is_checked_before_too(
+    root, trained, capsys, variant, expected
+):
+    write_study(root, QUIET | {"variants": {"at": None, "odd": variant}})
+    assert call() == 2 and not trained
+    assert expected in capsys.readouterr().err
+
+
 def test_a_finished_run_has_its_plan_sampler_and_figures(finished):
     made = records(finished)
     assert list(made) == ["at-seed0", "jem-seed0"]

@@ -92,6 +92,26 @@ def test_restarts_are_counted_and_run_out(tiny, tmp_path, monkeypatch):
     assert len(read_outcome(tmp_path / "run")["divergences"]) == 3
 
 
+def test_what_is_said_fits_what_was_tried(tiny, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, {7}, 99)
+    with pytest.raises(Diverged) as stopped:
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "stop")})
+    assert "the last good checkpoint stays in" in str(stopped.value)
+    assert "--resume tries again from the last checkpoint with other random numbers, as --stab" in str(
+        stopped.value
+    )
+    settings = {"stability.on_divergence": "restart", "stability.restarts": 2}
+    with pytest.raises(
+        Diverged, match="2 restarts with other random numbers led no further; a lower"
+    ) as gone:
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), **settings})
+    assert "--resume" not in str(gone.value)
+    said = "".join(capsys.readouterr())
+    assert "starting again from there, restart 1 of 2" in said and "restart 2 of 2" in said
+    with pytest.raises(Diverged, match="no checkpoint was due before; .*--resume tries again from the start"):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "early"), "stability.limit": 1e-3})
+
+
 def test_a_restart_before_the_first_checkpoint_begins_the_stage_anew(tiny, tmp_path, monkeypatch):
     poisoned = poison(monkeypatch, {1}, 1)
     settings = {"stability.on_divergence": "restart", "stages": "both", "tracking.checkpoint_every": 5}

@@ -77,8 +77,9 @@ def test_a_finished_run_is_complete(tiny_run):
 
 def test_stage_2_starts_from_given_weights(tiny, tiny_run, tmp_path):
     weights = str(tiny_run / "checkpoints" / "stage1.safetensors")
+    settings = {k: v for k, v in tiny.items() if not k.startswith("stage1.")}
     second = dualat.train(
-        "digits", {**tiny, "output": str(tmp_path / "run"), "stages": "2", "weights": weights}
+        "digits", {**settings, "output": str(tmp_path / "run"), "stages": "2", "weights": weights}
     )
     given, trained = dualat.load(weights), dualat.load(second)
     for name, buffer in trained.named_buffers():

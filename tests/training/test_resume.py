@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 import dualat
 from dualat.methods.settings import USED, is_used
 from dualat.training import loop
+from dualat.training import step as training_step
 from dualat.training.checkpoint import load_state
+from dualat.training.divergence import read_outcome
 
 
 def same_weights(a: Path, b: Path) -> bool:
@@ -68,7 +70,7 @@ def test_signals_write_a_checkpoint_and_resume_is_exact(tiny, tiny_run, tmp_path
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (loop, "average_gradients", 11),  # in a step of stage 2
+        (training_step, "average_gradients", 11),  # in a step of stage 2
         (loop, "gradient_penalty", 5),  # after a step, before its line is written
         (loop.Stage, "evaluate", 1),  # after a line, at the end of stage 1
         (loop.Stage, "evaluate", 2),  # at the end of the run
@@ -107,6 +109,7 @@ def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, met
         stop_after(patch, 5, signal.SIGTERM)
         with pytest.raises(loop.Stopped):
             dualat.train("digits", parts, resume=True)
+    assert read_outcome(tmp_path / "parts")["outcome"] == "stopped"
     folder = dualat.train("digits", parts, resume=True)
     assert same_weights(folder, whole) and metric_lines(folder) == metric_lines(whole)
 

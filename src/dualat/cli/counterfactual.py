@@ -79,7 +79,7 @@ def main(args: list[str]) -> int:
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
     changes = explain(model, x, targets, ThreatModel(parsed.norm, eps), parsed.steps, parsed.climb)
-    save_picture(change_strip(x, f"{name} {before[seen]:.2f}", changes, parsed.norm), parsed.output)
+    save_picture(change_strip(x, f"{name}, p = {before[seen]:.2f}", changes, parsed.norm), parsed.output)
     if parsed.json:
         print(json.dumps(as_json(parsed, eps, seen, float(before[seen]), changes)))
         return 0

@@ -38,10 +38,11 @@ def build_subject(
         )
         if not path.is_file():
             there = sorted(p.stem for p in (target / "checkpoints").glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"{path} does not exist: --weights can be {', '.join(['final', *there])} here, where training has got so "
-                "far."
+            there = ["final"] * (target / "model.safetensors").is_file() + there
+            hint = (
+                f"--weights can be {', '.join(there)} here" if there else "training has left no weights yet"
             )
+            raise FileNotFoundError(f"{path} does not exist: {hint}.")
     model = load(path, choose_device(parsed.device))
     own = model.description.data
     wanted = config.data if config else own

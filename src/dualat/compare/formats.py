@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 from dualat.compare.columns import BETTER
 from dualat.compare.side_by_side import Comparison
 from dualat.compare.sources import Cell, Row
+from dualat.evaluation.intervals import lopsided
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 
 def figure(cell: Cell, sign: str = "±") -> str:
-    """Value and half its 95 % interval."""
+    """Value and half its 95 % interval, or both ends of one that ± would misstate."""
     value, interval = cell.record["value"], cell.record["ci95"]
     if not math.isfinite(value):
         return "undefined"
     half = (interval[1] - interval[0]) / 2 if interval else None
     digits = 2 if abs(value) >= 1 else 3 if half and half >= 0.005 else 4
-    return f"{value:.{digits}f}" + (f" {sign}{half:.{digits}f}" if half is not None else "")
+    if half is None:
+        return f"{value:.{digits}f}"
+    if lopsided(value, interval):
+        return f"{value:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return f"{value:.{digits}f} {sign}{half:.{digits}f}"
 
 
 def fixed_columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:

@@ -30,6 +30,9 @@ _MOST_STORED = 1_000  # images in a saved model
 class InitialDistribution(ABC):
     """A distribution over images of `shape` (C, H, W), drawn one by one from a generator."""
 
+    classes: int | None = None
+    """Number of classes, where each has a distribution of its own."""
+
     def __init__(self, shape: Shape, tensors: dict[str, Tensor] | None = None):
         channels, height, width = shape
         self.shape: Shape = (channels, height, width)
@@ -75,6 +78,7 @@ class Gaussian(InitialDistribution):
     def __init__(self, shape: Shape, mean: Tensor, factor: Tensor, per_class: bool):
         super().__init__(shape, {"mean": mean, "factor": factor})
         self.per_class = per_class
+        self.classes = len(mean) if per_class else None
 
     def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
         mean, factor = self._tensors["mean"], self._tensors["factor"]

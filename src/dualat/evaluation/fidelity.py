@@ -15,8 +15,8 @@ from dualat.evaluation.features import FeatureExtractor, cached_features
 from dualat.evaluation.frechet import Gaussian, frechet_interval, gaussian_distance
 from dualat.evaluation.inception import inception_records, require_samples, told
 from dualat.evaluation.kernel import SUBSETS, kernel_distance, kernel_interval, subset_size
-from dualat.evaluation.precision_recall import NEIGHBOURS, precision_recall, require_neighbours
-from dualat.evaluation.record import Record, proportion
+from dualat.evaluation.precision_recall import as_records, precision_recall, require_neighbours
+from dualat.evaluation.record import Record
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet
 
@@ -92,13 +92,8 @@ def _kernel(features: Tensor, real: Tensor, settings: dict[str, Any], seed: int,
 
 def _precision_recall(features: Tensor, real: Tensor, settings: dict[str, Any]) -> list[Record]:
     began = time.perf_counter()
-    found = precision_recall(features, real)
-    seconds = _since(began)
-    settings = {**settings, "neighbours": NEIGHBOURS, "interval": "Wilson, the balls held fixed"}
-    return [
-        proportion(name, int(hits.sum()), len(hits), settings={**settings}, seconds=seconds)
-        for name, hits in zip(("precision", "recall"), found, strict=True)
-    ]
+    precision, recall = (float(hits.double().mean()) for hits in precision_recall(features, real))
+    return as_records(precision, recall, len(features), len(real), settings, _since(began))
 
 
 def _since(began: float) -> float:

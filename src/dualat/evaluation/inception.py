@@ -21,8 +21,8 @@ from dualat.evaluation.features import InceptionFeatures, cached_features
 from dualat.evaluation.frechet import Gaussian, frechet_interval
 from dualat.evaluation.inception_score import SHUFFLE_SEED, inception_score, score_interval, splits
 from dualat.evaluation.kernel import SUBSETS, kernel_interval, subset_size
-from dualat.evaluation.precision_recall import NEIGHBOURS, require_neighbours
-from dualat.evaluation.record import Record, proportion, versions
+from dualat.evaluation.precision_recall import NEIGHBOURS, as_records, require_neighbours
+from dualat.evaluation.record import Record, versions
 from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet
 
@@ -173,12 +173,7 @@ def _score(logits: Tensor, settings: dict[str, Any], seed: int, resamples: int) 
 def _prc(features: Tensor, real: Tensor, settings: dict[str, Any]) -> list[Record]:
     began = time.perf_counter()
     precision, recall = _precision_recall(features, real)
-    seconds = _since(began)
-    settings = {**settings, "neighbours": NEIGHBOURS, "interval": "Wilson, the balls held fixed"}
-    return [
-        proportion(name, round(value * n), n, settings={**settings}, seconds=seconds)
-        for name, value, n in (("precision", precision, len(features)), ("recall", recall, len(real)))
-    ]
+    return as_records(precision, recall, len(features), len(real), settings, _since(began))
 
 
 def _precision_recall(features: Tensor, real: Tensor) -> tuple[float, float]:

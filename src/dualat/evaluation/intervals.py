@@ -1,4 +1,4 @@
-"""Interval of a proportion. Imports no PyTorch: pages read it."""
+"""95 % intervals: of a proportion, and how they are told. Imports no PyTorch: pages read it."""
 
 import math
 
@@ -14,3 +14,9 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
         0.0 if hits == 0 else low,
         1.0 if hits == n else high,
     )  # exact there; rounding would leave out the ends
+
+
+def lopsided(value: float, interval: tuple[float, float]) -> bool:
+    """Whether the value lies so far from the middle of its interval that ± half of it would misstate the ends."""
+    low, high = interval
+    return abs(high + low - 2 * value) > 0.15 * (high - low)

@@ -7,8 +7,12 @@
 Source: Kynkaanniemi et al., 2019 (arXiv 1904.06991), eq. 1 and 2. Both depend on the numbers of images: records tell them.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from dualat.evaluation.record import Record, proportion
 
 NEIGHBOURS = 3
 _ROWS = 1000  # of a matrix of distances at a time
@@ -47,3 +51,17 @@ def _covered(points: Tensor, centres: Tensor, k: int) -> Tensor:
     # The nearest of all is the centre itself, hence k + 1.
     radii = torch.cat([torch.cdist(part, centres).kthvalue(k + 1).values for part in centres.split(_ROWS)])
     return torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in points.split(_ROWS)])
+
+
+def as_records(
+    precision: float, recall: float, samples: int, real: int, settings: dict[str, Any], seconds: float
+) -> list[Record]:
+    """The two as records. samples, real: how many images of each. Recall has no interval: what it varies by are the balls,
+    which are the samples', and not the images that they are tried on."""
+    settings = {**settings, "neighbours": NEIGHBOURS}
+    within = {**settings, "interval": "Wilson, the balls held fixed"}
+    varying = {**settings, "interval": "none: the samples' balls vary"}
+    return [
+        proportion("precision", round(precision * samples), samples, settings=within, seconds=seconds),
+        Record("recall", recall, real, settings=varying, seconds=seconds),
+    ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dualat.evaluation.intervals import lopsided
 from dualat.evaluation.record import Record
 
 
@@ -98,6 +99,6 @@ def cell(record: Record) -> str:
         return value
     low, high = record.ci95
     half = (high - low) / 2
-    if abs(high + low - 2 * record.value) > 0.3 * half:
-        return f"{value} [{low:.3f}, {high:.3f}]"  # ± would be misread
+    if lopsided(record.value, record.ci95):
+        return f"{value} [{low:.3f}, {high:.3f}]"
     return f"{value} ±{half:.3f}" if small else f"{value} ±{half:.2f}"

@@ -3,7 +3,7 @@
     L = w_1 * L_EBM( x, x- ) + CE( f(x), y ) + w_2 * L_EBM( x, xa ) + CE( f(xa), y ),   w_1 = 1, w_2 = 0.1
 
 x-: SADA-JEM's sampler with 10 steps. xa: the last iterate of a climb of the energy in a ball around x, from a random start.
-The first term takes x from the energy batch, the others from the batch for CE, from which xa comes. What is ours: norm, radius
+The first term takes x from the energy batch, the others from the batch for CE, from which xa comes, without its noise. What is ours: norm, radius
 and steps of xa are those of `attack`. Published: Linf 8/255, 5 steps of 2/255 on pixels in [-1, 1], which on [0, 1] is
 --attack.norm Linf --attack.eps 0.0157 --attack.steps 5 --attack.step-size 0.0039.
 """

@@ -2,7 +2,7 @@
 
     L = w_energy * L_EBM( x, x- ) + w_ce * CE( f(x_adv), y )
 
-There is no public code: this is JEM's generative loss and sampler with the cross-entropy of adversarial images.
+`chain.input_noise` reaches the images of L_EBM alone. There is no public code: this is JEM's generative loss and sampler with the cross-entropy of adversarial images.
 """
 
 from torch import Tensor, nn

@@ -47,7 +47,7 @@ class ContrastiveSettings:
     t_max: int = 50
     """T_max: the largest number of gradient steps."""
     auc_threshold: float = 0.8
-    """AUC_th: T grows by one when the mean AUROC over the window reaches this, 0.5 to 1."""
+    """AUC_th: T grows by one when the mean AUROC over the window reaches this, an AUROC: 0 to 1; 0.5 is chance."""
     window: int = 1000
     """Images over which the AUROC is averaged before T may grow: ceil(window / batch) training steps."""
     step_size: float = 0.1

@@ -39,26 +39,35 @@ def record_divergence(folder: Path, stage: int, step: int, loss: float, gradient
 
 
 def write_outcome(folder: Path, outcome: str, divergences: list[dict[str, Any]]) -> None:
-    """Write `outcome.json`. outcome: running, diverged, or finished."""
+    """Write `outcome.json`. outcome: running, stopped (by a signal; a resume goes on), diverged, or finished."""
     content = {"outcome": outcome, "divergences": divergences}
     write_text(folder / OUTCOME, json.dumps(content, indent=2) + "\n")
 
 
 def message(stage: int, step: int, loss: float, limit: float, folder: Path) -> str:
-    """What happened, what is kept, what to do. step: 1 is the first."""
-    kept = folder / "checkpoints"
-    where = (
-        f"the last good checkpoint stays in {kept}"
-        if (kept / "latest.json").is_file()
-        else "no checkpoint was due before"
-    )
+    """What happened, and what is kept. step: 1 is the first."""
+    kept = f"the last good checkpoint stays in {folder / 'checkpoints'}"
     what = (
-        f"the loss grew to {loss:.3g}, beyond stability.limit = {limit:g},"
+        f"the loss became {loss:.3g}, beyond stability.limit = {limit:g},"
         if math.isfinite(loss) and abs(loss) > limit
         else "the loss or its gradient became infinite or undefined"
     )
-    return (
-        f"{what} at stage {stage}, step {step}: {where}; a lower learning rate (--stage{stage}.optimizer.lr) or "
-        f"warm-up (--stage{stage}.optimizer.warmup-steps), in a new run, usually helps; --resume tries again from the last "
-        "checkpoint with other random numbers, as --stability.on-divergence restart does by itself."
+    where = kept if has_checkpoint(folder) else "no checkpoint was due before"
+    return f"{what} at stage {stage}, step {step}: {where}"
+
+
+def advice(stage: int, restarts: int, folder: Path) -> str:
+    """What to do where training has diverged for good, after so many restarts."""
+    rate = (
+        f"a lower learning rate (--stage{stage}.optimizer.lr) or warm-up (--stage{stage}.optimizer.warmup-steps), in a new run, "
+        "usually helps"
     )
+    if restarts:
+        return f"{restarts} restart{'s' if restarts > 1 else ''} with other random numbers led no further; {rate}."
+    place = "from the last checkpoint" if has_checkpoint(folder) else "from the start"
+    return f"{rate}; --resume tries again {place} with other random numbers, as --stability.on-divergence restart does by itself."
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run has kept a state to go on from."""
+    return (folder / "checkpoints" / "latest.json").is_file()

@@ -28,6 +28,7 @@ from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
 from dualat.training.divergence import (
     Diverged,
+    advice,
     has_diverged,
     message,
     read_outcome,
@@ -91,14 +92,16 @@ def train_stage(
             return stage.train()
         except Diverged as error:
             restarts = run.stability.restarts if run.stability.on_divergence == "restart" else 0
-            if len(read_outcome(run.folder)["divergences"]) > restarts:
-                raise
-            announce(f"{error}; starting again from there")
+            used = len(read_outcome(run.folder)["divergences"])
+            if used > restarts:
+                raise Diverged(f"{error}; {advice(number, restarts, run.folder)}") from None
             resume = load_state(run.folder / "checkpoints")
+            place = "from there"
             if resume is None or resume.stage != number:  # nothing of this stage was kept yet
-                resume = None
+                resume, place = None, f"stage {number} from its beginning"
                 model.load_state_dict(origin)
                 method.restore(fresh, {})
+            announce(f"{error}; starting again {place}, restart {used} of {restarts}")
             run.tracker.rewind(number, resume.reported if resume else 0)
 
 
@@ -156,6 +159,10 @@ class Stage:
                 self.report(self.step(), progress)
                 if mean_of({"asked": float(self.run.stop.signal is not None)})["asked"]:
                     self.checkpoint()
+                    if is_first():
+                        write_outcome(
+                            self.run.folder, "stopped", read_outcome(self.run.folder)["divergences"]
+                        )
                     raise Stopped(
                         f"stopped by {self.run.stop.signal or 'another process'} at stage {self.number}, step {self.done}; the checkpoint "
                         "is written: the same command with --resume goes on from there."

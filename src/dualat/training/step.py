@@ -51,6 +51,7 @@ def train_step(
                 with autocast(dtype, device):
                     loss, _ = method.loss_on(model, part, images)
                 backward(loss / len(parts))
+            average_gradients(model)
     limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
     found = mean_of({name: sum(float(f[name]) for f in seen) / len(seen) for name in seen[0]})
