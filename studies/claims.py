@@ -27,7 +27,7 @@ from rules import (
 
 CHANGED = """\
 Rules were written before the first record was there. *Added* when records that they ask about, or others, were there, and
-before their own: `dat-long`, the starts from one Gaussian for all classes, the cost of `dat-long`, R1 after 1,200 steps, clean
+before their own: `dat-long`, `dat-1300`, the starts from one Gaussian for all classes, the cost of `dat-long`, R1 after 1,200 steps, clean
 cross-entropy in place of adversarial training. *Changed* after records were there: a logged loss beyond ±1,000 counts as a
 divergence; `dat-long` is not counted among the systems; the stability study got a stage 2 in which T grows, and its claim, like
 that of the cost, became two; RATIO's outside radius became the published one, its two batches go through the network together,
@@ -36,7 +36,7 @@ the grid; *undecided* came when figures were known, and its interval, of test im
 images; bf16 must equal fp32 by a margin, where spreads were compared before."""
 """What a reader must know of the order in which rules and records came."""
 
-NO_SYSTEMS = ("dat-long", "standard-at-half")
+NO_SYSTEMS = ("dat-long", "dat-1300", "standard-at-half")
 """Variants of `systems` beside the comparison."""
 AA, PGD = autoattack(1.0), pgd(1.0)
 SHORTER = (
@@ -139,6 +139,24 @@ SYSTEMS = [
         "systems",
         comparing(JUDGED, "dat", BELOW, "ratio"),
         OUTSIDE,
+    ),
+    Claim(
+        "With as much training time as RATIO, DAT's samples are better than RATIO's.",
+        "none with equal time",
+        "systems",
+        comparing(JUDGED, "dat-1300", BELOW, "ratio"),
+    ),
+    Claim(
+        "With as much training time as RATIO, DAT's samples are far better than those of adversarial training.",
+        "FID 9.12 (T = 40) against 28.41 (AT), a third: CIFAR-10, 50,000 samples",
+        "systems",
+        comparing(JUDGED, "dat-1300", THIRD, "standard-at"),
+    ),
+    Claim(
+        "With as much training time as RATIO, DAT is as robust as RATIO.",
+        "0.7575 against 0.7625: CIFAR-10, AutoAttack, L2 0.5, n = 10,000",
+        "systems",
+        Compare((Pair(AA, "dat-1300", KEPT, "ratio"), Pair(PGD, "dat-1300", KEPT, "ratio"))),
     ),
     Claim(
         "DAT's samples are better than SADA-JEM's.",
