@@ -13,7 +13,7 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,33 +78,44 @@ def make_index(shard: Path) -> ShardIndex:
     rows: list[tuple[int, int]] = []
     keys: list[str] = []
     classes: dict[str, int] = {}
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                folder, _, last = member.name.rpartition("/")
-                stem, _, ending = last.partition(".")
-                if not member.isreg() or not stem:
-                    continue
-                key = f"{folder}/{stem}"
-                if ending.lower() == "cls":
-                    classes[key] = _read_class(tar, member, shard)
-                elif f".{ending.rpartition('.')[2].lower()}" in SUFFIXES:
-                    names.append(member.name)
-                    rows.append((member.offset_data, member.size))
-                    keys.append(key)
-            with open(shard, "rb") as handle:  # tarfile takes a damaged header for the end, which is zeros
-                handle.seek(tar.offset)
-                if any(handle.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(
-            f"{shard} is damaged, truncated, or no plain tar file ({error}): fetch it again, or unpack it if it is "
-            "compressed."
-        ) from error
+    for tar, member in _members(shard):
+        folder, _, last = member.name.rpartition("/")
+        stem, _, ending = last.partition(".")
+        if not member.isreg() or not stem:
+            continue
+        key = f"{folder}/{stem}"
+        if ending.lower() == "cls":
+            classes[key] = _read_class(tar, member, shard)
+        elif f".{ending.rpartition('.')[2].lower()}" in SUFFIXES:
+            names.append(member.name)
+            rows.append((member.offset_data, member.size))
+            keys.append(key)
     _check(shard, names, rows, keys, classes)
     table = np.array(rows, dtype=np.int64).reshape(-1, 2)
     labels = np.array([classes.get(key, NO_CLASS) for key in keys], dtype=np.int64)
     return ShardIndex(names, table[:, 0].copy(), table[:, 1].copy(), labels)
+
+
+def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The open tar file and each of its members. ValueError where the file is damaged."""
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            place = -1
+            for member in tar:
+                if tar.offset <= place:  # a negative size: tarfile would read the same headers for ever
+                    raise tarfile.ReadError(f"the header before byte {member.offset_data} leads back")
+                place = tar.offset
+                yield tar, member
+            with open(shard, "rb") as handle:  # tarfile takes a damaged header for the end, which is zeros
+                handle.seek(tar.offset)
+                if any(handle.read(tarfile.BLOCKSIZE)):
+                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        reason = error if isinstance(error, tarfile.TarError) and str(error) else "a header is no header"
+        raise ValueError(
+            f"{shard} is damaged, truncated, or no plain tar file ({reason}): fetch it again, or unpack it if it is "
+            "compressed."
+        ) from error
 
 
 def _read_class(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
