@@ -1,0 +1,530 @@
+"""Pictures, folders and shards of them, arrays, IDX and CIFAR files: broken, then read as the library reads them."""
+
+import io
+import os
+import pickle
+import random
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import originals
+import torch
+from damage import ODD_NAMES, ODD_VALUES, SIZES, broken_bytes, broken_tree
+
+from dualat.data.auxiliary import open_pictures
+from dualat.data.check import check_images
+from dualat.data.cifar import load_cifar
+from dualat.data.fashion import load_fashion_mnist
+from dualat.data.folder import read_image
+from dualat.data.in_distribution import load_images, load_splits
+from dualat.data.settings import DataSettings
+from dualat.evaluation.read_images import natural_shape
+from dualat.evaluation.reference import read_reference
+from dualat.evaluation.samples import read_samples
+
+Input = tuple[str, Callable[[], object]]
+"""Words for what was done, and what reads it."""
+SHAPES = ((1, 8, 8), (3, 8, 8), (3, 16, 5), (1, 1, 1), (3, 64, 64))
+
+
+def one_picture(rng: random.Random) -> tuple[str, bytes, str]:
+    """Name, content and what was done to it."""
+    made = originals.pictures()
+    name = rng.choice(list(made))
+    how = rng.random()
+    if how < 0.003:
+        depth, colour = rng.choice(((8, 0), (16, 0), (8, 2), (8, 6)))
+        return (
+            "bomb.png",
+            originals.bomb(depth, colour),
+            f"170 million pixels of {depth} bits, colour {colour}",
+        )
+    if how < 0.1:
+        size = rng.choice((0, 1, 9, 60_000, 2**31 - 1, -1)), rng.choice((0, 1, 9, 4000, 2**31 - 1, 2**31))
+        depth, colour = rng.choice((1, 8, 16, 3)), rng.choice((0, 2, 3, 4, 6, 9))
+        return (
+            "header.png",
+            originals.png(*size, depth, colour, made["grey.png"][41:-12]),
+            f"header {size} {depth} {colour}",
+        )
+    content, words = broken_bytes(made[name], list(made.values()), rng)
+    if how < 0.2:
+        name = name.rpartition(".")[0] + rng.choice((".png", ".JPG", ".tif", ".bmp", ".webp"))
+    return name, content, f"{name}: {words}"
+
+
+def picture(rng: random.Random, place: Path) -> Input:
+    name, content, words = one_picture(rng)
+    path = place / name
+    path.write_bytes(content)
+    shape = rng.choice(SHAPES)
+    if rng.random() < 0.25:
+        return words, lambda: natural_shape(path)
+    return words, lambda: read_image(path, shape)
+
+
+def odd_entry(folder: Path, rng: random.Random) -> str:
+    """Something in a folder of pictures that nobody expects there."""
+    what = rng.choice(
+        (
+            "broken",
+            "broken",
+            "name",
+            "empty",
+            "loop",
+            "link",
+            "folder",
+            "fifo",
+            "hidden",
+            "text",
+            "dead",
+            "deep",
+        )
+    )
+    whole = originals.pictures()["rgb.png"]
+    if what == "broken":
+        name, content, words = one_picture(rng)
+        (folder / name).write_bytes(content)
+        return words
+    name = rng.choice([n for n in ODD_NAMES if n not in ("", ".", "..")])
+    if what == "name":
+        (folder / f"{name}.png").write_bytes(whole)
+    elif what == "empty":
+        (folder / f"{name}.png").write_bytes(b"")
+    elif what == "loop":
+        (folder / "loop").symlink_to(folder)
+    elif what == "link":
+        (folder / "link.png").symlink_to(rng.choice((folder, "link.png", "../0.png", "/dev/zero")))
+    elif what == "dead":
+        (folder / "dead.png").symlink_to(folder / "nowhere.png")
+    elif what == "folder":
+        (folder / "x.png").mkdir(exist_ok=True)
+    elif what == "fifo":
+        os.mkfifo(folder / "pipe.png")
+    elif what == "hidden":
+        (folder / "._a.png").write_bytes(b"Mac OS X")
+    elif what == "deep":
+        deep = folder / "/".join(["d"] * 40)
+        deep.mkdir(parents=True)
+        (deep / "a.png").write_bytes(whole)
+    else:
+        (folder / "notes.txt").write_text("x")
+    return f"{what} {name!r:.20}"
+
+
+def class_folders(place: Path, rng: random.Random) -> str:
+    """place/CLASS/i.png, sometimes in train/, val/ and test/, with one to three oddities."""
+    parts = rng.choice(((".",), (".",), ("train", "val", "test"), ("train", "test"), ("test",), ("train",)))
+    classes = rng.choice(
+        (("a", "b"), ("a", "b"), ("a",), ("0", "1", "10"), ("a", rng.choice(ODD_NAMES[7:])), ())
+    )
+    count = rng.choice((3, 3, 4, 1, 0))
+    for part in parts:
+        for k, name in enumerate(classes):
+            (place / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                (place / part / name / f"{i}.png").write_bytes(
+                    originals.pictures()[("rgb.png", "grey.png")[k % 2]]
+                )
+    folders = [p for p in place.rglob("*") if p.is_dir()] + [place]
+    words = []
+    for folder in rng.sample(folders, min(len(folders), rng.choice((0, 1, 1, 2)))):
+        try:
+            words.append(odd_entry(folder, rng))
+        except FileExistsError:
+            continue
+    return f"{'+'.join(parts)}: {len(classes)} classes of {count}; {', '.join(words)}"
+
+
+def read_somehow(source: str, place: Path, rng: random.Random) -> Callable[[], object]:
+    """One of the readers that take a folder, or shards."""
+    size, shape = rng.choice((1, 8, 20)), rng.choice(SHAPES)
+    settings = DataSettings(
+        source=source,
+        image_size=size,
+        channels=rng.choice((None, 1, 3)),
+        on_bad_image=rng.choice(("refuse", "skip")),
+        memory_gib=rng.choice((8.0, 8.0, 0.0)),
+        workers=rng.choice((None, 0, 1)),
+        val_as=rng.choice(("validation", "validation", "test")),
+        test_resize=rng.choice((None, None, 32)),
+    )
+
+    def splits() -> object:
+        found = load_splits(settings)
+        return found.train.pixels(torch.arange(min(2, len(found.train)))), found.test.content
+
+    resize = rng.choice((None, shape))
+    readers: dict[str, Callable[[], object]] = {
+        "splits": splits,
+        "images": lambda: load_images(source, None, shape, on_bad_image=settings.on_bad_image),
+        "start": lambda: open_pictures(source, None, shape),
+        "check": lambda: check_images(source, place.parent / "out" / "bad.txt", 1),
+        "samples": lambda: read_samples(source).content,
+        "reference": lambda: read_reference(source, resize),
+    }
+    return readers[rng.choice(("splits", "splits", *readers))]
+
+
+def folder(rng: random.Random, place: Path) -> Input:
+    words = class_folders(place, rng)
+    return words, read_somehow(str(place), place, rng)
+
+
+def shards(rng: random.Random, place: Path) -> Input:
+    """Tar files with odd members, or whole ones whose bytes are broken."""
+    words = []
+    for shard in range(rng.choice((1, 1, 2))):
+        path = place / rng.choice((f"{shard}.tar", f"train-{shard}.tar", f"val-{shard}.tar"))
+        with tarfile.open(
+            path, "w", format=rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
+        ) as tar:
+            for i in range(rng.choice((6, 6, 3, 0))):
+                add(tar, f"{i}.png", originals.pictures()["rgb.png"])
+                add(tar, f"{i}.cls", str(i % 2).encode())
+            if rng.random() < 0.6:
+                words.append(odd_member(tar, rng))
+        if rng.random() < 0.5:
+            content, what = broken_bytes(path.read_bytes(), list(originals.pictures().values()), rng)
+            path.write_bytes(content)
+            words.append(what)
+    if rng.random() < 0.1:
+        (place / "classnames.txt").write_bytes(
+            rng.choice((b"", b"a\nb\n", b"a", b"\xff\xfe", b"a\na\n", b"#\n\n", b"a\x1b\nb\n"))
+        )
+        words.append("classnames.txt")
+    source = rng.choice((str(place), f"{place}/*.tar", f"{place}/0.tar"))
+    return ", ".join(words), read_somehow(source, place, rng)
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes, **fields: Any) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    for key, value in fields.items():
+        setattr(entry, key, value)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def odd_member(tar: tarfile.TarFile, rng: random.Random) -> str:
+    what = rng.choice(("name", "class", "class", "type", "picture", "twice", "size", "lonely", "pax"))
+    name, whole = rng.choice(ODD_NAMES).replace("/", "_")[:90], originals.pictures()["rgb.png"]
+    try:
+        if what == "name":
+            name = rng.choice(
+                (name, f"../../{name}", f"/x/{name}", "é" * 40, "\udcff", "a/" * 40 + "b", ".png", "a..png")
+            )
+            add(tar, f"{name}.png", whole)
+            add(tar, f"{name}.cls", b"0")
+        elif what == "class":
+            name = repr(
+                value := rng.choice(
+                    (
+                        b"",
+                        b"-1",
+                        b"x",
+                        b"\xff",
+                        b"1" * 40,
+                        "²".encode(),
+                        "٣".encode(),
+                        b"9" * 7,
+                        b"999999",
+                        b" 1\n",
+                        b"1.0",
+                    )
+                )
+            )
+            add(tar, "odd.png", whole)
+            add(tar, "odd.cls", value)
+        elif what == "type":
+            kind = rng.choice(
+                (
+                    tarfile.SYMTYPE,
+                    tarfile.LNKTYPE,
+                    tarfile.DIRTYPE,
+                    tarfile.FIFOTYPE,
+                    tarfile.CHRTYPE,
+                    b"S",
+                    b"x",
+                    b"g",
+                )
+            )
+            entry = tarfile.TarInfo("odd.png")
+            entry.type, entry.linkname = kind, rng.choice(("/x/y", "odd.png", "0.png", "../x"))
+            tar.addfile(entry)
+        elif what == "picture":
+            _, content, name = one_picture(rng)
+            add(tar, "odd.png", content)
+            add(tar, "odd.cls", b"0")
+        elif what == "twice":
+            add(tar, "0.png", whole)
+        elif what == "size":
+            entry = tarfile.TarInfo("odd.png")
+            entry.size = rng.choice((10**6, 8**11 - 1, 8**11))
+            tar.addfile(entry)
+        elif what == "lonely":
+            add(tar, "lonely.cls", b"1")
+        else:
+            headers = rng.choice(
+                (
+                    {"path": name or "x"},
+                    {"size": "x"},
+                    {"size": "-5"},
+                    {"mtime": "nan"},
+                    {"GNU.sparse.size": "x"},
+                )
+            )
+            add(tar, "odd.png", whole, pax_headers=headers)
+    except (ValueError, UnicodeError, struct.error):  # this layout of tar cannot say it
+        return f"{what}: not written"
+    return f"{what} {name!r:.40}"
+
+
+def odd_array(rng: random.Random) -> np.ndarray:
+    """An array of a kind or shape that pictures do not have."""
+    shape = rng.choice(
+        (
+            (2, 4, 4, 3),
+            (2, 4, 4, 1),
+            (2, 4, 4),
+            (0, 4, 4, 3),
+            (2, 0, 4, 3),
+            (),
+            (3,),
+            (1,) * 12,
+            (2, 4, 4, 4),
+            (2, 2),
+        )
+    )
+    kind = rng.choice(
+        (
+            "u1",
+            "<f4",
+            ">f8",
+            "i1",
+            "u2",
+            "?",
+            "c8",
+            "U3",
+            "S2",
+            "O",
+            "M8[s]",
+            "V3",
+            "f2",
+            "g",
+            "i8",
+            "u8",
+            [("a", "u1")],
+        )
+    )
+    array = np.zeros(shape, dtype=kind)
+    if array.dtype.kind in "fc" and array.size:
+        array.flat[0] = rng.choice((np.nan, np.inf, 1.0, -1.0, 6e4))
+    return np.asfortranarray(array) if rng.random() < 0.2 else array
+
+
+def claimed(shape: Any, kind: str = "|u1", fortran: Any = False, version: tuple[int, int] = (1, 0)) -> bytes:
+    """An .npy file of eight bytes whose header claims what it is told to."""
+    header = (
+        repr({"descr": kind, "fortran_order": fortran, "shape": shape})
+        if not isinstance(shape, str)
+        else shape
+    )
+    text = header.encode("latin-1", "replace").ljust(117) + b"\n"
+    return (
+        b"\x93NUMPY"
+        + bytes(version)
+        + struct.pack("<H" if version[0] == 1 else "<I", len(text))
+        + text
+        + bytes(8)
+    )
+
+
+CLAIMS: tuple[Any, ...] = (
+    *(
+        (2**40,),
+        (2**62, 4, 4, 3),
+        (-1, 4, 4, 3),
+        (10**30,),
+        (3000, 1000, 1000, 3),
+        (2**33, 1, 1, 1),
+        (0, 2**62, 4, 3),
+        "{}",
+    ),
+    *(
+        "[" * 200,
+        "{'descr': 1}",
+        "nan",
+        "(" * 100 + ")" * 100,
+        "{'descr':'|u1','fortran_order':0,'shape':(1,'a')}",
+        "x = 1",
+    ),
+)
+
+
+def odd_npy(rng: random.Random) -> tuple[bytes, str]:
+    how = rng.random()
+    if how < 0.35:
+        claim, kind = rng.choice(CLAIMS), rng.choice(("|u1", "|O", "<f8", "<U9999999", "x", "", "|V0"))
+        version = rng.choice(((1, 0), (1, 0), (2, 0), (3, 0), (9, 0)))
+        return claimed(claim, kind, rng.choice((False, True, 1)), version), f"claims {claim!r:.60} of {kind}"
+    if how < 0.65:
+        array = odd_array(rng)
+        return originals.npy(array), f"{array.dtype} of shape {array.shape}"
+    return broken_bytes(originals.arrays()["pictures.npy"], list(originals.arrays().values()), rng)
+
+
+def odd_npz(rng: random.Random, names: tuple[str, ...], base: str) -> tuple[bytes, str]:
+    """An .npz with odd members, or odd arrays under right names, or broken bytes."""
+    how = rng.random()
+    if how < 0.35:
+        return broken_bytes(originals.arrays()[base], list(originals.arrays().values()), rng)
+    with zipfile.ZipFile(io.BytesIO(originals.arrays()[base])) as archive:
+        members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+    words = []
+    for _ in range(rng.choice((1, 1, 2))):
+        name = rng.choice((*names, *names, *names, "x", rng.choice(ODD_NAMES) or "y"))
+        if rng.random() < 0.15 and name in members:
+            del members[name]
+            words.append(f"no {name}")
+        else:
+            members[name], what = odd_npy(rng)
+            words.append(f"{name!r:.20} {what}")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(
+        stream, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
+    ) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+        if rng.random() < 0.1:
+            archive.writestr(rng.choice(("notes.txt", "arr_0", "a/", "../x.npy")), b"x")
+    content = stream.getvalue()
+    if rng.random() < 0.15:
+        content, what = broken_bytes(content[::-1], (), rng)  # the table of contents is at the end
+        content, words = content[::-1], [*words, f"from the end: {what}"]
+    return content, ", ".join(words)
+
+
+def samples(rng: random.Random, place: Path) -> Input:
+    content, words = odd_npz(rng, ("arr_0", "arr_1"), rng.choice(("samples.npz", "packed.npz")))
+    path = place / "samples.npz"
+    path.write_bytes(content)
+    wanted, shape = rng.choice((None, None, 3, 0, 10**9)), rng.choice((None, None, (1, 8, 8), (3, 6, 6)))
+    return words, lambda: read_samples(path, wanted, shape).content
+
+
+def statistics(rng: random.Random, place: Path) -> Input:
+    content, words = odd_npz(rng, ("mu", "sigma"), rng.choice(("statistics.npz", "both.npz")))
+    path = place / "reference.npz"
+    path.write_bytes(content)
+    shape = rng.choice((None, (1, 8, 8)))
+
+    def read() -> object:
+        found = read_reference(path, shape)
+        return found.settings(statistics=found.statistics is not None)
+
+    return words, read
+
+
+def array(rng: random.Random, place: Path) -> Input:
+    how = rng.random()
+    if how < 0.2:
+        path, words = place / "tiny.bin", "of Tiny Images"
+        count = rng.choice((0, 1, 3072, 3073, 3072 * 4, 3072 * 4))
+        path.write_bytes(bytes(count))
+        words = f"{count} bytes"
+    elif how < 0.6:
+        path = place / "a.npy"
+        content, words = odd_npy(rng)
+        path.write_bytes(content)
+    else:
+        path = place / "a.npz"
+        content, words = odd_npz(rng, ("arr_0", "a"), rng.choice(("samples.npz", "packed.npz")))
+        path.write_bytes(content)
+    lists: tuple[str, ...] = ()
+    if rng.random() < 0.3:
+        (place / "list.txt").write_text(
+            rng.choice(("# zero-based\n0\n", "0\n1\n2\n3\n4\n5\n", "1e3\n", "9" * 30, "", "٣\n", "1_0\n"))
+        )
+        lists = (rng.choice(("", "zero-based:", "one-based:", "two-based:")) + str(place / "list.txt"),)
+    shape = rng.choice(SHAPES)
+
+    def read() -> object:
+        found = open_pictures(str(path), None, shape, (), lists)
+        return found if isinstance(found, torch.Tensor) else found.gather(torch.arange(min(2, len(found))))
+
+    return words, read
+
+
+def idx(rng: random.Random, place: Path) -> Input:
+    files = dict(originals.idx())
+    name = rng.choice(list(files))
+    files[name], words = broken_bytes(files[name], list(files.values()), rng)
+    if rng.random() < 0.3:
+        sizes = [rng.choice(SIZES) % 2**32 for _ in range(3)]
+        kind = rng.choice((0x803, 0x801, 0x800, 0xD03, 0x8FF))
+        files[name], words = struct.pack(">4I", kind, *sizes), f"header {kind:x} {sizes}"
+    for path, content in files.items():
+        (place / path).write_bytes(content)
+    return f"{name}: {words}", lambda: load_fashion_mnist(str(place), False)
+
+
+def cifar(rng: random.Random, place: Path) -> Input:
+    source, folder_name = rng.choice((("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")))
+    base = place / folder_name
+    base.mkdir()
+    batch, label = originals.cifar_batch(), "labels" if source == "cifar10" else "fine_labels"
+    batch[label] = batch.pop("labels")
+    named = {f"{label[:-1]}_names": [f"c{k}" for k in range(3)]}
+    files = (
+        [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+        if source == "cifar10"
+        else ["train", "test"]
+    )
+    meta = "batches.meta" if source == "cifar10" else "meta"
+    protocol = rng.choice((0, 2, 2, 4, 5))
+    whole = {**{name: batch for name in files}, meta: named}
+    broken = rng.choice([*whole, meta])
+    how, words = rng.random(), ""
+    content = pickle.dumps(whole[broken], protocol)
+    if how < 0.5:
+        odd = dict(whole[broken])
+        if how < 0.25 and "data" in odd:
+            odd["data"] = odd_array(rng)
+            words = f"data {odd['data'].dtype} of {odd['data'].shape}"
+        else:
+            plain = {k: v for k, v in odd.items() if not isinstance(v, np.ndarray)}
+            changed, words = broken_tree(plain, rng)
+            odd = odd | changed if isinstance(changed, dict) else changed
+        try:
+            content = pickle.dumps(odd, protocol)
+        except (pickle.PicklingError, RecursionError, TypeError):
+            content, words = pickle.dumps(rng.choice(ODD_VALUES[:20])(), protocol), "another value"
+    elif how < 0.6:
+        content, words = rng.choice(HOSTILE_PICKLES), "hostile"
+    else:
+        content, words = broken_bytes(content, [pickle.dumps(batch, 0)], rng)
+    for name, value in whole.items():
+        (base / name).write_bytes(content if name == broken else pickle.dumps(value, protocol))
+    return f"{broken}: {words}", lambda: load_cifar(source, str(place), False)
+
+
+HOSTILE_PICKLES = (
+    b"cos\nsystem\n(S'touch hacked'\ntR.",
+    b"cnumpy\nndarray\n((I4611686018427387904\nttR.",
+    b"cnumpy\nndarray\n((I1099511627776\nttR.",
+    b"cnumpy\ndtype\n(S'" + b"O" * 2 + b"'\ntR.",
+    b"(l" + b"(l" * 20_000 + b".",
+    b"]" + b"]a" * 3000 + b".",
+    b"X\xff\xff\xff\x7fabc.",
+    b"\x8e" + b"\xff" * 8 + b".",
+    b"\x80\x05\x95" + b"\xff" * 8 + b".",
+    b"I" + b"9" * 5000 + b"\n.",
+    b"r\xff\xff\xff\x7f.",
+    b"Nr\xff\xff\xff\x7f.",
+    b"]q\x00h\x00a.",
+)
