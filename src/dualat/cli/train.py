@@ -1,6 +1,9 @@
 """`dualat train RECIPE [--key.sub value ...]`."""
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -138,5 +141,17 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
         print((folder / "evaluation.json").read_text(encoding="utf-8"), end="")
     else:
         Console().print(table(read_records(folder / "evaluation.json"), f"{folder}: held-out images"))
-    announce(f"run folder: {folder}  (samples: {folder / 'samples' / 'final.png'})")
+    announce(f"pictures: {folder / 'samples' / 'final.png'}; all else: {folder}")
+    command = command_name()
+    announce(
+        f"next: `{command} sample {folder}` draws images, `{command} report {folder}` makes a page of everything."
+    )
     return 0
+
+
+def command_name() -> str:
+    """How a person calls this program from where they are: `dualat`, or its path where the shell would not find it."""
+    called = Path(sys.argv[0])
+    if called.stem != "dualat" or shutil.which("dualat"):
+        return "dualat"
+    return os.path.relpath(called)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from dualat.evaluation.intervals import lopsided
@@ -10,16 +11,29 @@ from dualat.evaluation.record import Record
 
 
 def table(records: Sequence[Record], title: str) -> Table:
-    """One row per figure with the settings that tell it from its neighbours, one column per model."""
+    """One row per figure with the settings that tell it from its neighbours, one column per model. What a training run
+    ends with fits into 80 columns."""
     models = list(dict.fromkeys(r.model for r in records))
-    view = Table(title=title, title_justify="left")
+    judges = dict.fromkeys(where for r in records if (where := features_of(r)))
+    caption = "± or a range: 95 % interval." + (
+        f" Samples are judged in the features of {next(iter(judges))}." if len(judges) == 1 else ""
+    )
+    view = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     view.add_column("figure")
     for name in models:
         view.add_column(name, justify="right")
     view.add_column("n", justify="right")
     rows: dict[str, dict[str, Record]] = {}
     for record in records:
-        rows.setdefault(row_name(record), {})[record.model] = record
+        rows.setdefault(row_name(record, len(judges) > 1), {})[record.model] = record
     for name, cells in rows.items():
         view.add_row(
             name, *(cell(cells[m]) if m in cells else "" for m in models), str(next(iter(cells.values())).n)
@@ -39,18 +53,24 @@ OF_SAMPLES = {
 }
 
 
-def row_name(record: Record) -> str:
-    """A figure with the settings that tell it from its neighbours."""
+def features_of(record: Record) -> str:
+    """Whose features a figure of samples is taken in, shortly; nothing where that is in the figure's own name (FID)."""
+    features = str(record.settings.get("features", "")) if record.metric in OF_SAMPLES else ""
+    return "" if features.startswith("inception") else features.split(",")[0]
+
+
+def row_name(record: Record, with_features: bool = True) -> str:
+    """A figure with the settings that tell it from its neighbours. with_features: whose features its samples are judged in
+    is one of these."""
     s, metric = record.settings, record.metric
     if metric == "robust_accuracy":
         attack = (
             f"PGD-{s['steps']}" if s.get("attack", "pgd") == "pgd" else ATTACKS.get(s["attack"], s["attack"])
         )
-        return f"robust accuracy, {s['norm']} {s['eps']:g}, {attack}"
+        return f"robust, {s['norm']} {s['eps']:g}, {attack}"
     if metric in OF_SAMPLES:
-        features = str(s.get("features", ""))
-        where = "" if not features or features.startswith("inception") else f", {features.split(',')[0]}"
-        return f"samples: {OF_SAMPLES[metric]}{where}"
+        where = features_of(record) if with_features else ""
+        return f"samples: {OF_SAMPLES[metric]}" + (f", {where}" if where else "")
     if metric == "ece":
         return f"calibration error (ECE){under(s.get('attack'))}"
     if metric.startswith("ood_"):
@@ -86,19 +106,17 @@ def under(attack: dict[str, Any] | None, score: str | None = None) -> str:
 
 
 def cell(record: Record) -> str:
-    """Value, and half the width of its 95 % interval."""
-    small = abs(record.value) < 10
-    value = (
-        f"{record.value:.3f}"
-        if small
-        else f"{record.value:.2f}"
-        if abs(record.value) < 1000
-        else f"{record.value:.0f}"
-    )
+    """Value to three digits at least, and half the width of its 95 % interval, or its ends where it is lopsided."""
+    value, digits = record.value, digits_after_point(record.value)
+    text = f"{value:.{digits}f}"
     if record.ci95 is None:
-        return value
+        return text
     low, high = record.ci95
-    half = (high - low) / 2
-    if lopsided(record.value, record.ci95):
-        return f"{value} [{low:.3f}, {high:.3f}]"
-    return f"{value} ±{half:.3f}" if small else f"{value} ±{half:.2f}"
+    if lopsided(value, record.ci95):
+        return f"{text} " + "-".join(f"{end:.{digits}f}".replace("0.", ".", 1) for end in (low, high))
+    return f"{text} ±{(high - low) / 2:.{digits}f}"
+
+
+def digits_after_point(value: float) -> int:
+    """Three below 10, then fewer: 0.123, 12.34, 123.4, 1234."""
+    return 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
