@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import made_once
+
 import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
@@ -60,11 +62,15 @@ def subject(tiny_run: Path, splits, keep: Path | None = None, **changes) -> Subj
 @pytest.fixture(scope="module")
 def measured(tiny_run, splits, tmp_path_factory) -> tuple[Path, list[Record]]:
     """A file with every metric, each measured once."""
-    path = tmp_path_factory.mktemp("records") / "evaluation.json"
-    with pytest.MonkeyPatch.context() as patch:  # speeds are not what is tested here
-        quick = partial(metrics_module.throughput_records, seconds_each=0.02)
-        patch.setattr(metrics_module, "throughput_records", quick)
-        return path, complete(path, subject(tiny_run, splits), "final", OFFLINE, by_name=True)
+
+    def measure(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:  # speeds are not what is tested here
+            quick = partial(metrics_module.throughput_records, seconds_each=0.02)
+            patch.setattr(metrics_module, "throughput_records", quick)
+            complete(folder / "evaluation.json", subject(tiny_run, splits), "final", OFFLINE, by_name=True)
+
+    path = made_once(tmp_path_factory, "records", measure) / "evaluation.json"
+    return path, read_records(path)
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -135,8 +141,9 @@ CHANGES = {
 }
 
 
-def told(records: list[Record]) -> list:
-    return [(r.metric, r.value, r.n, r.settings, r.details) for r in records]
+def told(records: list[Record]) -> str:
+    """What a reader of the file sees of the figures."""
+    return json.dumps([(r.metric, r.value, r.n, r.settings, r.details) for r in records])
 
 
 @pytest.mark.parametrize("setting", CHANGES)
