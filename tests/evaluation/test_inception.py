@@ -70,6 +70,7 @@ def test_inception_figures_are_torch_fidelitys_own(weights, folders, tmp_path):
         prc=True,
         kid_subset_size=6,
         cuda=False,
+        save_cpu_ram=True,  # no processes of its own to read 26 pictures
         cache=False,
         verbose=False,
     )
