@@ -31,9 +31,9 @@ class Tracker:
         if others := [name for name in trackers if name != "tensorboard"]:
             self.accelerator = started(others, folder, settings)
         if "tensorboard" in trackers:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils import tensorboard
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+            self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"))
             self.writer.add_hparams(settings, {})
 
     def rewind(self, stage: int, step: int) -> None:
