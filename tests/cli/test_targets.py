@@ -13,8 +13,8 @@ from dualat.cli.main import run
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation import judge
-from dualat.load import save_model
-from dualat.train import new_model
+from dualat.models.model import save_model
+from dualat.run.train import new_model
 
 SIZE = 32
 
