@@ -73,7 +73,7 @@ class Tracker:
                 tracker.finish()
 
 
-def started(trackers: list[str], folder: Path, settings: dict[str, Any]) -> Any:
+def started(trackers: list[Any], folder: Path, settings: dict[str, Any]) -> Any:
     """accelerate with these trackers running. ValueError where it is not installed, or cannot start one of them."""
     names = ", ".join(trackers)
     try:
