@@ -4,7 +4,9 @@
 set -euo pipefail
 venv=$1 python=$2
 shift 2
-export UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+quiet=() # on a terminal the installer shows how far it is; elsewhere it says nothing
+[ -t 1 ] || quiet=(--quiet)
 
 fail() {
     echo "$1" >&2
@@ -41,9 +43,9 @@ then run this again."
 fi
 
 if have_uv; then
-    uv pip install --quiet --python "$venv/bin/python" "$@"
+    uv pip install ${quiet[@]+"${quiet[@]}"} --python "$venv/bin/python" "$@"
 else
     # An environment that uv made has no pip of its own.
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
-    "$venv/bin/python" -m pip install --quiet "$@"
+    "$venv/bin/python" -m pip install ${quiet[@]+"${quiet[@]}"} "$@"
 fi

@@ -1,12 +1,17 @@
-"""Settings that make a whole run of both stages take seconds, and a cache folder that tests share."""
+"""Settings that make a whole run of both stages take seconds, and what all processes of one run of the tests share."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("DUALAT_CACHE", str(Path(tempfile.gettempdir()) / "dualat-test-cache"))
+# Before torch is imported, here and in the processes that tests start: as many test processes as cores, a thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = {
     "stage1.steps": 8,
@@ -38,12 +43,32 @@ def tiny() -> dict:
     return dict(TINY)
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name`, filled by `make(folder)` once for all processes of one run of the tests. Not to be written to."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of both stages, never stopped."""
     import dualat
 
-    return dualat.train("digits", {**TINY, "output": str(tmp_path_factory.mktemp("runs") / "tiny")})
+    made = made_once(
+        tmp_path_factory, "tiny", lambda folder: dualat.train("digits", {**TINY, "output": str(folder)})
+    )
+    own = (
+        tmp_path_factory.mktemp("runs") / "tiny"
+    )  # commands write into it, those of other processes elsewhere
+    shutil.copytree(made, own)
+    return own
 
 
 @pytest.fixture

@@ -1,20 +1,27 @@
 """The examples run as a reader would run them."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run_example(name: str, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run_example(monkeypatch, capsys):
+    """Run an example as `python examples/NAME ARGUMENTS` does, in this process; gives what it prints."""
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLES / name), *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_own_folder_then_use_the_model(tmp_path):
+def test_own_folder_then_use_the_model(tmp_path, run_example):
     printed = run_example("own_folder.py", str(tmp_path), "--steps", "3")
     assert "30 samples of the classes 0, 1, 2" in printed
     assert (tmp_path / "run" / "samples" / "mine.png").is_file()

@@ -9,36 +9,18 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
-    (
-        "energy",
-        "geometry",
-        "distributed",
-        "precision",
-        "settings",
-        "seeding",
-        "files",
-        "pictures",
-        "sampling_settings",
-        "shipped",
-    ),
-    ("models", "data"),
-    ("objectives", "pgd", "fast"),
-    ("losses", "sampling", "counterfactual", "load"),
+    ("settings",),
+    ("system",),
+    ("results",),
+    ("core",),
+    ("data",),
+    ("models",),
+    ("sampling", "counterfactuals"),
     ("methods",),
-    ("training", "evaluation", "cost"),
-    (
-        "config",
-        "recipes",
-        "run_folder",
-        "train",
-        "plan",
-        "dry_run",
-        "evaluate",
-        "compare",
-        "report",
-        "demo",
-        "bench",
-    ),
+    ("training", "evaluation"),
+    ("config", "recipes"),
+    ("run",),
+    ("planning", "bench"),
     ("cli",),
     ("__main__",),
 )
@@ -111,7 +93,7 @@ def test_no_file_imports_from_a_higher_layer_or_a_neighbour():
 
 
 def plant(root: Path, name: str, text: str) -> list[str]:
-    for folder in ("training", "evaluation", "models", "data"):
+    for folder in ("training", "evaluation", "models", "data", "core", "system"):
         (root / folder).mkdir(exist_ok=True)
     path = root / name
     path.write_text(text)
@@ -119,25 +101,25 @@ def plant(root: Path, name: str, text: str) -> list[str]:
 
 
 def test_planted_violations_are_found(tmp_path: Path):
-    assert (
-        "layer 0 (energy) may not import dualat.pgd of layer 2"
-        in plant(tmp_path, "energy.py", "import dualat.pgd")[0]
-    )
-    assert plant(tmp_path, "losses.py", "def f():\n    from dualat.training.loop import run")
-    assert plant(tmp_path, "losses.py", "from .training import loop")
+    upward = plant(tmp_path, "core/energy.py", "import dualat.models.registry")
+    assert f"layer {LAYER['core']} (core) may not import dualat.models.registry of layer" in upward[0]
+    assert plant(tmp_path, "sampling.py", "def f():\n    from dualat.training.loop import run")
+    assert plant(tmp_path, "sampling.py", "from .training import loop")
     assert plant(
-        tmp_path, "losses.py", "from importlib import import_module\nimport_module('dualat.training')"
+        tmp_path, "sampling.py", "from importlib import import_module\nimport_module('dualat.training')"
     )
     assert plant(tmp_path, "training/loop.py", "from dualat.evaluation.accuracy import accuracy")
     assert plant(tmp_path, "training/loop.py", "from ..evaluation import accuracy")
     assert plant(tmp_path, "evaluation/robust.py", "from dualat.training import loop")
     assert plant(tmp_path, "models/registry.py", "from dualat import ThreatModel, sample")
     assert "has no layer" in plant(tmp_path, "unheard_of.py", "")[0]
-    assert "has no layer" in plant(tmp_path, "pgd.py", "import dualat.unheard_of")[0]
+    assert "has no layer" in plant(tmp_path, "sampling.py", "import dualat.unheard_of")[0]
 
 
 def test_allowed_imports_pass(tmp_path: Path):
-    assert not plant(tmp_path, "pgd.py", "import torch\nfrom dualat.objectives import lower_energy")
+    assert not plant(
+        tmp_path, "core/loop.py", "import torch\nfrom dualat.core.objectives import lower_energy"
+    )
     assert not plant(
         tmp_path, "training/loop.py", "from dualat.training.ema import Ema\nfrom . import ema\nimport timm"
     )

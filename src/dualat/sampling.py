@@ -2,7 +2,7 @@
 
     x_0 ~ initial distribution,   x_{t+1} = clip_[0,1]( x_t + eta * g / ||g||_2 ),   g = grad_x f(x)[y]  or  grad_x s(x)
 
-Source: DAT (arXiv 2510.13872), sec. 3. Other systems walk by other rules: see sampling_settings.py and geometry.ascent.
+Source: DAT (arXiv 2510.13872), sec. 3. Other systems walk by other rules: see core/sampler_settings.py and geometry.ascent.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from dualat.core.energy import check_labels
+from dualat.core.loop import Schedule, normal, pgd
+from dualat.core.objectives import lower_energy
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
-from dualat.energy import check_labels
-from dualat.objectives import lower_energy
-from dualat.pgd import Schedule, normal, pgd
-from dualat.sampling_settings import SamplingSettings
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
 if TYPE_CHECKING:
-    from dualat.load import LoadedModel
+    from dualat.models.model import LoadedModel
 
 
 def descend(

@@ -234,7 +234,7 @@ def test_evaluate_measures_with_other_settings(command, tiny_run, tmp_path):
     assert code == 0 and [r["settings"]["eps"] for r in json.loads(out)] == [0.1, 0.5, 4.0]
     assert {r["settings"]["steps"] for r in json.loads(out)} == {3}
     code, out, _ = command("evaluate", tiny_run, *robust[:-1], "--weights", "stage1")
-    assert code == 0 and "stage1" in out and "robust accuracy, L2 0.5, PGD-2" in out
+    assert code == 0 and "stage1" in out and "robust, L2 0.5, PGD-2" in out
     models = {r["model"] for r in json.loads((tmp_path / "e.json").read_text())}
     assert models == {"final", "stage1"}
 

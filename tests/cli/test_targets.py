@@ -1,6 +1,7 @@
 """`dualat evaluate`: test images by another list, and samples that start from other pictures."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from pictures_on_disk import jpeg
 from dualat.cli.main import run
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.load import save_model
-from dualat.train import new_model
+from dualat.evaluation import judge
+from dualat.models.model import save_model
+from dualat.run.train import new_model
 
 SIZE = 32
 
@@ -68,9 +70,11 @@ def test_another_list_of_test_images_or_none(model: Path, capsys, tmp_path):
         assert [r["n"] for r in records] == [count]
 
 
-def test_samples_start_from_other_pictures(model: Path, capsys, monkeypatch):
+def test_samples_start_from_other_pictures(model: Path, capsys, monkeypatch, tmp_path):
     seen: list[float] = []
-
+    short = partial(judge.fit, steps=5)  # what the judge thinks of the samples is not what is tested here
+    monkeypatch.setattr(judge, "fit", lambda network, train, steps: short(network, train))
+    monkeypatch.setenv("DUALAT_CACHE", str(tmp_path))  # its judges are kept apart from well trained ones
     monkeypatch.setattr(
         "dualat.evaluation.samples.descend", lambda m, x, *rest: seen.append(float(x.mean())) or x
     )

@@ -11,7 +11,7 @@ from dualat.evaluation.features import InceptionFeatures, cached_features
 from dualat.evaluation.fidelity import inception_records
 from dualat.evaluation.reference import Reference, Statistics, read_reference
 from dualat.evaluation.samples import ImageSet, read_samples
-from dualat.files import sha256
+from dualat.system.files import sha256
 
 
 def pictures(count: int, seed: int, noise: float = 0.0, side: int = 2, name: str = "toy") -> ImageSet:
@@ -70,6 +70,7 @@ def test_inception_figures_are_torch_fidelitys_own(weights, folders, tmp_path):
         prc=True,
         kid_subset_size=6,
         cuda=False,
+        save_cpu_ram=True,  # no processes of its own to read 26 pictures
         cache=False,
         verbose=False,
     )

@@ -5,13 +5,15 @@ from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 import torch
-from test_methods import network, toy
+from test_methods import toy
+from torch import nn
 
 from dualat.config import RunConfig, build_config, load_recipe, resolved, setting_names
+from dualat.core.energy import JointEnergyModel
 from dualat.data.images import ImageData
-from dualat.load import LoadedModel
 from dualat.methods.settings import OF_METHODS, USED, is_used, refuse_unused
-from dualat.train import build_method
+from dualat.models.model import LoadedModel
+from dualat.run.train import build_method
 from dualat.training.optimizer import build_optimizer
 from dualat.training.step import train_step
 
@@ -63,6 +65,14 @@ OTHERS = {
     "diffusion.label_smoothing": 0.1,
 }
 """Another value for every setting that decides what a method's step does."""
+
+
+def network() -> JointEnergyModel:
+    """As small as a network with a first convolution and BatchNorm can be: hundreds of them are trained here."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        return JointEnergyModel(nn.Sequential(*body, nn.Linear(16, 2)))
 
 
 def outcome(method: str, setting: str | None = None) -> dict[str, torch.Tensor]:

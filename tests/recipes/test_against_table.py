@@ -352,7 +352,7 @@ PUBLISHED = {
     "imagenet-wrn50-4": ("imagenet256", "DAT WRN-50-4 T=65", "58.78 40.74 358.0 4.94"),
     "imagenet-convnext-large": ("imagenet256", "DAT ConvNeXt-L T=110", "75.78 56.40 310.2 3.29"),
 }
-"""Data set and system in src/dualat/published.yaml; accuracy, robust accuracy, Inception Score, FID."""
+"""Data set and system in src/dualat/results/published.yaml; accuracy, robust accuracy, Inception Score, FID."""
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -367,7 +367,9 @@ def test_the_comment_says_what_is_published(name: str):
     accuracy, robust, score, fid = figures.split()
     eps = "3.0" if data == "imagenet256" else "0.5"
     assert f"accuracy {accuracy}, AutoAttack L2 {eps} {robust}, IS {score}, FID {fid}" in line
-    table = yaml.safe_load(resources.files("dualat").joinpath("published.yaml").read_text(encoding="utf-8"))
+    table = yaml.safe_load(
+        resources.files("dualat.results").joinpath("published.yaml").read_text(encoding="utf-8")
+    )
     (row,) = [row for row in table[data]["rows"] if row["system"] == system]
     assert row["clean_accuracy"] == pytest.approx(float(accuracy) / 100)
     assert row["robust_accuracy"] == pytest.approx(float(robust) / 100)

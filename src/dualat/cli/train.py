@@ -1,6 +1,9 @@
 """`dualat train RECIPE [--key.sub value ...]`."""
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -99,7 +102,7 @@ def check_effect(config: RunConfig, args: list[str]) -> None:
 def dry_run(config: RunConfig, as_json: bool) -> int:
     """Resolved settings, size, and estimated time."""
     from dualat.data.in_distribution import load_splits
-    from dualat.dry_run import preview
+    from dualat.planning.dry_run import preview
 
     try:
         splits = load_splits(config.data)
@@ -120,10 +123,10 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
     from rich.console import Console
 
-    from dualat.distributed import launched_rank
-    from dualat.evaluation.record import read_records
-    from dualat.evaluation.table import table
-    from dualat.train import train as train_run
+    from dualat.results.record import read_records
+    from dualat.results.table import table
+    from dualat.run.train import train as train_run
+    from dualat.system.distributed import launched_rank
     from dualat.training.progress import announce
     from dualat.training.signals import Stopped
 
@@ -138,5 +141,17 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
         print((folder / "evaluation.json").read_text(encoding="utf-8"), end="")
     else:
         Console().print(table(read_records(folder / "evaluation.json"), f"{folder}: held-out images"))
-    announce(f"run folder: {folder}  (samples: {folder / 'samples' / 'final.png'})")
+    announce(f"pictures: {folder / 'samples' / 'final.png'}; all else: {folder}")
+    command = command_name()
+    announce(
+        f"next: `{command} sample {folder}` draws images, `{command} report {folder}` makes a page of everything."
+    )
     return 0
+
+
+def command_name() -> str:
+    """How a person calls this program from where they are: `dualat`, or its path where the shell would not find it."""
+    called = Path(sys.argv[0])
+    if called.stem != "dualat" or shutil.which("dualat"):
+        return "dualat"
+    return os.path.relpath(called)

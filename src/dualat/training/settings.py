@@ -131,7 +131,8 @@ class TrackingSettings:
     checkpoint_every: int = 200
     """Steps between two checkpoints (also at each evaluation and at the end of a stage)."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Trackers beside metrics.jsonl, by accelerate's names: tensorboard, wandb, mlflow, aim, clearml ..."""
+    """Trackers beside metrics.jsonl: tensorboard; with the extra `dualat[trackers]`, by accelerate's names, wandb, mlflow,
+    aim, clearml ..."""
 
     def __post_init__(self) -> None:
         if self.log_every < 1 or self.checkpoint_every < 1:

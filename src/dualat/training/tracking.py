@@ -1,11 +1,14 @@
-"""Metrics of a run: `metrics.jsonl`, always, and any of accelerate's trackers by name."""
+"""Metrics of a run: `metrics.jsonl`, always; TensorBoard's files; and any other of accelerate's trackers by name."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dualat.distributed import is_first
-from dualat.files import write_text
+from dualat.system.distributed import is_first
+from dualat.system.files import write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Tracker:
@@ -13,26 +16,25 @@ class Tracker:
 
     Args:
         folder: the run folder.
-        trackers: accelerate's names, as in "tensorboard" or "wandb".
+        trackers: "tensorboard", or another of accelerate's names, such as "wandb".
         settings: flat settings of the run, shown by trackers that show settings.
+
+    Raises ValueError where a tracker cannot be started.
     """
 
     def __init__(self, folder: Path, trackers: tuple[str, ...], settings: dict[str, Any]):
         self.path = folder / "metrics.jsonl"
+        self.writer: SummaryWriter | None = None
         self.accelerator = None
-        if trackers and is_first():
-            from accelerate import Accelerator
+        if not is_first():
+            return
+        if others := [name for name in trackers if name != "tensorboard"]:
+            self.accelerator = started(others, folder, settings)
+        if "tensorboard" in trackers:
+            from torch.utils import tensorboard
 
-            try:
-                self.accelerator = Accelerator(log_with=list(trackers), project_dir=str(folder))
-                self.accelerator.init_trackers(
-                    "tensorboard" if trackers == ("tensorboard",) else "dualat", config=settings
-                )
-            except (ValueError, ImportError) as error:
-                raise ValueError(
-                    f"tracking.trackers is {', '.join(trackers)}, but accelerate cannot start it: "
-                    f"{str(error).splitlines()[0]}"
-                ) from error
+            self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"))
+            self.writer.add_hparams(settings, {})
 
     def rewind(self, stage: int, step: int) -> None:
         """Forget lines after (stage, step): a resumed run writes them again."""
@@ -54,14 +56,37 @@ class Tracker:
             return
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
+        named = {f"stage{stage}/{name}": value for name, value in figures.items()}
+        if self.writer is not None:
+            for name, value in named.items():
+                self.writer.add_scalar(name, value, step)
         if self.accelerator is not None:
-            self.accelerator.log(
-                {f"stage{stage}/{name}": value for name, value in figures.items()}, step=step
-            )
+            self.accelerator.log(named, step=step)
 
     def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
         if self.accelerator is not None:
             for (
                 tracker
             ) in self.accelerator.trackers:  # end_training() would also part this process from the others
                 tracker.finish()
+
+
+def started(trackers: list[Any], folder: Path, settings: dict[str, Any]) -> Any:
+    """accelerate with these trackers running. ValueError where it is not installed, or cannot start one of them."""
+    names = ", ".join(trackers)
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ValueError(
+            f"tracking.trackers is {names}, which needs accelerate: pip install 'dualat[trackers]' brings it."
+        ) from error
+    try:
+        accelerator = Accelerator(log_with=trackers, project_dir=str(folder))
+        accelerator.init_trackers("dualat", config=settings)
+    except (ValueError, ImportError) as error:
+        raise ValueError(
+            f"tracking.trackers is {names}, but accelerate cannot start it: {str(error).splitlines()[0]}"
+        ) from error
+    return accelerator
