@@ -15,10 +15,10 @@ from images_broken import Input
 
 import dualat
 from dualat.config import build_config, resolved
-from dualat.files import sha256
-from dualat.load import load
 from dualat.models.import_weights.convert import import_network
 from dualat.models.import_weights.settings import ImportSettings
+from dualat.models.model import load
+from dualat.system.files import sha256
 from dualat.training.checkpoint import load_state
 
 Header = dict[str, Any]
@@ -31,7 +31,10 @@ def taken_apart(content: bytes) -> tuple[Header, bytes]:
 
 
 def put_together(header: Any, numbers: bytes) -> bytes:
-    text = json.dumps(header).encode("utf-8", "surrogateescape")
+    try:
+        text = json.dumps(header).encode("utf-8", "surrogateescape")
+    except RecursionError:
+        text = b'{"__metadata__": ' + b"[" * 3000
     return struct.pack("<Q", len(text)) + text + numbers
 
 
@@ -45,7 +48,7 @@ def broken_safetensors(content: bytes, key: str, rng: random.Random) -> tuple[by
         inside = json.loads(header["__metadata__"][key])
         if rng.random() < 0.7:
             odd, words = broken_tree(inside, rng)
-            header["__metadata__"][key] = json.dumps(odd)
+            header["__metadata__"][key] = flat(odd)
         else:
             text, words = broken_json(inside, rng)
             header["__metadata__"][key] = text.decode("utf-8", "replace")
@@ -110,6 +113,14 @@ def broken_safetensors(content: bytes, key: str, rng: random.Random) -> tuple[by
         header, words = broken_tree(header, rng)
         return put_together(header, numbers), f"header: {words}"
     return put_together(header, numbers), f"{what} of {name}"
+
+
+def flat(value: Any) -> str:
+    """JSON, of a very deep value too."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "[" * 3000 + "]" * 3000
 
 
 def without(numbers: bytes, gone: list[int], header: Header) -> tuple[bytes, Header]:

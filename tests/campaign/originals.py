@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 TESTS = Path(__file__).parents[1]
-for folder in ("", "models", "report", "campaign"):
+for folder in ("", "models", "results", "campaign"):
     if str(TESTS / folder) not in sys.path:
         sys.path.append(str(TESTS / folder))
 
@@ -26,10 +26,10 @@ from test_report import made_up, make_run  # noqa: E402
 
 from dualat.config import RunConfig, build_config, resolved, to_yaml  # noqa: E402
 from dualat.data.in_distribution import load_splits  # noqa: E402
-from dualat.files import sha256  # noqa: E402
-from dualat.load import save_model  # noqa: E402
 from dualat.methods.standard_at import StandardAT  # noqa: E402
-from dualat.train import new_model  # noqa: E402
+from dualat.models.model import save_model  # noqa: E402
+from dualat.run.train import new_model  # noqa: E402
+from dualat.system.files import sha256  # noqa: E402
 from dualat.training.checkpoint import TrainingState, save_state  # noqa: E402
 from dualat.training.ema import EMA  # noqa: E402
 from dualat.training.optimizer import build_optimizer  # noqa: E402

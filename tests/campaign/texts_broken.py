@@ -12,16 +12,16 @@ from damage import ODD_NAMES, broken_bytes, broken_json, broken_text, broken_yam
 from images_broken import Input
 from models_broken import write_run
 
-from dualat.compare import FORMATS, compare
-from dualat.compare.sources import read_source
 from dualat.config import load_recipe, recipe_names, recipe_text, to_yaml
-from dualat.cost.measured import read_measured
 from dualat.data import open_images
 from dualat.data.checksums import read_sums, verify
 from dualat.data.names import read_lines, read_positions, select
-from dualat.evaluation.record import read_records
-from dualat.evaluation.table import table
-from dualat.report.page import render
+from dualat.planning.measured import read_measured
+from dualat.results.compare import FORMATS, compare
+from dualat.results.compare.sources import read_source
+from dualat.results.record import read_records
+from dualat.results.report.page import render
+from dualat.results.table import table
 from dualat.training.divergence import read_outcome, record_divergence
 from dualat.training.tracking import Tracker
 

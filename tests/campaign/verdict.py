@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-LONGEST = 600
-"""Characters of a sentence, paths counted as one word."""
+from dualat.cli.main import LONGEST, one_line
+
 INTERNAL = (
     *(
         "pydantic",
@@ -73,7 +73,7 @@ def wrong_sentence(text: str, place: Path) -> str | None:
         return f"a message of {len(short)} characters"
     if found := [word for word in INTERNAL if word in short]:
         return f"a message with {found[0]!r}"
-    if re.search(r"\.\.(?!\.)(?<!\.\.\.)$|: *$| \( *\)", short):
+    if re.search(r"\.\.(?!\.)(?<!\.\.\.)$|: *$|(?<!shape) \( *\)", short):
         return "a message with an end or an inside that is missing"
     return None
 
@@ -82,10 +82,12 @@ def wrong_error(error: BaseException, place: Path) -> str | None:
     """What is wrong with an exception; None where it is a ValueError or a file's OSError with a sentence."""
     ours = type(error).__module__.partition(".")[0] == "dualat"
     if isinstance(error, OSError) and not ours and error.strerror and error.filename:
-        return wrong_sentence(f"{error.filename}: {error.strerror}", place)  # as the command line says it
+        return wrong_sentence(
+            one_line(f"{error.filename}: {error.strerror}"), place
+        )  # as the command line says it
     if not (ours or type(error) in (ValueError, FileNotFoundError, OSError)):
         return f"{type(error).__name__}, which no command takes for a user's mistake"
-    return wrong_sentence(str(error), place)
+    return wrong_sentence(one_line(str(error)), place)  # a file's name may hold anything
 
 
 def wrong_command(code: object, out: str, err: str, place: Path) -> str | None:

@@ -25,8 +25,11 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"outcome": "running", "divergences": []}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(outcome["divergences"], list):
+            raise TypeError
+        return outcome
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: remove it, or start again with --overwrite.") from error
 
 

@@ -41,13 +41,18 @@ class Tracker:
         if not self.path.is_file() or not is_first():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short
+                if (record["stage"], record["step"]) <= (stage, step):
+                    kept.append(line)
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                RecursionError,
+            ):  # a line that a kill cut short, or damage
                 continue
-            if (record["stage"], record["step"]) <= (stage, step):
-                kept.append(line)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def log(self, stage: int, step: int, figures: dict[str, float]) -> None:

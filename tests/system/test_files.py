@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 
 def test_a_pipe_or_a_device_is_never_replaced(tmp_path):
