@@ -180,6 +180,8 @@ ODD = (
         "../in/run/evaluation.json",
         "digits",
         "fashion-mnist",
+        "wrn-9999994-1",
+        "wrn-10-9999",
         "cifar10",
     ),
 )

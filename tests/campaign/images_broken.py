@@ -23,6 +23,7 @@ from dualat.data.fashion import load_fashion_mnist
 from dualat.data.folder import read_image
 from dualat.data.in_distribution import load_images, load_splits
 from dualat.data.settings import DataSettings
+from dualat.data.shards import read_index
 from dualat.evaluation.read_images import natural_shape
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import read_samples
@@ -202,6 +203,26 @@ def shards(rng: random.Random, place: Path) -> Input:
     return ", ".join(words), read_somehow(source, place, rng)
 
 
+def index(rng: random.Random, place: Path) -> Input:
+    """A whole shard whose index is broken: it is made anew without a word."""
+    shard = place / "0.tar"
+    with tarfile.open(shard, "w") as tar:
+        for i in range(3):
+            add(tar, f"{i}.png", originals.pictures()["rgb.png"])
+    read_index(shard)
+    kept = place / ".dualat-index" / "0.tar.npz"
+    with np.load(kept) as whole:
+        arrays = dict(whole)
+    content, words = odd_npz(rng, tuple(arrays), originals.npz(**arrays))
+    kept.write_bytes(content)
+
+    def read() -> None:
+        found, _ = read_index(shard)
+        assert len(found) == len(found.labels) == 3, "an index that is not of this shard"
+
+    return words, read
+
+
 def add(tar: tarfile.TarFile, name: str, content: bytes, **fields: Any) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
@@ -378,12 +399,12 @@ def odd_npy(rng: random.Random) -> tuple[bytes, str]:
     return broken_bytes(originals.arrays()["pictures.npy"], list(originals.arrays().values()), rng)
 
 
-def odd_npz(rng: random.Random, names: tuple[str, ...], base: str) -> tuple[bytes, str]:
+def odd_npz(rng: random.Random, names: tuple[str, ...], base: bytes) -> tuple[bytes, str]:
     """An .npz with odd members, or odd arrays under right names, or broken bytes."""
     how = rng.random()
     if how < 0.35:
-        return broken_bytes(originals.arrays()[base], list(originals.arrays().values()), rng)
-    with zipfile.ZipFile(io.BytesIO(originals.arrays()[base])) as archive:
+        return broken_bytes(base, list(originals.arrays().values()), rng)
+    with zipfile.ZipFile(io.BytesIO(base)) as archive:
         members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
     words = []
     for _ in range(rng.choice((1, 1, 2))):
@@ -409,8 +430,12 @@ def odd_npz(rng: random.Random, names: tuple[str, ...], base: str) -> tuple[byte
     return content, ", ".join(words)
 
 
+def array_file(rng: random.Random, *names: str) -> bytes:
+    return originals.arrays()[rng.choice(names)]
+
+
 def samples(rng: random.Random, place: Path) -> Input:
-    content, words = odd_npz(rng, ("arr_0", "arr_1"), rng.choice(("samples.npz", "packed.npz")))
+    content, words = odd_npz(rng, ("arr_0", "arr_1"), array_file(rng, "samples.npz", "packed.npz"))
     path = place / "samples.npz"
     path.write_bytes(content)
     wanted, shape = rng.choice((None, None, 3, 0, 10**9)), rng.choice((None, None, (1, 8, 8), (3, 6, 6)))
@@ -418,7 +443,7 @@ def samples(rng: random.Random, place: Path) -> Input:
 
 
 def statistics(rng: random.Random, place: Path) -> Input:
-    content, words = odd_npz(rng, ("mu", "sigma"), rng.choice(("statistics.npz", "both.npz")))
+    content, words = odd_npz(rng, ("mu", "sigma"), array_file(rng, "statistics.npz", "both.npz"))
     path = place / "reference.npz"
     path.write_bytes(content)
     shape = rng.choice((None, (1, 8, 8)))
@@ -443,7 +468,7 @@ def array(rng: random.Random, place: Path) -> Input:
         path.write_bytes(content)
     else:
         path = place / "a.npz"
-        content, words = odd_npz(rng, ("arr_0", "a"), rng.choice(("samples.npz", "packed.npz")))
+        content, words = odd_npz(rng, ("arr_0", "a"), array_file(rng, "samples.npz", "packed.npz"))
         path.write_bytes(content)
     lists: tuple[str, ...] = ()
     if rng.random() < 0.3:

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,10 @@ def test_the_index_is_made_once_and_anew_when_the_shard_changes(tmp_path, monkey
     write_shard(first, imagenet_samples(5, 0))
     assert len(read_index(first)[0]) == 5
     place = tmp_path / ".dualat-index" / f"{first.name}.npz"
-    for damage in (place.read_bytes()[:-50], b"", b"PK nonsense"):
+    odd = io.BytesIO()
+    with zipfile.ZipFile(odd, "w") as archive:  # numpy's parser ends in a TokenError
+        archive.writestr("state.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"(" * 63 + b"\n")
+    for damage in (place.read_bytes()[:-50], b"", b"PK nonsense", odd.getvalue()):
         place.write_bytes(damage)
         assert read_index(first)[1], "a damaged index is made anew"
 

@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import tarfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from dualat.data.decode import BadImage, View, decode_image
 from dualat.data.folder import SUFFIXES, listed
 from dualat.data.lazy import Files, LazyImages
 from dualat.data.names import read_lines
+from dualat.data.plain_arrays import read_members
 from dualat.system.files import atomic_path
 
 NO_CLASS = -1
@@ -164,13 +164,14 @@ def _places(shard: Path) -> list[Path]:
 
 def _kept(place: Path, state: np.ndarray) -> ShardIndex | None:
     """The index in this file; None where it is absent, damaged, or of another state of the shard."""
-    damage = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
-    with suppress(*damage), np.load(place) as kept:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept, _ = read_members(place)
         if not np.array_equal(kept["state"], state):
             return None
         names = kept["names"].tobytes().decode("utf-8", "surrogateescape").split("\n")
         index = ShardIndex(names, kept["offsets"], kept["sizes"], kept["labels"])
-        if all(len(column) == len(names) for column in (index.offsets, index.sizes, index.labels)):
+        columns = (index.offsets, index.sizes, index.labels)
+        if all(column.shape == (len(names),) and column.dtype == np.int64 for column in columns):
             return index
     return None
 
