@@ -15,6 +15,7 @@ from typing import Any
 
 import originals
 import yaml
+from damage import one_of, words_of
 from images_broken import Input, class_folders
 from models_broken import write_run
 from verdict import wrong_command
@@ -23,93 +24,29 @@ from dualat.cli.main import COMMANDS, run
 from dualat.cli.train import TrainArguments
 from dualat.config import setting_names
 
-SPARE = ("--output", "o.png", "--seed", "1")
-LINES: dict[str, tuple[str, ...]] = {
-    "help": ("--help",),
-    "version": ("--version",),
-    "recipes": ("recipes", "digits"),
-    "train": ("train", "../in/recipe.yaml", "--output", "run", "--stage1.steps", "1", "--data.limit", "40"),
-    "dry run": ("train", "../in/recipe.yaml", "--dry-run"),
-    "resume": ("train", "../in/run/config.yaml", "--output", "../in/run", "--resume"),
-    "plan": ("plan", "../in/recipe.yaml", "--gpus", "2", "--gpu", "h100", "--measured", "../in/bench.json"),
-    "sample": (
-        "sample",
-        "../in/run",
-        "--count",
-        "2",
-        "--classes",
-        "3",
-        "8",
-        "--output",
-        "samples.npz",
-        "--steps",
-        "1",
-    ),
-    "sample a file": (
-        "sample",
-        "../in/model.safetensors",
-        "--count",
-        "1",
-        "--initial",
-        "uniform",
-        "--unconditional",
-    ),
-    "counterfactual": (
-        "counterfactual",
-        "../in/run",
-        "../in/picture.png",
-        "--eps",
-        "0.5",
-        "--steps",
-        "1",
-        "--classes",
-        "3",
-    ),
-    "evaluate": ("evaluate", "../in/run", "--metrics", "clean_accuracy", "--output", "e.json"),
-    "evaluate a file": (
-        "evaluate",
-        "../in/model.safetensors",
-        "--metrics",
-        "clean_accuracy",
-        "--source",
-        "digits",
-    ),
-    "evaluate samples": ("evaluate", "../in/samples.npz", "--source", "digits", "--metrics", "generation"),
-    "compare": (
-        "compare",
-        "../in/run",
-        "../in/run/evaluation.json",
-        "--format",
-        "markdown",
-        "--models",
-        "final",
-        "stage1",
-    ),
-    "report": ("report", "../in/run", "--output", "r.html"),
-    "import": (
-        "import-weights",
-        "../in/w.pt",
-        "--normalize",
-        "none",
-        "--image-size",
-        "8",
-        "--output",
-        "m.safetensors",
-    ),
-    "shards": ("data", "prepare", "shards", "../in/shards"),
-    "images": ("data", "prepare", "images", "../in/data", "--output", "bad.txt", "--workers", "1"),
-    "open images": (
-        "data",
-        "prepare",
-        "open-images",
-        "--annotations",
-        "../in/annotations",
-        "--descriptions",
-        "../in/descriptions",
-    ),
-    "exclusions": ("data", "prepare", "exclusions", "--zero-based", "../in/positions", "--count", "9"),
-    "checksums": ("data", "prepare", "checksums", "../in/sums"),
-    "bench": ("bench", "--repeats", "2", "--network", "wrn-10-1", "--steps", "1"),
+LINES = {
+    "help": "--help",
+    "version": "--version",
+    "recipes": "recipes digits",
+    "train": "train ../in/recipe.yaml --output run --stage1.steps 1 --data.limit 40",
+    "dry run": "train ../in/recipe.yaml --dry-run",
+    "resume": "train ../in/run/config.yaml --output ../in/run --resume",
+    "plan": "plan ../in/recipe.yaml --gpus 2 --gpu h100 --measured ../in/bench.json",
+    "sample": "sample ../in/run --count 2 --classes 3 8 --output samples.npz --steps 1",
+    "sample a file": "sample ../in/model.safetensors --count 1 --initial uniform --unconditional",
+    "counterfactual": "counterfactual ../in/run ../in/picture.png --eps 0.5 --steps 1 --classes 3",
+    "evaluate": "evaluate ../in/run --metrics clean_accuracy --output e.json",
+    "evaluate a file": "evaluate ../in/model.safetensors --metrics clean_accuracy --source digits",
+    "evaluate samples": "evaluate ../in/samples.npz --source digits --metrics generation",
+    "compare": "compare ../in/run ../in/run/evaluation.json --format markdown --models final stage1",
+    "report": "report ../in/run --output r.html",
+    "import": "import-weights ../in/w.pt --normalize none --image-size 8 --output m.safetensors",
+    "shards": "data prepare shards ../in/shards",
+    "images": "data prepare images ../in/data --output bad.txt --workers 1",
+    "open images": "data prepare open-images --annotations ../in/annotations --descriptions ../in/descriptions",
+    "exclusions": "data prepare exclusions --zero-based ../in/positions --count 9",
+    "checksums": "data prepare checksums ../in/sums",
+    "bench": "bench --repeats 2 --network wrn-10-1 --steps 1",
 }
 KEPT = {
     "evaluate": ("--metrics", "clean_accuracy"),
@@ -133,24 +70,6 @@ ODD = (
     *(
         "",
         " ",
-        "x",
-        "0",
-        "-1",
-        "1.5",
-        "nan",
-        "inf",
-        "-inf",
-        "1e999",
-        "1e-320",
-        "0x10",
-        "None",
-        "null",
-        "true",
-        "-",
-        "--",
-        "=",
-    ),
-    *(
         "9" * 25,
         "9" * 5000,
         "x" * 5000,
@@ -160,44 +79,20 @@ ODD = (
         "a\x1b[31mb",
         "\udcff",
         "\u202ex",
-        "[bold]",
-        "%s",
-        "{0}",
     ),
-    *(".", "..", "nowhere/x.png", "a" * 300 + ".png", "ftp:x/y.png", "*.tar", "../in/pipe", "../in/loop"),
-    *(
-        "../in/run",
-        "../in/picture.png",
-        "../in/recipe.yaml",
-        "../in/w.pt",
-        "../in/samples.npz",
-        "../in/data",
-        "../in/nothing",
+    *words_of(
+        "x 0 -1 1.5 nan inf -inf 1e999 1e-320 0x10 None null true - -- = [bold] %s {0} . .. nowhere/x.png"
     ),
-    *(
-        "../in/run/model.json",
-        "../in/run/checkpoints",
-        "../in/run/evaluation.json",
-        "digits",
-        "fashion-mnist",
-        "wrn-9999994-1",
-        "wrn-10-9999",
-        "cifar10",
+    *words_of(
+        "ftp:x/y.png *.tar digits fashion-mnist cifar10 wrn-9999994-1 wrn-10-9999 ../in/pipe ../in/loop"
     ),
+    *words_of(
+        "../in/run ../in/picture.png ../in/recipe.yaml ../in/w.pt ../in/samples.npz ../in/data ../in/nothing"
+    ),
+    *words_of("../in/run/model.json ../in/run/checkpoints ../in/run/evaluation.json"),
+    "a" * 300 + ".png",
 )
-ENDLESS = (
-    "steps",
-    "epochs",
-    "repeats",
-    "count",
-    "batch",
-    "evaluate-every",
-    "images",
-    "samples",
-    "restarts",
-    "workers",
-    "buffer",
-)
+ENDLESS = words_of("steps epochs repeats count batch evaluate-every images samples restarts workers buffer")
 """Parts of the names of numbers that are honest work where they are large."""
 
 
@@ -245,13 +140,11 @@ def line(rng: random.Random) -> list[str]:
     """One of the lines with one to three mistakes."""
     name = rng.choices(list(LINES), [WEIGHTS.get(name, 10) for name in LINES])[0]
     kept = KEPT.get(name, ())
-    words = [word for word in LINES[name] if word not in kept]
+    words = [word for word in words_of(LINES[name]) if word not in kept]
     command = words[0] if words else "bench"
     for _ in range(rng.choice((1, 1, 2, 3))):
         place = rng.randrange(len(words))
-        what = rng.choice(
-            ("odd", "odd", "lose", "double", "typo", "option", "option", "option", "swap", "equals", "switch")
-        )
+        what = one_of("odd odd lose double typo option option option swap equals switch", rng)
         if what == "odd":
             words[place] = value_for(words[place - 1], rng) if place else rng.choice(ODD)
         elif what == "lose" and len(words) > 1:

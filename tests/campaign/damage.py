@@ -11,34 +11,35 @@ from typing import Any
 import yaml
 
 SIZES = (0, 1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, for lists of them that take less room."""
+    return text.split()
+
+
+def one_of(text: str, rng: random.Random) -> str:
+    """One of a text's words."""
+    return rng.choice(words_of(text))
+
+
 ODD_NAMES = (
-    "",
-    " ",
-    ".",
-    "..",
-    "a\nb",
-    "a\tb",
-    "-1",
-    "--x",
-    "é",
-    "\u202egnp",
-    "\U0001f600",
-    "a b",
-    "x" * 200,
-    "con",
-    "%s{0}$HOME",
-    "[bold]x",
-    "<script>",
-    "*",
-    "~x",
+    *("", " ", ".", "..", "a\nb", "a\tb", "é", "\u202egnp", "\U0001f600", "a b", "x" * 200),
+    *words_of("-1 --x con %s{0}$HOME [bold]x <script> * ~x"),
 )
 ODD_WORDS = (
-    *("", " ", "nan", ".nan", "inf", "-inf", ".inf", "1e999", "-1", "0", "1.5", "1e308", "-0.0", "1e-320"),
-    *("true", "yes", "off", "null", "None", "~", "010", "0x10", "1_000", "1:30", "2020-01-01", "=", "<<"),
+    *words_of(
+        "nan .nan inf -inf .inf 1e999 -1 0 1.5 1e308 -0.0 1e-320 true yes off null None ~ 010 0x10 1_000 1:30"
+    ),
+    *words_of("2020-01-01 = << [ ] { } ' *b | > --- ... # @ ` !x"),
     *(
-        "9" * 25,
-        "9" * 400,
-        "x" * 3000,
+        "",
+        " ",
+        '"',
+        "\\",
+        "\r",
+        "a\r\nb",
+        "\udcff",
         "é",
         "\U0001f600",
         "\u2028",
@@ -47,40 +48,20 @@ ODD_WORDS = (
         "a\x00b",
         "a\x1bb",
     ),
-    *("[", "]", "{", "}", '"', "'", "- - -", "&a [*a]", "*b", "!!python/object/apply:os.system [x]", "!x y"),
-    *(
-        "!!binary x",
-        "!!set {a}",
-        "|",
-        ">",
-        "%YAML 9",
-        "---",
-        "...",
-        "#",
-        "@",
-        "`",
-        "\\",
-        "\r",
-        "a\r\nb",
-        "\udcff",
-    ),
+    *("9" * 25, "9" * 400, "x" * 3000, "- - -", "&a [*a]", "%YAML 9", "!x y", "!!binary x", "!!set {a}"),
+    "!!python/object/apply:os.system [x]",
+)
+ODD_PLAIN = (
+    *(None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, 1e-320, 10**20, -(10**20), 2**31, 2**63, 2**64),
+    *(math.nan, math.inf, -math.inf, "", "é\u202e\U0001f600", "a\nb", "\x00", "x" * 5000, "\udcff"),
+    *words_of("x nan 1 ../../x nowhere/x on auto none"),
 )
 ODD_VALUES: tuple[Callable[[], Any], ...] = (
-    *(
-        lambda v=v: v
-        for v in (None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, 1e-320, 10**20, -(10**20), 2**64)
-    ),
-    *(
-        lambda v=v: v
-        for v in (math.nan, math.inf, -math.inf, "", "x", "nan", "1", "é\u202e\U0001f600", "a\nb", "\x00")
-    ),
-    *(
-        lambda v=v: v
-        for v in (2**31, 2**63, "x" * 5000, "\udcff", "../../x", "nowhere/x", "on", "auto", "none")
-    ),
+    *(lambda v=v: v for v in ODD_PLAIN),
     *(list, dict, lambda: [None], lambda: [[]], lambda: {"": {}}, lambda: [1, "a", None], lambda: {"a": 1}),
     *(lambda: [0] * 1000, lambda: [math.nan] * 3, lambda: nested(100), lambda: nested(3000), lambda: [1, 2]),
 )
+"""Made anew each time: what is broken further must not be shared."""
 
 
 def nested(depth: int) -> list[Any]:
@@ -99,22 +80,7 @@ def broken_bytes(content: bytes, others: Sequence[bytes], rng: random.Random) ->
         # headers decide more than what follows them
         place = rng.randrange(min(size, rng.choice((32, 200, size)))) if size else 0
         length = rng.choice((1, 2, 4, 30, max(1, size // 3)))
-        what = rng.choice(
-            (
-                "bit",
-                "bit",
-                "byte",
-                "number",
-                "number",
-                "cut",
-                "out",
-                "double",
-                "swap",
-                "splice",
-                "zeros",
-                "all",
-            )
-        )
+        what = one_of("bit bit byte number number cut out double swap splice zeros all", rng)
         if what == "bit" and size:
             whole[place] ^= 1 << rng.randrange(8)
         elif what == "byte" and size:
@@ -152,7 +118,7 @@ def broken_text(text: str, rng: random.Random) -> tuple[bytes, str]:
     for _ in range(rng.choice((1, 1, 2, 4))):
         lines = text.split("\n")
         row = rng.randrange(len(lines))
-        what = rng.choice(("word", "word", "word", "insert", "lose", "double", "indent", "join", "whole"))
+        what = one_of("word word word insert lose double indent join whole", rng)
         odd = rng.choice(ODD_WORDS)
         if what == "word":
             parts = lines[row].split(" ")
@@ -230,7 +196,7 @@ def broken_tree(tree: Any, rng: random.Random) -> tuple[Any, str]:
         if not places or rng.random() < 0.01:
             return rng.choice(ODD_VALUES)(), "another value for all"
         holder, key = rng.choice(places)
-        what = rng.choice(("value",) * 5 + ("lose", "rename", "new", "swap", "list", "number"))
+        what = one_of("value value value value value lose rename new swap list number", rng)
         if what == "value":
             holder[key] = rng.choice(ODD_VALUES)()
             words.append(

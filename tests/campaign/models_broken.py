@@ -11,7 +11,7 @@ from typing import Any
 
 import originals
 import torch
-from damage import SIZES, broken_bytes, broken_json, broken_tree, inner
+from damage import SIZES, broken_bytes, broken_json, broken_tree, inner, one_of, words_of
 from images_broken import Input
 
 import dualat
@@ -23,16 +23,8 @@ from dualat.system.files import sha256
 from dualat.training.checkpoint import load_state
 
 Header = dict[str, Any]
-NETWORKS = (
-    "wrn-10-9999",
-    "wrn-9999994-1",
-    "wrn-0-0",
-    "wrn-4-1",
-    "timm/resnet18",
-    "timm/",
-    "convnext_tiny_cvst",
-    "x",
-    "wrn-10-1",
+NETWORKS = words_of(
+    "wrn-10-9999 wrn-9999994-1 wrn-0-0 wrn-4-1 timm/resnet18 timm/ convnext_tiny_cvst x wrn-10-1"
 )
 SHAPES = (
     [1, 8, 8],
@@ -80,7 +72,7 @@ def broken_safetensors(content: bytes, key: str, rng: random.Random) -> tuple[by
             header["__metadata__"][key] = text.decode("utf-8", "replace")
         return put_together(header, numbers), f"{key}: {words}"
     if how < 0.75:
-        what = rng.choice(("length", "more", "less", "random", "nan"))
+        what = one_of("length more less random nan", rng)
         if what == "length":
             return struct.pack("<Q", rng.choice(SIZES)) + content[8:], "length of the header"
         numbers = {
@@ -93,7 +85,7 @@ def broken_safetensors(content: bytes, key: str, rng: random.Random) -> tuple[by
     names = [name for name in header if name != "__metadata__"]
     name = rng.choice(names)
     entry = header[name]
-    what = rng.choice(("dtype", "shape", "offsets", "name", "lost", "new", "tree", "same"))
+    what = one_of("dtype shape offsets name lost new tree same", rng)
     if what == "dtype":
         entry["dtype"] = rng.choice(("F64", "F16", "I8", "BF16", "X", "", "BOOL", "F8_E4M3", 3, "I64", "C64"))
     elif what == "shape":
@@ -125,9 +117,7 @@ def broken_safetensors(content: bytes, key: str, rng: random.Random) -> tuple[by
         numbers, header = without(numbers, gone["data_offsets"], header)
     elif what == "new":
         end = len(numbers)
-        header[
-            rng.choice(("weights.new", "initial.new", "new", "optimizer.0.x", "optimizer.z", "ema.new"))
-        ] = {
+        header[one_of("weights.new initial.new new optimizer.0.x optimizer.z ema.new", rng)] = {
             "dtype": "F32",
             "shape": [1],
             "data_offsets": [end, end + 4],

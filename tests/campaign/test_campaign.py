@@ -71,8 +71,9 @@ def told(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def failures(rows: list[Row], seed: int) -> str:
-    """Every kind of failure once, by the shortest of its inputs, with the command that runs it again."""
+def failures(rows: list[Row], seed: int, *more: str) -> str:
+    """Every kind of failure once, by the shortest of its inputs, with the command that runs it again and leaves its input in
+    the folder case-NUMBER."""
     kinds: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row["outcome"] == "failed":
@@ -84,7 +85,7 @@ def failures(rows: list[Row], seed: int) -> str:
             f"{len(found)} x {reader}: {row['problem'][-1500:]}",
             f"    {row['input'][:300]}",
             f"    {row['told'][:300]}",
-            f"    python tests/campaign/campaign.py --seed {seed} --case {row['case']}  # leaves its input in ./case-{row['case']}",
+            f"    {' '.join(('python tests/campaign/campaign.py --seed', str(seed), *more, '--case', str(row['case'])))}",
         ]
     return "\n".join(lines)
 
@@ -92,7 +93,7 @@ def failures(rows: list[Row], seed: int) -> str:
 def test_two_hundred_broken_inputs_are_taken_or_refused_in_a_sentence():
     rows = run_cases(SEED, QUICK, "--quick")
     assert len(rows) == QUICK
-    assert not (text := failures(rows, SEED)), text
+    assert not (text := failures(rows, SEED, "--quick")), text
 
 
 @pytest.mark.slow
