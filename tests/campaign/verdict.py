@@ -65,7 +65,7 @@ def wrong_sentence(text: str, place: Path) -> str | None:
         return f"a message of {len(short)} characters"
     if found := [word for word in INTERNAL if word in short]:
         return f"a message with {found[0]!r}"
-    if re.search(r"\.\.(?!\.)(?<!\.\.\.)$|: *$|(?<!shape) \( *\)", short):
+    if re.search(r"\.\.(?!\.)(?<!\.\.\.)$|: *$|\( *\)[:.]", short):
         return "a message with an end or an inside that is missing"
     return None
 

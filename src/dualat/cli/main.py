@@ -88,8 +88,7 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
             text = f"{error.filename}: {text}"
     else:
         text = str(error) or type(error).__name__
-    text = one_line(text)
-    print(f"dualat: {text}" if text.endswith("?") else f"dualat: {text.rstrip('.')}.", file=sys.stderr)
+    print(f"dualat: {one_line(text if text.endswith('?') else text.rstrip('.') + '.')}", file=sys.stderr)
     return code
 
 
