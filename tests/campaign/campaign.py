@@ -13,6 +13,7 @@ import faulthandler
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -162,16 +163,12 @@ class Cases:
 
     def may_change(self, path: str, words: str) -> bool:
         """Files beside a command's input that its help names, and those that the command line names itself."""
-        name = os.path.basename(path)
-        documented = (".dualat-index", "report.html", "evaluation.json", "counterfactuals", ".right.json")
-        if any(part in path for part in documented) or self.names_run(path, words):
+        documented = [".dualat-index", "report.html", "evaluation.json", "counterfactuals", ".right.json"]
+        if any(part in path for part in documented):
             return True
-        return f"/{name}'" in words or f"'{name}'" in words
-
-    def names_run(self, path: str, words: str) -> bool:
-        return ("/in/run/" in path and "'--output', '../in/run'" in words) or (
-            "/in/" in path and "=../in/" in words
-        )
+        inside = os.path.relpath(path, self.places["case"] / "out")
+        named = re.findall(r"['=]([^'=]*)'", words)
+        return any(inside == name or (name and inside.startswith(f"{name}/")) for name in named if ".." in name)
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ def wrong_sentence(text: str, place: Path) -> str | None:
         return f"a message of {len(short)} characters"
     if found := [word for word in INTERNAL if word in short]:
         return f"a message with {found[0]!r}"
-    if re.search(r"\.\.(?!\.)(?<!\.\.\.)$|: *$|\( *\)[:.]", short):
+    if re.search(r"(?<!\.)\.\.$|: *$|\( *\):", short):
         return "a message with an end or an inside that is missing"
     return None
 
@@ -92,7 +92,7 @@ def wrong_command(code: object, out: str, err: str, place: Path) -> str | None:
     told = [
         line for line in lines if line.startswith("dualat: ") and not line.startswith("dualat: warning: ")
     ]
-    others = [line for line in lines if line and not line.startswith(("dualat: ", "  "))]
+    others = [line for line in lines if line and not line.startswith(("dualat: ", "  ", "pictures: "))]
     if others:
         return f"a line that dualat does not begin: {others[0][:80]!r}"
     if code and len(told) != 1 and code == 2:
