@@ -134,10 +134,18 @@ def _read(path: Path) -> TrainingState:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimiser's state; lists become the tuples that the optimiser had."""
+    """Load an optimiser's state; lists become the tuples that the optimiser had.
+
+    A file holds tensors contiguous, weights are channels last, and fused kernels take both for equally laid out: each
+    tensor of the state is laid out as its weight.
+    """
     fresh = optimizer.state_dict()["param_groups"]
     for group, original in zip(saved["param_groups"], fresh, strict=True):
         for key, value in original.items():
             if isinstance(value, tuple):
                 group[key] = tuple(group[key])
     optimizer.load_state_dict(saved)
+    for weight, slots in optimizer.state.items():
+        for name, slot in slots.items():
+            if isinstance(slot, Tensor) and slot.dim() and slot.shape == weight.shape:
+                slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)

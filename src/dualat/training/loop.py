@@ -140,8 +140,8 @@ class Stage:
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage."""
         self.model.load_state_dict(state.model)
-        self.ema.average = {k: v.to(self.feed.device) for k, v in state.ema.items()}
-        self.ema.updates, self.done, self.best = state.ema_updates, state.step, dict(state.best)
+        self.ema.restore(state.ema, state.ema_updates)
+        self.done, self.best = state.step, dict(state.best)
         self.owed = dict(state.owed)
         restore_optimizer(self.optimizer, state.optimizer)
         self.method.restore(state.method, state.method_tensors)
