@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from dualat.data.draws import draws_for
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 from dualat.energy import check_labels
@@ -76,7 +77,7 @@ def draw(
     device = next(model.parameters()).device
     of_starts = labels
     if labels is None and initial.classes:  # of no class in particular: of any
-        of_starts = torch.randint(initial.classes, (count,), generator=generator)
+        of_starts = draws_for(count, generator).integers(initial.classes)
     starts = initial.sample(count, None if of_starts is None else of_starts.cpu(), generator)
     if labels is None:
         sampling = replace(sampling, energy="marginal")
