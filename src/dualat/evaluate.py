@@ -12,7 +12,7 @@ from dualat.config import RunConfig
 from dualat.counterfactual import change_strip, explain
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
-from dualat.distributed import first_alone, is_first, ranks, total
+from dualat.distributed import is_first, ranks, total
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
@@ -27,7 +27,7 @@ from dualat.evaluation.subject import Subject
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel, load
 from dualat.pictures import grid, save_picture
-from dualat.precision import strict_fp32
+from dualat.precision import choose_device, strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -239,8 +239,7 @@ def validation_evaluator(
     """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
-    with first_alone():
-        judge = Judge(splits.train)
+    judge = Judge(splits.train, device=choose_device(config.device))
     reference = judge.features_of(splits.validation)
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:

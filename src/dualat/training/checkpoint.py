@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dualat.distributed import gathered
 from dualat.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
@@ -77,10 +78,22 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """The newest undamaged state, or None where no checkpoint was ever written.
+    """The newest undamaged state, or None where no checkpoint was ever written. All ranks ask together.
 
-    Warns where the newest one is damaged; raises ValueError where all of them are.
+    Warns where the newest one is damaged; raises ValueError where all of them are, or where ranks find different ones.
     """
+    state = _newest(folder)
+    places = gathered(torch.tensor([[state.stage, state.step] if state else [0, 0]])).unique(dim=0).tolist()
+    if len(places) > 1:
+        seen = ", ".join(f"stage {stage} step {step}" if stage else "none" for stage, step in places)
+        raise ValueError(
+            f"the processes of this run find different checkpoints in {folder} ({seen}): start it again with --resume when "
+            "all machines see the same files there."
+        )
+    return state
+
+
+def _newest(folder: Path) -> TrainingState | None:
     generations = _generations(folder)
     problems = []
     for entry in generations:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualat.distributed import LostRank, is_first, mean_of, rank, ranks, wait
+from dualat.distributed import LostRank, abandon_gpus, from_first, is_first, mean_of, rank, ranks, wait
 from dualat.fast import compiled
 from dualat.load import LoadedModel, save_model
 from dualat.losses import gradient_penalty
@@ -86,6 +86,7 @@ def train_stage(
         stage = Stage(model, number, method, settings, feed, run)
         if resume is not None:
             stage.restore(resume)
+        stage.equalise()
         if is_first():
             write_outcome(run.folder, "running", read_outcome(run.folder)["divergences"])
         try:
@@ -146,6 +147,10 @@ class Stage:
         restore_optimizer(self.optimizer, state.optimizer)
         self.method.restore(state.method, state.method_tensors)
 
+    def equalise(self) -> None:
+        """All ranks hold rank 0's weights, buffers and averages, whatever machine made them."""
+        from_first([*self.model.parameters(), *self.model.buffers(), *self.ema.average.values()])
+
     def train(self) -> dict[str, Tensor]:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
         batch_size = self.streams[0].batch_size
@@ -194,6 +199,7 @@ class Stage:
         try:
             yield
         except LostRank:
+            abandon_gpus()
             for name, buffer in self.model.named_buffers():
                 if name in self.buffers:  # BatchNorm statistics that half a step has moved
                     buffer.copy_(self.buffers[name])
