@@ -92,9 +92,7 @@ def meetings() -> Iterator[None]:
     if ranks() == 1 or _meeting is not None:
         yield
         return
-    _meeting = dist.new_group(backend="gloo", timeout=TIMEOUT)
-    _patient = dist.new_group(backend="gloo", timeout=ALONE_TIMEOUT)
-    made = (_meeting, _patient)
+    made = _meeting, _patient = by_gloo(TIMEOUT), by_gloo(ALONE_TIMEOUT)
     try:
         yield
     finally:
@@ -102,6 +100,13 @@ def meetings() -> Iterator[None]:
         for group in made:
             with suppress(RuntimeError):
                 dist.destroy_process_group(group)
+
+
+def by_gloo(timeout: timedelta) -> dist.ProcessGroup:
+    """All ranks once more, joined by gloo alone."""
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def wait(timeout: timedelta | None = None) -> None:

@@ -113,7 +113,7 @@ def sample(
             or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
         conditional: True descends the joint energy E(x, y), unless the model's own sampler knows no classes; False the
             marginal energy E(x).
-        generator: a CPU generator; the same seed gives the same samples.
+        generator: on any device; the same seed gives the same samples, on GPUs up to rounding.
         callback: called as callback(t, x_t, -E) at every step, start included, for each batch of up to 500 images.
 
     Returns:

@@ -1,7 +1,8 @@
 """The training loop of one stage: batch, loss, step, average; logs, evaluations and checkpoints on the way.
 
 All random numbers of a step come from (seed, stage, step), and from how often the run has diverged, so that a run
-resumed at any step goes on exactly as if it had never stopped. What a step owes (a line of metrics, an evaluation) is
+resumed at any step goes on exactly as if it had never stopped (on GPUs up to rounding, unless kernels are deterministic,
+precision.py). What a step owes (a line of metrics, an evaluation) is
 part of the state until it is done.
 """
 
