@@ -101,6 +101,7 @@ with d.processes():
     expected = torch.zeros(2, 3, 4, 4)
     expected[1, 2, 3, 0] = 7
     assert torch.equal(here[0], expected) and here[0].stride() == strides and here[1] == 5
+    assert d.of_first(10 + r) == 10
     d.BUCKET = 5  # several buckets
     linear = nn.Linear(3, 2)
     for p in linear.parameters():

@@ -212,6 +212,13 @@ def from_first(tensors: Iterable[Tensor], alone: bool = False) -> None:
             tensor.copy_(sent)
 
 
+def of_first(value: int) -> int:
+    """Rank 0's value, on every rank."""
+    sent = torch.tensor(value)
+    from_first([sent])
+    return int(sent)
+
+
 def abandon_gpus() -> None:
     """End what NCCL has begun and, as a rank is gone, would never end: behind it nothing else on the GPU goes on."""
     if ranks() > 1 and "nccl" in dist.get_backend_config():

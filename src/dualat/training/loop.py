@@ -17,7 +17,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualat.distributed import LostRank, abandon_gpus, from_first, is_first, mean_of, rank, ranks, wait
+from dualat.distributed import (
+    LostRank,
+    abandon_gpus,
+    from_first,
+    is_first,
+    mean_of,
+    of_first,
+    rank,
+    ranks,
+    wait,
+)
 from dualat.fast import compiled
 from dualat.load import LoadedModel, save_model
 from dualat.losses import gradient_penalty
@@ -94,7 +104,7 @@ def train_stage(
             return stage.train()
         except Diverged as error:
             restarts = run.stability.restarts if run.stability.on_divergence == "restart" else 0
-            used = len(read_outcome(run.folder)["divergences"])
+            used = divergences(run.folder)
             if used > restarts:
                 raise Diverged(f"{error}; {advice(number, restarts, run.folder)}") from None
             resume = load_state(run.folder / "checkpoints")
@@ -125,9 +135,9 @@ class Stage:
         self.optimizer = build_optimizer(model, settings.optimizer)
         self.best: dict[str, float] = {}
         self.done = 0
-        divergences = len(read_outcome(run.folder)["divergences"])
         # after a divergence all random numbers are others: the order of the images, augmentation, noise
-        self.origin = mix_seed(run.seed, "divergences", divergences) if divergences else run.seed
+        times = divergences(run.folder)
+        self.origin = mix_seed(run.seed, "divergences", times) if times else run.seed
         self.streams = feed.streams(self.origin, number, settings.batch_size)
         check_division(method, settings, self.streams[0].batch_size)
         if ranks() > 1 and not settings.freeze_batchnorm:
@@ -275,6 +285,11 @@ class Stage:
                 self.owed,
             ),
         )
+
+
+def divergences(folder: Path) -> int:
+    """How often the run has diverged, as rank 0 reads it: other machines may see its file late."""
+    return of_first(len(read_outcome(folder)["divergences"]))
 
 
 def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:
