@@ -28,7 +28,7 @@ from dualat.training import step as training_step
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["dualat.train", "dualat.evaluate", "sklearn.svm", "timm.layers.norm_act", "pytest"]
+    ["dualat.run.train", "dualat.run.evaluation", "sklearn.svm", "timm.layers.norm_act", "pytest"]
 )
 RUN = {
     "stages": "1",
@@ -110,7 +110,7 @@ def wait_for_the_judge(rank: int, folder: Path, first: str) -> None:
     judges.fit = slowly
     with_timeout(3)
     config = load_recipe("digits", {"device": "cpu"})
-    evaluate = importlib.import_module("dualat.evaluate")
+    evaluate = importlib.import_module("dualat.run.evaluation")
     kept: list[judges.Judge] = []
     made = judges.Judge.__init__
 
@@ -137,7 +137,7 @@ def test_a_first_rank_that_dies_over_the_judge_ends_the_wait_with_a_sentence(tmp
 
 def train(rank: int, folder: Path, **settings: Any) -> Path:
     """A short run of one stage, without figures."""
-    module = importlib.import_module("dualat.train")
+    module = importlib.import_module("dualat.run.train")
     module.validation_evaluator = lambda *_: lambda *_: {}
     module.evaluate_run = lambda *_: []
     return dualat.train("digits", {**RUN, "output": str(folder / "run"), **settings})

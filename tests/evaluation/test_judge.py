@@ -12,7 +12,7 @@ from dualat.data.in_distribution import load_splits
 from dualat.data.settings import DataSettings
 from dualat.evaluation import judge as module
 from dualat.evaluation.judge import Judge, JudgeNetwork
-from dualat.precision import deterministic
+from dualat.system.precision import deterministic
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_training_asks_for_the_judge_on_its_own_device(digits, monkeypatch, tmp_
             asked.append(device)
             super().__init__(train, 1)
 
-    evaluation = importlib.import_module("dualat.evaluate")
+    evaluation = importlib.import_module("dualat.run.evaluation")
     monkeypatch.setattr(evaluation, "Judge", Asked)
     monkeypatch.setattr(evaluation, "choose_device", lambda name: f"the one named {name}")
     evaluation.validation_evaluator(load_recipe("digits", {"device": "auto"}), digits, tmp_path)

@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
         raise UsageError("--models names none: give at least one, as in --models final.")
     if len(set(parsed.sources)) != len(parsed.sources):
         raise UsageError("a source is given twice: give each once.")
-    from dualat.compare import FORMATS, compare, published_names
+    from dualat.results.compare import FORMATS, compare, published_names
 
     if parsed.published is not None and parsed.published not in published_names():
         raise UsageError(
@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
     suffix = Path(parsed.output).suffix if parsed.output else ""
     text = FORMATS[parsed.format or ending.get(suffix, "table")](comparison)
     if parsed.output:
-        from dualat.files import write_text
+        from dualat.system.files import write_text
 
         write_text(parsed.output, text)
         print(f"comparison: {parsed.output}")

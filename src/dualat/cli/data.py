@@ -179,7 +179,7 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
         raise UsageError(f"--skip is {parsed.skip}, but must be 0 or more.")
     from dualat.cli.evaluate import Lines
     from dualat.data import open_images as filters
-    from dualat.files import write_text
+    from dualat.system.files import write_text
 
     names = filters.read_classes(Path(parsed.classes)) if parsed.classes else filters.imagenet_classes()
     overlap, descriptions = filters.Overlap(names), filters.read_descriptions(Path(parsed.descriptions))

@@ -22,7 +22,7 @@ class ReportArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(ReportArguments, args, "dualat report")
-    from dualat.report.page import write_report
+    from dualat.results.report.page import write_report
 
     written = write_report(Path(parsed.run), Path(parsed.output) if parsed.output else None)
     print(f"report: {written}")

@@ -25,7 +25,7 @@ from dualat.data.decode import BadImage, View, decode_image
 from dualat.data.folder import SUFFIXES, listed
 from dualat.data.lazy import Files, LazyImages
 from dualat.data.names import read_lines
-from dualat.files import atomic_path
+from dualat.system.files import atomic_path
 
 NO_CLASS = -1
 _VERSION = 1

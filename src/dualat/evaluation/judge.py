@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dualat.data.in_distribution import ImageData
-from dualat.distributed import from_first, is_first
-from dualat.files import atomic_path
-from dualat.precision import strict_fp32
-from dualat.seeding import mix_seed
+from dualat.system.distributed import from_first, is_first
+from dualat.system.files import atomic_path
+from dualat.system.precision import strict_fp32
+from dualat.system.seeds import mix_seed
 
 SVM_PIXELS = 256  # the SVM judges images of up to this many values
 

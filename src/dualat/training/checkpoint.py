@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dualat.distributed import gathered
-from dualat.files import atomic_path, sha256, write_text
+from dualat.system.distributed import gathered
+from dualat.system.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
 TENSORS = ("model", "ema", "method_tensors")
