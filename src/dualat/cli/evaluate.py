@@ -89,7 +89,7 @@ def main(args: list[str]) -> int:
     refuse_unused(parsed, base)
     from dualat.system.distributed import processes
 
-    with processes():
+    with processes(parsed.device):
         return evaluate(target, parsed, config)
 
 

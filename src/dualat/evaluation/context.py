@@ -56,7 +56,7 @@ class Subject:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.data.train)
+        return Judge(self.data.train, device=self.device)
 
     def held_out(self, wanted: int | None = None) -> ImageData:
         """Test images: all, or `wanted` evenly picked ones."""

@@ -105,7 +105,8 @@ def from_model(
     points of each chunk are drawn by themselves.
 
     Args:
-        state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes.
+        state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes
+            (those of the chunks that were left, on a GPU, up to rounding).
             Other weights, settings, seeds and versions have chunks of their own, in subfolders.
         steps, step_size: in place of the model's own; 0 steps give the starting points.
         progress: called as progress(images done, count) after each chunk.

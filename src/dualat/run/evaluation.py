@@ -26,8 +26,8 @@ from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
 from dualat.results.record import Record, read_records, write_records
-from dualat.system.distributed import first_alone, is_first, ranks, total
-from dualat.system.precision import strict_fp32
+from dualat.system.distributed import is_first, ranks, total
+from dualat.system.precision import choose_device, strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -239,8 +239,7 @@ def validation_evaluator(
     """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
-    with first_alone():
-        judge = Judge(splits.train)
+    judge = Judge(splits.train, device=choose_device(config.device))
     reference = judge.features_of(splits.validation)
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
