@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import dualat
 from dualat.methods.settings import USED, is_used
 from dualat.training import loop
 from dualat.training import step as training_step
-from dualat.training.checkpoint import load_state
+from dualat.training.checkpoint import load_state, save_state
 from dualat.training.divergence import read_outcome
 
 
@@ -171,6 +172,34 @@ def test_when_all_checkpoints_are_damaged_the_run_says_so(tiny, tmp_path, monkey
         path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="no checkpoint can be read"):
         dualat.train("digits", settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.model.popitem(), "do not fit this network: 1 missing"),
+        (
+            lambda state: state.ema.update({k: torch.zeros(7) for k in list(state.ema)[:1]}),
+            "of another shape",
+        ),
+        (lambda state: state.optimizer["param_groups"].clear(), "another optimiser or method"),
+        (
+            lambda state: state.optimizer["state"][0].update(momentum_buffer=torch.zeros(3)),
+            "another optimiser or method",
+        ),
+        (lambda state: state.method.clear(), "another optimiser or method"),
+        (lambda state: setattr(state, "stage", 9), "is of stage 9, which this run lacks"),
+    ],
+)
+def test_a_whole_state_that_is_not_of_this_run_is_one_sentence(tiny, tiny_run, tmp_path, change, message):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    state = load_state(folder / "checkpoints")
+    change(state)
+    save_state(folder / "checkpoints", state)
+    with pytest.raises(ValueError, match=message) as refused:
+        dualat.train("digits", {**tiny, "output": str(folder)}, resume=True)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):

@@ -146,6 +146,10 @@ def run_stages(
     state: TrainingState | None,
 ) -> None:
     """Train each stage from the averaged weights of the one before; those of stage 1 are kept for comparison."""
+    if state is not None and state.stage not in (number for number, *_ in stages):
+        raise ValueError(
+            f"the state in {run.folder / 'checkpoints'} is of stage {state.stage}, which this run lacks."
+        )
     for number, method, settings in stages:
         if state is not None and state.stage > number:
             continue  # done before; the later stage's state holds all weights

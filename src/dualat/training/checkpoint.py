@@ -183,5 +183,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
     optimizer.load_state_dict(saved)
     for weight, slots in optimizer.state.items():
         for name, slot in slots.items():
-            if isinstance(slot, Tensor) and slot.dim() and slot.shape == weight.shape:
+            if isinstance(slot, Tensor) and slot.dim():
+                if slot.shape != weight.shape:
+                    raise ValueError(
+                        f"{name} has shape {tuple(slot.shape)}, and its weight {tuple(weight.shape)}"
+                    )
                 slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)
