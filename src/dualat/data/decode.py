@@ -7,6 +7,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dualat.data.formats import open_picture
 from dualat.data.images import Shape, cover_size
 
 
@@ -51,7 +52,7 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
     """
     channels, height, width = view.shape
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             image = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise BadImage(f"{name} cannot be read as an image (its format is unknown)") from error

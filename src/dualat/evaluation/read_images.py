@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dualat.data.folder import SUFFIXES, class_folders, find_images, read_image
+from dualat.data.folder import read_image
+from dualat.data.formats import WANTED, open_picture
 from dualat.data.images import Shape, check_memory
+from dualat.data.listing import class_folders, find_images
 
 Pick = Callable[[int], Tensor]
 _AT_A_TIME = 256
@@ -87,7 +89,7 @@ def read_folder(
     """
     paths = find_images(folder)
     if not paths:
-        raise ValueError(f"{folder} has no images: put {', '.join(SUFFIXES)} files there.")
+        raise ValueError(f"{folder} has no images: put {WANTED} there.")
     found = tuple(class_folders(folder))
     labels = _labels(folder, paths, found)
     chosen = pick(len(paths)).tolist()
@@ -114,7 +116,7 @@ def natural_shape(path: Path) -> Shape:
         ValueError: it is no readable image.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
