@@ -202,6 +202,18 @@ def test_labels_of_class_folders_and_of_file_names(tmp_path):
     assert read_samples(named).shape == (1, 5, 5)
 
 
+def test_grey_pictures_with_a_palette_are_grey_and_go_with_colour(tmp_path):
+    """Pillow opens grey .gif files as pictures with a palette."""
+    grey = pixels(channels=1)
+    for i, image in enumerate(grey):
+        (tmp_path / "g").mkdir(exist_ok=True)
+        Image.fromarray(image.squeeze(-1)).save(tmp_path / "g" / f"{i}.gif")
+    assert torch.equal(read_samples(tmp_path / "g").images, torch.from_numpy(grey).permute(0, 3, 1, 2))
+    folder = png_folder(tmp_path / "c", pixels())
+    Image.fromarray(grey[0].squeeze(-1)).convert("P").save(folder / "9.png")
+    assert read_samples(folder).shape == (3, 5, 5)
+
+
 def test_fewer_than_all_are_picked_by_a_fixed_seed(tmp_path):
     path = npz(tmp_path / "a.npz", arr_0=pixels(100), arr_1=np.arange(100) // 10)
     some = read_samples(path, wanted=50)

@@ -97,7 +97,7 @@ def read_folder(
     wanted = shape or natural_shape(paths[0])
     if not resize:
         for path in paths:
-            if (natural := natural_shape(path)) != tuple(wanted):
+            if (natural := natural_shape(path, wanted[0])) != tuple(wanted):
                 raise ValueError(_other_shape(str(path), natural, wanted))
     check_memory(len(paths), wanted, str(folder))
     images = torch.empty(len(paths), *wanted, dtype=torch.uint8)
@@ -109,8 +109,11 @@ def read_folder(
     return images, None if labels is None else torch.tensor([labels[i] for i in chosen])
 
 
-def natural_shape(path: Path) -> Shape:
+def natural_shape(path: Path, channels: int = 1) -> Shape:
     """(C, H, W) of an image file, upright, from its header.
+
+    Args:
+        channels: of a picture whose palette is grey, which is a grey picture and a colour one.
 
     Raises:
         ValueError: it is no readable image.
@@ -120,9 +123,15 @@ def natural_shape(path: Path) -> Shape:
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
+            if image.mode == "P" and _is_grey(image.getpalette() or []):
+                return channels, height, width
             return (1 if image.mode in _GREY_MODES else 3), height, width
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.") from error
+
+
+def _is_grey(palette: list[int]) -> bool:
+    return palette[::3] == palette[1::3] == palette[2::3]
 
 
 def _read(path: Path, shape: Shape) -> np.ndarray:
