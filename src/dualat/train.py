@@ -15,7 +15,7 @@ from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.distributed import is_first, processes, wait
-from dualat.evaluate import evaluate_run, validation_evaluator
+from dualat.evaluate import check_final, evaluate_run, validation_evaluator
 from dualat.files import write_text
 from dualat.load import (
     LoadedModel,
@@ -95,6 +95,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     splits = load_splits(config.data)
+    check_final(config.evaluation, splits)
     model = new_model(config, splits.train, device)
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:

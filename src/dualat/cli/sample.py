@@ -114,17 +114,12 @@ def main(args: list[str]) -> int:
 
 def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> list[int]:
     """Class numbers of `count` images: the classes asked for, in turn."""
-    numbers = []
-    for text in classes:
-        if text in names:
-            numbers.append(names.index(text))
-        elif text.isdigit() and int(text) < len(names):
-            numbers.append(int(text))
-        else:
-            raise UsageError(
-                f"this model has no class {text!r}: it has {', '.join(names[:20])}"
-                f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1})."
-            )
+    from dualat.data.class_names import class_number
+
+    try:
+        numbers = [class_number(text, names, "this model") for text in classes]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     numbers = numbers or list(range(len(names)))
     return [numbers[i % len(numbers)] for i in range(count)]
 

@@ -3,7 +3,6 @@
 No pickle is ever read: an array of Python objects may run code.
 """
 
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from torch import Tensor
 from dualat.data.folder import read_image
 from dualat.data.formats import WANTED, open_picture
 from dualat.data.images import Shape, check_memory
-from dualat.data.listing import class_folders, find_images
+from dualat.data.listing import find_images
 
 Pick = Callable[[int], Tensor]
 _AT_A_TIME = 256
@@ -79,8 +78,9 @@ def read_npz(path: Path, shape: Shape | None, pick: Pick) -> tuple[Tensor, Tenso
 
 def read_folder(
     folder: Path, shape: Shape | None, pick: Pick, resize: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Images (N, C, H, W), uint8, of all image files below a folder, in the order of their paths, and labels.
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Images (N, C, H, W), uint8, of all image files below a folder, in the order of their paths, and these paths, below
+    the folder, with /.
 
     Args:
         shape: (C, H, W) that they must have; None: that of the first image.
@@ -90,10 +90,7 @@ def read_folder(
     paths = find_images(folder)
     if not paths:
         raise ValueError(f"{folder} has no images: put {WANTED} there.")
-    found = tuple(class_folders(folder))
-    labels = _labels(folder, paths, found)
-    chosen = pick(len(paths)).tolist()
-    paths = [paths[i] for i in chosen]
+    paths = [paths[i] for i in pick(len(paths)).tolist()]
     wanted = shape or natural_shape(paths[0])
     if not resize:
         for path in paths:
@@ -106,7 +103,7 @@ def read_folder(
             some = paths[start : start + _AT_A_TIME]
             for i, array in enumerate(pool.map(lambda path: _read(path, wanted), some), start):
                 images[i] = torch.from_numpy(np.array(array))
-    return images, None if labels is None else torch.tensor([labels[i] for i in chosen])
+    return images, tuple(path.relative_to(folder).as_posix() for path in paths)
 
 
 def natural_shape(path: Path, channels: int = 1) -> Shape:
@@ -139,16 +136,6 @@ def _read(path: Path, shape: Shape) -> np.ndarray:
         return read_image(path, shape)
     except ValueError as error:
         raise ValueError(f"{error}: replace or remove it.") from error
-
-
-def _labels(folder: Path, paths: list[Path], classes: tuple[str, ...]) -> list[int] | None:
-    """Class of each file: its subfolder's position, or the number that its name ends in; None where neither is told."""
-    parts = [path.relative_to(folder).parts for path in paths]
-    if all(len(part) > 1 and part[0] in classes for part in parts):
-        return [classes.index(part[0]) for part in parts]
-    told = [re.search(r"-class(\d+)$", path.stem) for path in paths]
-    numbers = [int(match[1]) for match in told if match]
-    return numbers if len(numbers) == len(paths) else None
 
 
 def _other_shape(what: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
