@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dualat.data.arrays import read_array
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.evaluation import samples as module
+from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.load import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
@@ -305,6 +307,26 @@ def test_bad_arrays_are_refused(tmp_path):
     refuses("3x32x32", npz(tmp_path / "f.npz", arr_0=array), shape=(3, 32, 32))
     refuses("has 6 images, but 7 are wanted", npz(tmp_path / "g.npz", arr_0=array), wanted=7)
     refuses("run code", npz(tmp_path / "h.npz", arr_0=np.array([object()], dtype=object)))
+
+
+def test_zeros_and_ones_are_no_levels_of_8_bits(tmp_path):
+    """Images in [0, 1] cast to uint8 are black but for their brightest pixels, and were scored without a hint."""
+    bits = pixels() % 2
+    refuses("only zeros and ones.*multiply by 255", npz(tmp_path / "a.npz", arr_0=bits))
+    refuses("only zeros and ones", png_folder(tmp_path / "b", bits))
+    with pytest.raises(ValueError, match="only zeros and ones"):
+        read_reference(npz(tmp_path / "c.npz", arr_0=bits))
+    with pytest.raises(ValueError, match="only zeros and ones"):
+        read_array(npz(tmp_path / "d.npz", pictures=bits))
+    with pytest.warns(UserWarning, match="e.npz are black"):
+        assert len(read_samples(npz(tmp_path / "e.npz", arr_0=bits * 0))) == 6
+    assert read_samples(npz(tmp_path / "f.npz", arr_0=bits * 255)).images.max() == 255
+    assert (
+        read_samples(
+            npz(tmp_path / "g.npz", arr_0=bits + (np.arange(6) == 5)[:, None, None, None])
+        ).images.max()
+        == 2
+    )
 
 
 def test_damaged_files_are_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -155,6 +156,22 @@ def check_memory(count: int, shape: Shape, name: str) -> None:
             f"{count} images of shape {tuple(shape)} from {name} take {size / 2**30:.1f} GiB, more than the "
             f"{MEMORY_LIMIT / 2**30:.0f} GiB that are held in memory: choose a smaller image size or fewer images."
         )
+
+
+def check_levels(images: Tensor, name: str) -> None:
+    """Refuse uint8 images that were in [0, 1] before they were made whole numbers; a warning where all are black.
+
+    Raises:
+        ValueError: all levels are 0 and 1.
+    """
+    highest = int(images.max())
+    if highest == 1:
+        raise ValueError(
+            f"images of {name} hold only zeros and ones, but their levels go from 0 to 255: multiply by 255 and round "
+            "before they are written as uint8."
+        )
+    if highest == 0:
+        warnings.warn(f"all images of {name} are black.", stacklevel=4)
 
 
 def fit_to_shape(data: ImageData, shape: Shape) -> ImageData:

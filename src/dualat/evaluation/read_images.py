@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dualat.data.folder import read_image
 from dualat.data.formats import WANTED, open_picture
-from dualat.data.images import Shape, check_memory
+from dualat.data.images import Shape, check_levels, check_memory
 from dualat.data.listing import find_images
 
 Pick = Callable[[int], Tensor]
@@ -73,6 +73,7 @@ def read_npz(path: Path, shape: Shape | None, pick: Pick) -> tuple[Tensor, Tenso
         raise ValueError(_other_shape(f"images of {path}", found, shape))
     chosen = pick(len(images))
     kept = torch.from_numpy(images)[chosen].permute(0, 3, 1, 2).contiguous()
+    check_levels(kept, str(path))
     return kept, None if labels is None else torch.from_numpy(labels.astype(np.int64))[chosen]
 
 
@@ -103,6 +104,7 @@ def read_folder(
             some = paths[start : start + _AT_A_TIME]
             for i, array in enumerate(pool.map(lambda path: _read(path, wanted), some), start):
                 images[i] = torch.from_numpy(np.array(array))
+    check_levels(images, str(folder))
     return images, tuple(path.relative_to(folder).as_posix() for path in paths)
 
 
