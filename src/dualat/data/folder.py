@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dualat.data.decode import View, decode_image
+from dualat.data.decode import BadImage, View, decode_image
 from dualat.data.formats import WANTED
 from dualat.data.images import Shape
 from dualat.data.lazy import Files, LazyImages
@@ -38,6 +38,13 @@ class FolderFiles(Files):
     def read(self, position: int) -> np.ndarray:
         path = os.path.join(self.folder, self.entries[position][0])
         return decode_image(path, self.view, path)
+
+    def raw(self, position: int) -> bytes:
+        path = os.path.join(self.folder, self.entries[position][0])
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BadImage(f"{path} cannot be read ({error.strerror})") from error
 
     def told(self, position: int) -> tuple[str, int]:
         return self.entries[position]

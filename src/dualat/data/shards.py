@@ -215,15 +215,18 @@ class ShardFiles(Files):
         return len(self.names)
 
     def read(self, position: int) -> np.ndarray:
-        shard = self.shards[self.shard_of[position]]
-        name = f"{self.names[position]} in {shard}"
+        return decode_image(io.BytesIO(self.raw(position)), self.view, self._name(position))
+
+    def raw(self, position: int) -> bytes:
         try:
-            with open(shard, "rb") as handle:
+            with open(self.shards[self.shard_of[position]], "rb") as handle:
                 handle.seek(int(self.offsets[position]))
-                content = handle.read(int(self.sizes[position]))
+                return handle.read(int(self.sizes[position]))
         except OSError as error:
-            raise BadImage(f"{name} cannot be read ({error.strerror})") from error
-        return decode_image(io.BytesIO(content), self.view, name)
+            raise BadImage(f"{self._name(position)} cannot be read ({error.strerror})") from error
+
+    def _name(self, position: int) -> str:
+        return f"{self.names[position]} in {self.shards[self.shard_of[position]]}"
 
     def told(self, position: int) -> tuple[str, int]:
         shard = self.shards[self.shard_of[position]].rpartition(os.sep)[2]
