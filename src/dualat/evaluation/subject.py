@@ -13,6 +13,7 @@ import torch
 
 from dualat import __version__
 from dualat.data.images import ImageData, Shape, Splits, evenly
+from dualat.data.listing import walk
 from dualat.evaluation.judge import Judge, cache_folder
 from dualat.evaluation.needs import reference_of
 from dualat.evaluation.reference import Reference
@@ -154,8 +155,12 @@ def file_state(value: Any) -> list[Any]:
         path = Path(entry).expanduser() if isinstance(entry, str) else None
         if path is None or not path.exists():
             continue
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            state = file.stat()
+        files = (
+            [(path / name, entry.stat()) for name, entry in walk(path) if entry.is_file()]
+            if path.is_dir()
+            else []
+        )
+        for file, state in sorted(files) if path.is_dir() else [(path, path.stat())]:
             found.append([str(file), state.st_size, state.st_mtime_ns])
     return found
 
