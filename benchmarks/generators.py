@@ -36,13 +36,13 @@ from torch.utils.flop_counter import flop_registry
 from dualat.bench.measure import clock
 from dualat.bench.run import peak_memory
 from dualat.config import load_recipe
-from dualat.evaluation.record import versions
+from dualat.core.loop import frozen, pgd
+from dualat.core.objectives import lower_energy
 from dualat.evaluation.throughput import device_name
-from dualat.files import write_text
 from dualat.models.registry import build_network
-from dualat.objectives import lower_energy
-from dualat.pgd import frozen, pgd
-from dualat.precision import autocast, choose_device, choose_dtype
+from dualat.results.record import versions
+from dualat.system.files import write_text
+from dualat.system.precision import autocast, choose_device, choose_dtype
 
 sys.path.insert(0, str(Path(__file__).parent))
 from var import SCALES, VAR

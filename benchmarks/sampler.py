@@ -21,11 +21,11 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.record import versions
 from dualat.evaluation.samples import from_model
-from dualat.files import write_text
-from dualat.load import LoadedModel, SamplingSettings, load
-from dualat.seeding import mix_seed
+from dualat.models.model import LoadedModel, SamplingSettings, load
+from dualat.results.record import versions
+from dualat.system.files import write_text
+from dualat.system.seeds import mix_seed
 
 SHARES = (1 / 5, 1 / 3, 1 / 2, 1)  # of the run's own number of steps
 PATHS = (0.6, 0.8, 1.0, 1.3)  # length of the path, in units of the own T * eta

@@ -8,7 +8,7 @@ import torch
 from rings import density, draw, picture, posterior
 from torch import nn
 
-from dualat.energy import JointEnergyModel
+from dualat.core.energy import JointEnergyModel
 from dualat.methods.base import Batch
 from dualat.methods.curriculum import auroc
 from dualat.methods.dat import DAT

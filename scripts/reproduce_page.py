@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dualat.compare.sources import protocol, published_rows
 from dualat.config import load_recipe, recipe_text
-from dualat.cost.settings import PlanSettings
-from dualat.files import write_text
-from dualat.plan import plan as plan_of
+from dualat.planning.plan import plan as plan_of
+from dualat.planning.settings import PlanSettings
+from dualat.results.compare.sources import protocol, published_rows
+from dualat.system.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
 PAPER = "2510.13872"

@@ -2,7 +2,7 @@
 
     python scripts/ship_model.py runs/fashion-mnist fashion-mnist --steps 8 --step-size 0.3
 
-Writes src/dualat/shipped/NAME.safetensors, NAME.json and NAME.record.json.
+Writes src/dualat/models/shipped/NAME.safetensors, NAME.json and NAME.record.json.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.evaluate import as_json, evaluate
-from dualat.evaluation.record import versions
-from dualat.files import sha256, write_text
-from dualat.load import load, save_model
-from dualat.shipped import FOLDER
+from dualat.models.model import load, save_model
+from dualat.models.shipped import FOLDER
+from dualat.results.record import versions
+from dualat.run.evaluation import as_json, evaluate
+from dualat.system.files import sha256, write_text
 
 LICENCES = {
     "fashion-mnist": "Fashion-MNIST (Zalando Research), MIT licence, github.com/zalandoresearch/fashion-mnist"

@@ -15,12 +15,12 @@ from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES
 from dualat.data.sources import open_images
-from dualat.evaluate import check_metrics, check_needs
+from dualat.evaluation.context import Subject
 from dualat.evaluation.metrics import METRICS
 from dualat.evaluation.ood import SCORES
-from dualat.evaluation.subject import Subject
-from dualat.run_folder import changed_setting
-from dualat.train import stage_plan
+from dualat.run.evaluation import check_metrics, check_needs
+from dualat.run.folder import changed_setting
+from dualat.run.train import stage_plan
 from dualat.training.step import check_division
 
 OOD_NOISE = ("uniform", "normal")

@@ -22,15 +22,15 @@ from run import HERE, commit, configuration, read_study
 
 from dualat.bench.measure import Timing, interleaved
 from dualat.config import RunConfig
+from dualat.core.compiled import compiled
 from dualat.data.in_distribution import ImageData, load_splits
-from dualat.evaluation.record import versions
 from dualat.evaluation.throughput import device_name
-from dualat.fast import compiled
-from dualat.files import write_text
 from dualat.methods.base import Method
-from dualat.precision import choose_device, choose_dtype
-from dualat.seeding import mix_seed
-from dualat.train import new_model, stage_plan, worth_compiling
+from dualat.results.record import versions
+from dualat.run.train import new_model, stage_plan, worth_compiling
+from dualat.system.files import write_text
+from dualat.system.precision import choose_device, choose_dtype
+from dualat.system.seeds import mix_seed
 from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
 from dualat.training.step import train_step

@@ -8,7 +8,7 @@ from typing import Any
 
 from reading import Figure, Measured, Run, Study, Values
 
-from dualat.evaluation.outcomes import unpack
+from dualat.results.outcomes import unpack
 
 
 def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:

@@ -40,7 +40,7 @@ from plan import answered
 from reading import Figure, Run, Study, Values, read_studies
 from rules import numbers, seeds_text
 
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 HERE = Path(__file__).parent
 OWN_FIGURES = {"ablation-batchnorm": [ROUGHNESS, LATE_ROUGHNESS], "ablation-at-branch": [LATE_R1]}

@@ -19,11 +19,11 @@ from pydantic.dataclasses import dataclass
 from dualat.cli.arguments import UsageError, field_names
 from dualat.cli.main import fail
 from dualat.config import RunConfig, build_config, did_you_mean, explain, merge
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.files import read_yaml
 from dualat.methods.settings import USED, refuse_unused
-from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
+from dualat.system.files import read_yaml
 
 OF_A_RUN = ("seed", "output")
 """Settings that each run has from its place in the study."""

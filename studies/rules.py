@@ -8,7 +8,7 @@ from measures import EXPLODED, MEAN_T, relative_cost, step_seconds, unsteady
 from noise import half_width, of_differences
 from reading import Figure, Study, Values
 
-from dualat.evaluation.intervals import wilson_interval
+from dualat.results.intervals import wilson_interval
 
 
 @dataclass(frozen=True)

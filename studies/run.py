@@ -36,13 +36,13 @@ import dualat
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig
 from dualat.data.in_distribution import load_splits
-from dualat.evaluate import as_json, complete, save_grid
-from dualat.evaluation.record import versions
-from dualat.evaluation.subject import Subject
+from dualat.evaluation.context import Subject
 from dualat.evaluation.throughput import device_name
-from dualat.files import write_text
-from dualat.load import load, save_model
-from dualat.precision import choose_device, choose_dtype
+from dualat.models.model import load, save_model
+from dualat.results.record import versions
+from dualat.run.evaluation import as_json, complete, save_grid
+from dualat.system.files import write_text
+from dualat.system.precision import choose_device, choose_dtype
 from dualat.training.divergence import Diverged, read_outcome
 from dualat.training.progress import announce
 from dualat.training.signals import Stopped, StopRequest

@@ -9,14 +9,14 @@ from typing import Any
 from reading import read_json
 from torch import Tensor
 
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.in_distribution import Splits
+from dualat.evaluation.context import Subject
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.samples import from_model
-from dualat.evaluation.subject import Subject
-from dualat.files import sha256, write_text
-from dualat.load import LoadedModel
-from dualat.sampling_settings import SamplingSettings
-from dualat.seeding import mix_seed
+from dualat.models.model import LoadedModel
+from dualat.system.files import sha256, write_text
+from dualat.system.seeds import mix_seed
 
 
 def choose_sampler(

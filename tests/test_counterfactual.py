@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import dualat
-from dualat.geometry import ThreatModel, image_norm
+from dualat.core.geometry import ThreatModel, image_norm
 
 SHAPE = (2, 3, 4)
 

@@ -120,7 +120,7 @@ def plant(root: Path, name: str, text: str) -> list[str]:
 
 def test_planted_violations_are_found(tmp_path: Path):
     assert (
-        "layer 0 (energy) may not import dualat.pgd of layer 2"
+        "layer 0 (energy) may not import dualat.core.loop of layer 2"
         in plant(tmp_path, "energy.py", "import dualat.pgd")[0]
     )
     assert plant(tmp_path, "losses.py", "def f():\n    from dualat.training.loop import run")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 import dualat
+from dualat.core.loop import pgd
+from dualat.core.objectives import lower_energy
 from dualat.data.initial import Gaussian, InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
-from dualat.load import LoadedModel, ModelDescription, SamplingSettings
+from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
-from dualat.objectives import lower_energy
-from dualat.pgd import pgd
 from dualat.sampling import draw
 
 SHAPE = (1, 4, 5)

@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.files import read_yaml
 from dualat.methods.settings import (
     AttackSettings,
     ChainSettings,
@@ -29,8 +29,8 @@ from dualat.methods.settings import (
     refuse_unused,
 )
 from dualat.models.settings import NetworkSettings
-from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
+from dualat.system.files import read_yaml
 from dualat.training.settings import OptimizerSettings, StabilitySettings, StageSettings, TrackingSettings
 
 

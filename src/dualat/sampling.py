@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from dualat.core.energy import check_labels
+from dualat.core.loop import Schedule, normal, pgd
+from dualat.core.objectives import lower_energy
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
-from dualat.energy import check_labels
-from dualat.objectives import lower_energy
-from dualat.pgd import Schedule, normal, pgd
-from dualat.sampling_settings import SamplingSettings
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
 if TYPE_CHECKING:
-    from dualat.load import LoadedModel
+    from dualat.models.model import LoadedModel
 
 
 def descend(

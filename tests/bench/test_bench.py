@@ -23,10 +23,10 @@ from dualat.bench.run import (
 )
 from dualat.bench.settings import BenchSettings
 from dualat.cli.bench import sentences
-from dualat.geometry import ThreatModel
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.models.wide_resnet import WideResNet
-from dualat.objectives import lower_energy, raise_cross_entropy
-from dualat.pgd import pgd
 
 SMALL = BenchSettings(
     network="wrn-10-1",

@@ -11,9 +11,9 @@ from PIL import Image
 
 import dualat
 from dualat.cli.main import run
+from dualat.data.pictures import save_picture
 from dualat.evaluation.samples import read_samples
-from dualat.load import save_model
-from dualat.pictures import save_picture
+from dualat.models.model import save_model
 
 FEW = ("--count", "4", "--steps", "1")
 

@@ -11,8 +11,8 @@ from pictures_on_disk import jpeg
 from dualat.cli.main import run
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.load import save_model
-from dualat.train import new_model
+from dualat.models.model import save_model
+from dualat.run.train import new_model
 
 SIZE = 32
 

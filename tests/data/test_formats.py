@@ -9,7 +9,6 @@ import pytest
 from pictures_on_disk import picture, write_classes
 from PIL import Image
 
-from dualat.cost.data import data_facts
 from dualat.data.check import all_files
 from dualat.data.decode import BadImage
 from dualat.data.folder import read_image
@@ -18,6 +17,7 @@ from dualat.data.in_distribution import load_images, load_splits
 from dualat.data.listing import list_images
 from dualat.data.settings import DataSettings
 from dualat.evaluation.samples import read_samples
+from dualat.planning.data import data_facts
 
 # endings and, for those that Pillow writes, whether it keeps every pixel
 WRITTEN = {

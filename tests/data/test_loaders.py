@@ -5,7 +5,7 @@ import torch
 
 from dualat.data.images import ImageData
 from dualat.data.loaders import BatchStream
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 
 def numbered(n: int) -> ImageData:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.accuracy import clean_accuracy
-from dualat.evaluation.record import wilson_interval
 from dualat.evaluation.robust import robust_accuracy
-from dualat.geometry import ThreatModel
+from dualat.results.record import wilson_interval
 
 SHAPE = (1, 3, 4)
 

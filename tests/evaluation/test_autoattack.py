@@ -11,9 +11,9 @@ from pyautoattack.autopgd_base import APGDAttack
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.autoattack import STANDARD, autoattack, choose_attacks, square_fits
-from dualat.geometry import ThreatModel
 
 SIDE = 6
 ORDER = {"L2": 2, "Linf": 1}  # dual norms

@@ -8,7 +8,7 @@ from dualat.data.images import ImageData
 from dualat.evaluation.counterfactuals import counterfactual_records, counterfactual_targets
 from dualat.evaluation.energies import mean_interval
 from dualat.evaluation.frechet import frechet_distance
-from dualat.evaluation.record import wilson_interval
+from dualat.results.record import wilson_interval
 
 SHAPE = (1, 4, 4)
 NAMES = ("a", "b", "c")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualat.core.losses import gradient_penalty
 from dualat.data.images import ImageData
 from dualat.evaluation.energies import energy_records, gradient_norms, mean_interval, r1_record
-from dualat.losses import gradient_penalty
 
 SHAPE = (2, 3, 3)
 

@@ -11,11 +11,11 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.evaluation.generation import generation_records
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.record import Record
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model
-from dualat.load import LoadedModel, ModelDescription, SamplingSettings
+from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
+from dualat.results.record import Record
 
 SHAPE = (1, 6, 6)
 

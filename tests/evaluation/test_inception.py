@@ -11,7 +11,7 @@ from dualat.evaluation.features import InceptionFeatures, cached_features
 from dualat.evaluation.fidelity import inception_records
 from dualat.evaluation.reference import Reference, Statistics, read_reference
 from dualat.evaluation.samples import ImageSet, read_samples
-from dualat.files import sha256
+from dualat.system.files import sha256
 
 
 def pictures(count: int, seed: int, noise: float = 0.0, side: int = 2, name: str = "toy") -> ImageSet:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.logits import attacked_images, predict_logits
 from dualat.evaluation.robust import robust_accuracy
-from dualat.geometry import ThreatModel
 
 SHAPE = (1, 3, 4)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dualat.core.geometry import ThreatModel, image_norm
 from dualat.evaluation.masking import grey_radius, masking_warnings
-from dualat.evaluation.record import Record, proportion
-from dualat.geometry import ThreatModel, image_norm
+from dualat.results.record import Record, proportion
 
 
 @pytest.mark.parametrize("norm", ["L2", "Linf"])

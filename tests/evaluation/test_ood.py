@@ -7,11 +7,11 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
+from dualat.core.objectives import raise_confidence
 from dualat.data.images import ImageData
 from dualat.evaluation.ood import detection_records, noise_images, ood_records, scores
-from dualat.evaluation.record import wilson_interval
-from dualat.geometry import ThreatModel
-from dualat.objectives import raise_confidence
+from dualat.results.record import wilson_interval
 
 SHAPE = (1, 4, 4)  # a shift of all pixels by d has length 4 d
 

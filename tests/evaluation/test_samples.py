@@ -15,7 +15,7 @@ from dualat.data.settings import InitialSettings
 from dualat.evaluation import samples as module
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
-from dualat.load import LoadedModel, ModelDescription, SamplingSettings
+from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
 from dualat.sampling import draw
 

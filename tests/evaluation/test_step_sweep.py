@@ -11,9 +11,9 @@ from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.samples import from_model
 from dualat.evaluation.step_sweep import step_sweep
-from dualat.load import LoadedModel, ModelDescription, SamplingSettings
+from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 SHAPE = (1, 6, 6)
 

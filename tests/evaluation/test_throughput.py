@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation import throughput as module
 from dualat.evaluation.throughput import device_name, throughput_records
-from dualat.geometry import ThreatModel
 
 SHAPE = (1, 3, 3)
 

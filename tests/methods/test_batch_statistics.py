@@ -6,11 +6,11 @@ import pytest
 import torch
 from test_methods import CHAIN, METHODS, network, toy
 
-from dualat.energy import marginal_energy
+from dualat.core.energy import marginal_energy
+from dualat.core.loop import frozen
 from dualat.methods.base import batchnorm_modules
 from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
-from dualat.pgd import frozen
 from dualat.training.step import set_train_mode
 
 

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from dualat.config import RunConfig
-from dualat.energy import JointEnergyModel
-from dualat.geometry import ThreatModel
-from dualat.losses import energy_bce, gradient_penalty
+from dualat.core.energy import JointEnergyModel
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.losses import energy_bce, gradient_penalty
+from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method, batchnorm_modules, forward
 from dualat.methods.dat import DAT
@@ -35,8 +37,6 @@ from dualat.methods.settings import (
 )
 from dualat.methods.standard_at import StandardAT
 from dualat.models.wide_resnet import WideResNet
-from dualat.objectives import lower_energy, raise_cross_entropy
-from dualat.pgd import pgd
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
 from dualat.training.step import set_train_mode, train_step

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.energy import marginal_energy
-from dualat.losses import denoising, energy_bce, gradient_penalty
+from dualat.core.energy import marginal_energy
+from dualat.core.losses import denoising, energy_bce, gradient_penalty
+from dualat.core.objectives import uniform_kl
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, batchnorm_modules
 from dualat.methods.eb_jdat import EBJDAT
@@ -30,7 +31,6 @@ from dualat.methods.settings import (
 )
 from dualat.models.normalize import Normalized
 from dualat.models.wide_resnet import WideResNet
-from dualat.objectives import uniform_kl
 
 ATTACK = AttackSettings(eps=0.3, steps=3, step_size=0.2)
 WEIGHTS = LossSettings(cross_entropy=0.7, energy=1.3, r1=0.2, adversarial_energy=0.4)

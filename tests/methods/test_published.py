@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from test_methods import METHODS
 from torch import Tensor, nn
 
-from dualat.geometry import LIMIT, ThreatModel
+from dualat.core.geometry import LIMIT, ThreatModel
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT

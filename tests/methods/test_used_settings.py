@@ -9,9 +9,9 @@ from test_methods import network, toy
 
 from dualat.config import RunConfig, build_config, load_recipe, resolved, setting_names
 from dualat.data.images import ImageData
-from dualat.load import LoadedModel
 from dualat.methods.settings import OF_METHODS, USED, is_used, refuse_unused
-from dualat.train import build_method
+from dualat.models.model import LoadedModel
+from dualat.run.train import build_method
 from dualat.training.optimizer import build_optimizer
 from dualat.training.step import train_step
 

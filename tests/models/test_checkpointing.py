@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from dualat.core.loop import frozen
 from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
-from dualat.pgd import frozen
 
 NAMES = ["wrn-10-1", "timm/resnet18", "timm/convnext_atto", "timm/vit_tiny_patch16_224"]
 

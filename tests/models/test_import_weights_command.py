@@ -9,8 +9,8 @@ from foreign_networks import DeepMind, settled, small_weights
 
 import dualat
 from dualat.cli.main import run
-from dualat.load import save_model
 from dualat.models.import_weights.settings import STATISTICS
+from dualat.models.model import save_model
 from dualat.models.wide_resnet import WideResNet
 
 

@@ -16,10 +16,10 @@ from dualat.cli.import_weights import ImportArguments
 from dualat.cli.main import run
 from dualat.config import RunConfig, load_recipe, recipe_names, to_yaml
 from dualat.data.in_distribution import load_splits
-from dualat.load import save_model
 from dualat.methods.settings import is_used
+from dualat.models.model import save_model
 from dualat.models.registry import build_network
-from dualat.train import new_model
+from dualat.run.train import new_model
 
 RECIPES = recipe_names()
 WITH_WEIGHTS = [name for name in RECIPES if load_recipe(name).weights]

@@ -671,8 +671,8 @@ def test_claims_name_studies_and_variants_that_exist():
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*/study.yaml")), ids=lambda path: path.parent.name)
 def test_every_variant_of_every_study_is_a_valid_configuration(path):
     from dualat.config import build_config, merge
+    from dualat.core.sampler_settings import SamplingSettings
     from dualat.methods.settings import USED
-    from dualat.sampling_settings import SamplingSettings
 
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     for overrides in plan["variants"].values():

@@ -102,7 +102,7 @@ def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, met
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
     settings = {name: value for name, value in settings.items() if is_used(method, name)}
-    monkeypatch.setattr(importlib.import_module("dualat.train"), "evaluate_run", lambda *_: [])
+    monkeypatch.setattr(importlib.import_module("dualat.run.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}
     with monkeypatch.context() as patch:
@@ -119,7 +119,7 @@ def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
     tiny, tiny_run, tmp_path, monkeypatch, place
 ):
     settings = {**tiny, "output": str(tmp_path / "run")}
-    train_module = importlib.import_module("dualat.train")
+    train_module = importlib.import_module("dualat.run.train")
 
     def signalled(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)

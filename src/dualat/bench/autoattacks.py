@@ -7,10 +7,10 @@ from pyautoattack import AutoAttack
 
 from dualat.bench.contenders import Inputs, Works, within
 from dualat.bench.settings import BenchSettings
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.autoattack import autoattack, choose_attacks, undisturbed
-from dualat.geometry import ThreatModel
-from dualat.load import LoadedModel
+from dualat.models.model import LoadedModel
 
 NO_ROOM = 1e-3
 """Radius of AutoAttack, in units of eps: every image stands, so that each attack spends its whole budget on each."""

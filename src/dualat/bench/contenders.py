@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from dualat.bench import textbook
 from dualat.bench.settings import BenchSettings
+from dualat.core.compiled import compiled
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import frozen, pgd
+from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.data.initial import Uniform
-from dualat.fast import compiled
-from dualat.geometry import ThreatModel
-from dualat.load import LoadedModel, ModelDescription
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
-from dualat.objectives import lower_energy, raise_cross_entropy
-from dualat.pgd import frozen, pgd
-from dualat.precision import autocast, fast_fp32, strict_fp32
+from dualat.system.precision import autocast, fast_fp32, strict_fp32
 from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings

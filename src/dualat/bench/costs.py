@@ -12,10 +12,10 @@ from dualat.bench.settings import BenchSettings
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import AugmentSettings, InitialSettings
-from dualat.load import LoadedModel
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.models.model import LoadedModel
 from dualat.training.feed import Feed
 from dualat.training.loop import Run, Stage
 from dualat.training.settings import OptimizerSettings, StageSettings, TrackingSettings

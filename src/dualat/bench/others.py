@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dualat.bench.contenders import Inputs, Works, dtype_of, within
 from dualat.bench.settings import BenchSettings
-from dualat.precision import autocast
+from dualat.system.precision import autocast
 
 
 def attack_libraries(

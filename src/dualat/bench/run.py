@@ -25,11 +25,11 @@ from dualat.bench.costs import costs
 from dualat.bench.measure import Timing, interleaved, matmul_peak, ratios
 from dualat.bench.others import attack_libraries
 from dualat.bench.settings import BenchSettings
-from dualat.evaluation.record import versions
+from dualat.core.loop import frozen
 from dualat.evaluation.throughput import device_name
-from dualat.load import LoadedModel
-from dualat.pgd import frozen
-from dualat.precision import choose_dtype, has_tensor_cores
+from dualat.models.model import LoadedModel
+from dualat.results.record import versions
+from dualat.system.precision import choose_dtype, has_tensor_cores
 
 COSTS = ("data", "logging")
 LIBRARIES = ("foolbox", "torchattacks")

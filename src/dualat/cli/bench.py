@@ -36,8 +36,8 @@ def main(args: list[str]) -> int:
     from rich.console import Console
 
     from dualat.bench.run import bench
-    from dualat.files import write_text
-    from dualat.precision import choose_device
+    from dualat.system.files import write_text
+    from dualat.system.precision import choose_device
 
     result = bench(settings, choose_device(parsed.device), lambda line: print(line, file=sys.stderr))
     text = json.dumps(result, indent=1) + "\n"

@@ -45,7 +45,7 @@ def main(args: list[str]) -> int:
     if parsed.output is not None:
         endings = (*_ENDINGS, ".txt") if parsed.format is None else ()
         output_file(parsed.output, endings, inputs=parsed.sources)
-    from dualat.compare import FORMATS, compare, published_names
+    from dualat.results.compare import FORMATS, compare, published_names
 
     if parsed.published is not None and parsed.published not in published_names():
         raise UsageError(
@@ -55,7 +55,7 @@ def main(args: list[str]) -> int:
     suffix = Path(parsed.output).suffix.lower() if parsed.output else ""
     text = FORMATS[parsed.format or _ENDINGS.get(suffix, "table")](comparison)
     if parsed.output:
-        from dualat.files import write_text
+        from dualat.system.files import write_text
 
         write_text(parsed.output, text)
         print(f"comparison: {parsed.output}")

@@ -12,7 +12,7 @@ from dualat.cli.outputs import output_file
 from dualat.settings import STRICT
 
 if TYPE_CHECKING:
-    from dualat.counterfactual import Change
+    from dualat.counterfactuals import Change
 
 EPS = {"L2": 2.0, "Linf": 16 / 255}
 """Radius by norm, where none is given."""
@@ -61,12 +61,12 @@ def main(args: list[str]) -> int:
     import torch
 
     from dualat.cli.sample import wanted_labels
-    from dualat.counterfactual import change_strip, explain
+    from dualat.core.geometry import ThreatModel
+    from dualat.counterfactuals import change_strip, explain
     from dualat.data.folder import read_image
-    from dualat.geometry import ThreatModel
-    from dualat.load import load
-    from dualat.pictures import save_picture
-    from dualat.precision import choose_device
+    from dualat.data.pictures import save_picture
+    from dualat.models.model import load
+    from dualat.system.precision import choose_device
 
     model = load(parsed.model, choose_device(parsed.device))
     if not Path(parsed.image).is_file():

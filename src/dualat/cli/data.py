@@ -185,7 +185,7 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
         output_file(parsed.labels_output, inputs=[*inputs, parsed.output], option="--labels-output")
     from dualat.cli.evaluate import Lines
     from dualat.data import open_images as filters
-    from dualat.files import write_text
+    from dualat.system.files import write_text
 
     names = filters.read_classes(Path(parsed.classes)) if parsed.classes else filters.imagenet_classes()
     overlap, descriptions = filters.Overlap(names), filters.read_descriptions(Path(parsed.descriptions))

@@ -12,8 +12,8 @@ from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.outputs import output_file
 from dualat.config import RunConfig, load_recipe
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.models.shipped import FOLDER, shipped_file
 from dualat.settings import STRICT
-from dualat.shipped import FOLDER, shipped_file
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
@@ -90,7 +90,7 @@ def main(args: list[str]) -> int:
             "--initial-include and --initial-exclude are lists of --initial-images: give it too."
         )
     refuse_unused(parsed, base)
-    from dualat.distributed import processes
+    from dualat.system.distributed import processes
 
     with processes():
         return evaluate(target, parsed, config)
@@ -102,8 +102,8 @@ def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
         return
     if "all" in parsed.metrics:
         raise UsageError("--metrics has all and others: give all alone, or names.")
-    from dualat.evaluate import check_metrics
     from dualat.evaluation.metrics import METRICS
+    from dualat.run.evaluation import check_metrics
 
     try:
         check_metrics(parsed.metrics)
@@ -130,10 +130,10 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     from rich.console import Console
 
     from dualat.cli.targets import build_subject
-    from dualat.distributed import is_first
-    from dualat.evaluate import as_json, complete, save_strips, warnings_of
     from dualat.evaluation.metrics import METRICS
-    from dualat.evaluation.table import table
+    from dualat.results.table import table
+    from dualat.run.evaluation import as_json, complete, save_strips, warnings_of
+    from dualat.system.distributed import is_first
 
     by_name = parsed.metrics != ("all",)
     seed = parsed.seed if parsed.seed is not None else config.seed if config else 0

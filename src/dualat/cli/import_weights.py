@@ -12,15 +12,15 @@ from pydantic.dataclasses import dataclass
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.outputs import output_file
 from dualat.config import load_recipe
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.import_weights.settings import ImportSettings
-from dualat.sampling_settings import SamplingSettings
 from dualat.settings import STRICT
 
 if TYPE_CHECKING:
     from dualat.data.images import ImageData
-    from dualat.load import ModelDescription
     from dualat.models.import_weights.convert import Imported
+    from dualat.models.model import ModelDescription
 
 
 @dataclass(config=STRICT)
@@ -54,7 +54,7 @@ def main(args: list[str]) -> int:
     has_data = base.recipe is not None or any(arg.startswith("--data.") for arg in args)
     has_start = base.recipe is not None or any(arg.startswith("--initial.") for arg in args)
     from dualat.data.initial import build_initial
-    from dualat.load import LoadedModel, save_model
+    from dualat.models.model import LoadedModel, save_model
 
     imported = convert(parsed, has_data)  # the weights first: data may be large, or not be there yet
     images = training_images(parsed) if has_data else None
@@ -123,8 +123,8 @@ def training_images(parsed: ImportArguments) -> "ImageData":
 
 def convert(parsed: ImportArguments, has_data: bool) -> "Imported":
     """The network with its weights. What does not fit is listed on the error stream, one key a line."""
-    from dualat.cost.data import data_facts
     from dualat.models.import_weights.convert import Mismatch, import_network
+    from dualat.planning.data import data_facts
 
     values = {k: v for k, v in asdict(parsed).items() if k in field_names(ImportSettings)}
     if has_data and values["image_size"] is None:
@@ -140,7 +140,7 @@ def convert(parsed: ImportArguments, has_data: bool) -> "Imported":
 
 def describe(parsed: ImportArguments, imported: "Imported", images: "ImageData | None") -> "ModelDescription":
     """What the model is; ValueError where it cannot have been trained on the images."""
-    from dualat.load import ModelDescription
+    from dualat.models.model import ModelDescription
 
     names = list(images.class_names) if images is not None else [str(k) for k in range(imported.classes)]
     if images is not None and (len(names), images.shape) != (imported.classes, imported.shape):

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.train import check_effect, shallow
 from dualat.config import RunConfig, load_recipe, recipe_names, recipe_text
-from dualat.cost.settings import PlanSettings
+from dualat.planning.settings import PlanSettings
 from dualat.settings import STRICT
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(args: list[str]) -> int:
     check_effect(config, rest)
     settings = PlanSettings(**{k: v for k, v in given.items() if k in field_names(PlanSettings)})
 
-    from dualat.plan import plan
+    from dualat.planning.plan import plan
 
     facts = {"recipe": name, **plan(config, settings)}
     if parsed.json:

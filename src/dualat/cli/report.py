@@ -24,7 +24,7 @@ class ReportArguments:
 def main(args: list[str]) -> int:
     parsed = parse(ReportArguments, args, "dualat report")
     output = None if parsed.output is None else output_file(parsed.output, (".html", ".htm"))
-    from dualat.report.page import write_report
+    from dualat.results.report.page import write_report
 
     written = write_report(Path(parsed.run), output)
     print(f"report: {written}")

@@ -67,9 +67,9 @@ def main(args: list[str]) -> int:
     import torch
 
     from dualat.data.settings import InitialSettings
-    from dualat.load import load
-    from dualat.precision import choose_device
+    from dualat.models.model import load
     from dualat.sampling import sample
+    from dualat.system.precision import choose_device
 
     model = load(parsed.model, choose_device(parsed.device))
     labels = wanted_labels(parsed.classes, model.class_names, parsed.count)
@@ -130,8 +130,8 @@ def write(path: Path, images: "Tensor", labels: list[int] | None, columns: int) 
     import numpy as np
     from PIL import Image
 
-    from dualat.files import atomic_path
-    from dualat.pictures import grid, save_picture, to_uint8
+    from dualat.data.pictures import grid, save_picture, to_uint8
+    from dualat.system.files import atomic_path
 
     if path.suffix.lower() == ".png":
         save_picture(grid(images, columns), path)

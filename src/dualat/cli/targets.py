@@ -10,11 +10,11 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
+from dualat.evaluation.context import Subject, partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.evaluation.subject import Subject, partial_folder
-from dualat.load import LoadedModel, load
-from dualat.precision import choose_device
+from dualat.models.model import LoadedModel, load
+from dualat.system.precision import choose_device
 
 
 def build_subject(

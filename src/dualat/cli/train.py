@@ -99,7 +99,7 @@ def check_effect(config: RunConfig, args: list[str]) -> None:
 def dry_run(config: RunConfig, as_json: bool) -> int:
     """Resolved settings, size, and estimated time."""
     from dualat.data.in_distribution import load_splits
-    from dualat.dry_run import preview
+    from dualat.planning.dry_run import preview
 
     try:
         splits = load_splits(config.data)
@@ -120,10 +120,10 @@ def train(config: RunConfig, arguments: TrainArguments) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
     from rich.console import Console
 
-    from dualat.distributed import launched_rank
-    from dualat.evaluation.record import read_records
-    from dualat.evaluation.table import table
-    from dualat.train import train as train_run
+    from dualat.results.record import read_records
+    from dualat.results.table import table
+    from dualat.run.train import train as train_run
+    from dualat.system.distributed import launched_rank
     from dualat.training.progress import announce
     from dualat.training.signals import Stopped
 

@@ -15,7 +15,7 @@ from dualat.data.lazy import LazyImages, decoded
 from dualat.data.listing import list_images
 from dualat.data.shards import ShardFiles
 from dualat.data.sources import all_shards, require_images
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 _SMALL = View((3, 32, 32))  # a file is decoded whole, whatever it is resized to
 _EVERY = 5.0  # seconds between states on disk

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualat.data.names import read_lines
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 _EVERY = 5.0  # seconds between states on disk

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 Shape = tuple[int, int, int]
 MEMORY_LIMIT = 8 * 2**30  # bytes

@@ -14,7 +14,7 @@ from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_sh
 from dualat.data.lazy import LazyImages
 from dualat.data.settings import NAMED_SOURCES, DataSettings
 from dualat.data.sources import OnBad, open_images, open_splits, require_images
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
 

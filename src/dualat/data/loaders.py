@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dualat.data.images import ImageData
 from dualat.data.lazy import Decoding, LazyImages, default_workers
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 _AHEAD = 2  # batches that are decoded while the present one is used
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 BASES = {"zero-based": 0, "one-based": 1}
 

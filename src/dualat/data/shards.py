@@ -28,7 +28,7 @@ from dualat.data.formats import WANTED, ending, suffixes
 from dualat.data.lazy import Files, LazyImages
 from dualat.data.listing import tell_left_out
 from dualat.data.names import read_lines
-from dualat.files import atomic_path
+from dualat.system.files import atomic_path
 
 NO_CLASS = -1
 _VERSION = 2

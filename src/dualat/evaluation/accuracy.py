@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from dualat.core.loop import frozen
 from dualat.data.in_distribution import ImageData
-from dualat.distributed import mine, summed
-from dualat.evaluation.record import Record, share_correct
-from dualat.pgd import frozen
+from dualat.results.record import Record, share_correct
+from dualat.system.distributed import mine, summed
 
 
 def clean_accuracy(model: nn.Module, data: ImageData, batch_size: int = 500) -> Record:

@@ -24,11 +24,11 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel, image_norm
+from dualat.core.loop import frozen
 from dualat.data.images import ImageData, Shape
-from dualat.evaluation.record import Record, share_correct
-from dualat.files import write_text
-from dualat.geometry import ThreatModel, image_norm
-from dualat.pgd import frozen
+from dualat.results.record import Record, share_correct
+from dualat.system.files import write_text
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 ATTACKS = (*STANDARD, "apgd-dlr", "fab")

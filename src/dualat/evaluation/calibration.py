@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualat.energy import check_labels
-from dualat.evaluation.record import Record
+from dualat.core.energy import check_labels
+from dualat.results.record import Record
 
 DRAWS = 500  # resamples behind the interval
 LIMITS = (1e-3, 1e3)  # temperatures searched: without a mistake, the likelihood rises as T falls to 0

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dualat.counterfactual import Climb, counterfactual
+from dualat.core.geometry import Norm, ThreatModel, image_norm
+from dualat.counterfactuals import Climb, counterfactual
 from dualat.data.images import ImageData
 from dualat.evaluation.energies import mean_interval
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import attack_step_size, batches, predict_logits
-from dualat.evaluation.record import Record, proportion
-from dualat.geometry import Norm, ThreatModel, image_norm
+from dualat.results.record import Record, proportion
 
 LEAST = 20  # images of a class, counterfactual and real, for a Frechet distance of it
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dualat.core.energy import marginal_energy
+from dualat.core.loop import frozen
 from dualat.data.images import ImageData
-from dualat.energy import marginal_energy
 from dualat.evaluation.logits import batches, predict_logits
-from dualat.evaluation.record import Record
-from dualat.pgd import frozen
+from dualat.results.record import Record
 
 
 def mean_interval(values: Tensor) -> tuple[float, float] | None:

@@ -24,7 +24,7 @@ from dualat.evaluation.inception_weights import (
 )
 from dualat.evaluation.judge import Judge, cache_folder
 from dualat.evaluation.samples import ImageSet
-from dualat.files import atomic_path
+from dualat.system.files import atomic_path
 
 INCEPTION = "inception-v3-fid"
 

@@ -16,9 +16,9 @@ from dualat.evaluation.frechet import Gaussian, frechet_interval, gaussian_dista
 from dualat.evaluation.inception import inception_records, require_samples, told
 from dualat.evaluation.kernel import SUBSETS, kernel_distance, kernel_interval, subset_size
 from dualat.evaluation.precision_recall import as_records, precision_recall, require_neighbours
-from dualat.evaluation.record import Record
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet
+from dualat.results.record import Record
 
 __all__ = ["fidelity_records", "inception_records"]
 

@@ -10,9 +10,9 @@ import time
 from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.record import Record, proportion
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet
+from dualat.results.record import Record, proportion
 
 
 def generation_records(samples: ImageSet, reference: Reference, judge: Judge, seed: int = 0) -> list[Record]:

@@ -22,9 +22,9 @@ from dualat.evaluation.frechet import Gaussian, frechet_interval
 from dualat.evaluation.inception_score import SHUFFLE_SEED, inception_score, score_interval, splits
 from dualat.evaluation.kernel import SUBSETS, kernel_interval, subset_size
 from dualat.evaluation.precision_recall import NEIGHBOURS, as_records, require_neighbours
-from dualat.evaluation.record import Record, versions
 from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet
+from dualat.results.record import Record, versions
 
 
 def inception_records(

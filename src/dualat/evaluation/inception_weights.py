@@ -6,7 +6,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from dualat.files import sha256
+from dualat.system.files import sha256
 
 
 class MissingWeights(FileNotFoundError):

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dualat.data.in_distribution import ImageData
-from dualat.files import atomic_path
-from dualat.seeding import mix_seed
+from dualat.system.files import atomic_path
+from dualat.system.seeds import mix_seed
 
 SVM_PIXELS = 256  # the SVM judges images of up to this many values
 

@@ -10,10 +10,10 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import frozen, pgd
+from dualat.core.objectives import Objective, raise_cross_entropy
 from dualat.data.images import ImageData
-from dualat.geometry import ThreatModel
-from dualat.objectives import Objective, raise_cross_entropy
-from dualat.pgd import frozen, pgd
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dualat.data.images import Shape
-from dualat.evaluation.intervals import wilson_interval
-from dualat.evaluation.record import Record
+from dualat.results.intervals import wilson_interval
+from dualat.results.record import Record
 
 
 def grey_radius(norm: str, shape: Shape) -> float:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData, evenly, fit_to_shape
 from dualat.data.in_distribution import load_images
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.autoattack import STANDARD, autoattack
 from dualat.evaluation.calibration import calibration, fit_temperature
+from dualat.evaluation.context import Subject
 from dualat.evaluation.counterfactuals import counterfactual_records
 from dualat.evaluation.energies import energy_records, r1_record
 from dualat.evaluation.features import (
@@ -30,13 +32,11 @@ from dualat.evaluation.logits import attack_step_size, attacked_images, predict_
 from dualat.evaluation.masking import grey_radius
 from dualat.evaluation.needs import NOISE, check_outside, check_reference, own_split
 from dualat.evaluation.ood import noise_images, ood_records, scores
-from dualat.evaluation.record import Record, timed
 from dualat.evaluation.robust import robust_accuracy
 from dualat.evaluation.samples import from_model
 from dualat.evaluation.step_sweep import step_sweep
-from dualat.evaluation.subject import Subject
 from dualat.evaluation.throughput import throughput_records
-from dualat.geometry import ThreatModel
+from dualat.results.record import Record, timed
 
 
 def _clean(subject: Subject) -> list[Record]:

@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from dualat.core.energy import marginal_energy
+from dualat.core.geometry import ThreatModel
+from dualat.core.objectives import lower_energy, raise_confidence
 from dualat.data.images import ImageData, Shape
 from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
-from dualat.energy import marginal_energy
 from dualat.evaluation.energies import gradient_norms
-from dualat.evaluation.intervals import wilson_interval
 from dualat.evaluation.logits import attack_step_size, climb, predict_logits
-from dualat.evaluation.record import Record
-from dualat.geometry import ThreatModel
-from dualat.objectives import lower_energy, raise_confidence
+from dualat.results.intervals import wilson_interval
+from dualat.results.record import Record
 
 SCORES = ("s", "max_softmax", "gradient_norm")
 CURVE = 101  # points of a stored curve

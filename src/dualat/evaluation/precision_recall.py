@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualat.evaluation.record import Record, proportion
+from dualat.results.record import Record, proportion
 
 NEIGHBOURS = 3
 _ROWS = 1000  # of a matrix of distances at a time

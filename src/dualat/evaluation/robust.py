@@ -8,12 +8,12 @@ Source: Madry et al., 2018. PGD alone is an upper bound of the true robust accur
 import torch
 from torch import Tensor, nn
 
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.objectives import Objective, raise_cross_entropy
 from dualat.data.in_distribution import ImageData
-from dualat.distributed import mine, summed
-from dualat.evaluation.record import Record, share_correct
-from dualat.geometry import ThreatModel
-from dualat.objectives import Objective, raise_cross_entropy
-from dualat.pgd import pgd
+from dualat.results.record import Record, share_correct
+from dualat.system.distributed import mine, summed
 
 
 def robust_accuracy(

@@ -22,15 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dualat import __version__
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.images import ImageData, Shape
-from dualat.distributed import mine, summed
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
-from dualat.files import atomic_path
-from dualat.load import LoadedModel
+from dualat.models.model import LoadedModel
 from dualat.sampling import descend
-from dualat.sampling_settings import SamplingSettings
-from dualat.seeding import mix_seed
+from dualat.system.distributed import mine, summed
+from dualat.system.files import atomic_path
+from dualat.system.seeds import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
 AT_ONCE = (

@@ -16,10 +16,10 @@ from torch import Tensor
 from dualat.data.images import ImageData
 from dualat.evaluation.frechet import Gaussian, gaussian_distance
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.record import Record
-from dualat.load import LoadedModel
+from dualat.models.model import LoadedModel
+from dualat.results.record import Record
 from dualat.sampling import draw
-from dualat.seeding import mix_seed
+from dualat.system.seeds import mix_seed
 
 
 def step_sweep(

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import frozen, pgd
+from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.data.images import ImageData
 from dualat.evaluation.logits import attack_step_size, batches
-from dualat.evaluation.record import Record
-from dualat.geometry import ThreatModel
-from dualat.objectives import lower_energy, raise_cross_entropy
-from dualat.pgd import frozen, pgd
+from dualat.results.record import Record
 
 
 def device_name(device: torch.device) -> str:

@@ -13,13 +13,13 @@ Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 
 
 from torch import Tensor, nn
 
-from dualat.energy import marginal_energy
-from dualat.losses import energy_bce, gradient_penalty
+from dualat.core.energy import marginal_energy
+from dualat.core.loop import pgd
+from dualat.core.losses import energy_bce, gradient_penalty
+from dualat.core.objectives import lower_energy, raise_energy
 from dualat.methods.base import Batch, Method, forward
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import ContrastiveSettings, LossSettings, PositiveSettings
-from dualat.objectives import lower_energy, raise_energy
-from dualat.pgd import pgd
 
 
 class ATEBM(Method):

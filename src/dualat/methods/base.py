@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dualat.geometry import ThreatModel
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.objectives import raise_cross_entropy
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import AttackSettings
-from dualat.objectives import raise_cross_entropy
-from dualat.pgd import pgd
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualat.distributed import gathered
+from dualat.system.distributed import gathered
 
 
 def auroc(positive: Tensor, negative: Tensor) -> Tensor:

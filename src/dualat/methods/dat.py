@@ -8,13 +8,13 @@ the initial distribution; T follows the curriculum. No gradient reaches the weig
 
 from torch import Tensor, nn
 
-from dualat.energy import joint_energy
-from dualat.losses import energy_bce, gradient_penalty, robust_cross_entropy
+from dualat.core.energy import joint_energy
+from dualat.core.loop import pgd
+from dualat.core.losses import energy_bce, gradient_penalty, robust_cross_entropy
+from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, adversarial, forward
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
-from dualat.objectives import lower_energy
-from dualat.pgd import pgd
 
 
 class DAT(Method):

@@ -11,13 +11,13 @@ and steps of xa are those of `attack`. Published: Linf 8/255, 5 steps of 2/255 o
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.geometry import Rule, ThreatModel
-from dualat.losses import ebm_difference, robust_cross_entropy
+from dualat.core.geometry import Rule, ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.losses import ebm_difference, robust_cross_entropy
+from dualat.core.objectives import raise_energy
 from dualat.methods.base import Batch, forward
 from dualat.methods.jem import JEM
 from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
-from dualat.objectives import raise_energy
-from dualat.pgd import pgd
 
 
 class EBJDAT(JEM):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.losses import denoising
+from dualat.core.losses import denoising
 from dualat.methods.base import Batch, Method
 from dualat.methods.settings import DiffusionSettings, LossSettings
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.geometry import Rule
-from dualat.losses import ebm_difference
+from dualat.core.geometry import Rule
+from dualat.core.loop import pgd
+from dualat.core.losses import ebm_difference
+from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, forward, noisy
 from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.methods.replay_buffer import ReplayBuffer
 from dualat.methods.settings import ChainSettings, LossSettings
-from dualat.objectives import lower_energy
-from dualat.pgd import pgd
 
 
 class JEM(Method):

@@ -10,10 +10,10 @@ The loss is JEM's; chains start from a Gaussian per class (`initial.kind: class-
 import torch
 from torch import Tensor, nn
 
-from dualat.energy import marginal_energy
+from dualat.core.energy import marginal_energy
+from dualat.core.loop import frozen, pgd
 from dualat.methods.jem import JEM
 from dualat.models.normalize import Normalized
-from dualat.pgd import frozen, pgd
 
 
 class JEMPP(JEM):

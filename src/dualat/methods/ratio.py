@@ -10,12 +10,12 @@ in one pass: BatchNorm normalises them together, as its running statistics, whic
 import torch
 from torch import Tensor, nn
 
-from dualat.geometry import ThreatModel
-from dualat.losses import robust_cross_entropy
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.losses import robust_cross_entropy
+from dualat.core.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
 from dualat.methods.base import Batch, Method
 from dualat.methods.settings import AttackSettings, LossSettings, OutSettings
-from dualat.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
-from dualat.pgd import pgd
 
 
 class RATIO(Method):

@@ -9,7 +9,7 @@ is. What is ours: both have one size; published are 64 and 128.
 
 from torch import Tensor, nn
 
-from dualat.geometry import Rule
+from dualat.core.geometry import Rule
 from dualat.methods.base import Batch
 from dualat.methods.jem import JEM
 from dualat.methods.settings import ChainSettings, LossSettings, SharpnessSettings

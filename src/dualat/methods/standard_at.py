@@ -5,7 +5,7 @@ L = CE( f(x_adv), y ),   x_adv = PGD in the ball, maximising the cross-entropy
 
 from torch import Tensor, nn
 
-from dualat.losses import robust_cross_entropy
+from dualat.core.losses import robust_cross_entropy
 from dualat.methods.base import Batch, Method, adversarial
 from dualat.methods.settings import AttackSettings
 

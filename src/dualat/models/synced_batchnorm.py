@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dualat.distributed import ranks, summed
+from dualat.system.distributed import ranks, summed
 
 
 class RankSum(torch.autograd.Function):

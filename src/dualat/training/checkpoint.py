@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dualat.files import atomic_path, sha256, write_text
+from dualat.system.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
 TENSORS = ("model", "ema", "method_tensors")

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dualat.files import write_text
+from dualat.system.files import write_text
 
 OUTCOME = "outcome.json"
 

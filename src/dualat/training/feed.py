@@ -11,9 +11,9 @@ from dualat.data.in_distribution import ImageData
 from dualat.data.initial import InitialDistribution
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import AugmentSettings
-from dualat.distributed import share
 from dualat.methods.base import Batch
-from dualat.seeding import mix_seed
+from dualat.system.distributed import share
+from dualat.system.seeds import mix_seed
 
 
 @dataclass

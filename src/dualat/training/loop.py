@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualat.distributed import LostRank, is_first, mean_of, rank, ranks, wait
-from dualat.fast import compiled
-from dualat.load import LoadedModel, save_model
-from dualat.losses import gradient_penalty
+from dualat.core.compiled import compiled
+from dualat.core.loop import frozen
+from dualat.core.losses import gradient_penalty
 from dualat.methods.base import Batch, Method
+from dualat.models.model import LoadedModel, save_model
 from dualat.models.synced_batchnorm import synchronise_batchnorm
-from dualat.pgd import frozen
-from dualat.precision import autocast
-from dualat.seeding import mix_seed
+from dualat.system.distributed import LostRank, is_first, mean_of, rank, ranks, wait
+from dualat.system.precision import autocast
+from dualat.system.seeds import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
 from dualat.training.divergence import (
     Diverged,

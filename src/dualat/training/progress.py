@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dualat.distributed import is_first
+from dualat.system.distributed import is_first
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 

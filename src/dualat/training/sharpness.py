@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from dualat.geometry import TINY
+from dualat.core.geometry import TINY
 from dualat.methods.batch_statistics import untracked
 
 

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from dualat.distributed import average_gradients, lost_ranks, mean_of, ranks
-from dualat.load import LoadedModel
 from dualat.methods.base import Batch, Method, batchnorm_modules
-from dualat.precision import autocast
+from dualat.models.model import LoadedModel
+from dualat.system.distributed import average_gradients, lost_ranks, mean_of, ranks
+from dualat.system.precision import autocast
 from dualat.training.settings import StageSettings
 from dualat.training.sharpness import climbed
 

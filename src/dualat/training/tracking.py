@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dualat.distributed import is_first
-from dualat.files import write_text
+from dualat.system.distributed import is_first
+from dualat.system.files import write_text
 
 
 class Tracker:

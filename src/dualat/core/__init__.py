@@ -1,0 +1,1 @@
+"""The equations: energies, objectives, losses, and the one gradient loop."""

@@ -1,0 +1,187 @@
+"""A model on disk: `model.safetensors` (weights, and the initial distribution's numbers) and `model.json` (what it is).
+
+The description is stored in the header of model.safetensors, which `load` reads; model.json is a copy for people.
+
+Nothing but tensors and JSON is ever read, so that a file from a stranger cannot run anything.
+"""
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dualat import __version__
+from dualat.core.energy import JointEnergyModel
+from dualat.core.sampler_settings import SamplingSettings
+from dualat.data.initial import InitialDistribution, restore_initial
+from dualat.data.settings import DataSettings, InitialSettings
+from dualat.models.registry import build_network
+from dualat.models.settings import NetworkSettings
+from dualat.models.shipped import shipped_file, shipped_models
+from dualat.settings import STRICT
+from dualat.system.files import atomic_path, write_text
+
+
+@dataclass(config=STRICT)
+class ModelDescription:
+    """Everything but the weights: the header of model.safetensors, and its readable copy model.json."""
+
+    network: NetworkSettings
+    class_names: list[str]
+    shape: tuple[int, int, int]
+    normalized: bool
+    initial: InitialSettings | None = None
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    data: DataSettings | None = None
+    """What it was trained on, so that its held-out images can be found again."""
+    train_sha256: str = ""
+    """Content of the training split: where it is another one, its test images may have been trained on."""
+    dualat_version: str = __version__
+
+
+class LoadedModel(JointEnergyModel):
+    """A JointEnergyModel that knows its classes, its image shape, and how it is sampled."""
+
+    def __init__(
+        self, network: nn.Module, description: ModelDescription, initial: InitialDistribution | None
+    ):
+        super().__init__(network)
+        self.description = description
+        self.initial = initial
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.description.class_names
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it was trained on."""
+        return self.description.shape
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        return self.description.sampling
+
+    @property
+    def initial_settings(self) -> InitialSettings:
+        return self.description.initial or InitialSettings()
+
+
+def build_model(
+    description: ModelDescription,
+    initial: InitialDistribution | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+) -> LoadedModel:
+    """A model with fresh weights. mean, std: per channel, used where the description says `normalized`."""
+    if not description.normalized:
+        mean = std = None
+    network = build_network(description.network, description.shape, len(description.class_names), mean, std)
+    return LoadedModel(network, description, initial)
+
+
+def save_model(model: LoadedModel, path: Path | str, weights: dict[str, Tensor] | None = None) -> None:
+    """Write PATH.safetensors and PATH.json, both atomically, the weights last.
+
+    weights: state dict to write in place of the model's own (the EMA's).
+    """
+    path = Path(path)
+    tensors = {f"weights.{k}": v for k, v in (weights or model.state_dict()).items()}
+    tensors |= {f"initial.{k}": v for k, v in (model.initial.state() if model.initial else {}).items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    description = json.dumps(asdict(model.description), indent=2)
+    write_text(path.with_name(f"{path.name}.json"), description + "\n")
+    with atomic_path(path.with_name(f"{path.name}.safetensors")) as temporary:
+        save_file(tensors, temporary, metadata={"dualat": description})
+
+
+def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """A trained model, in eval mode.
+
+    Args:
+        source: a run folder, a .safetensors file written by dualat (a checkpoint such as best-robust included), or the
+            name of a model that comes with dualat (see dualat/models/shipped).
+        device: where to put it.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the file is damaged, is no dualat model, or is a pickle, which is refused.
+    """
+    path = find_weights(source)
+    tensors, description = read_weights(path)
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "initial": {}}
+    for key, value in tensors.items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = value
+    start = None
+    if description.initial is not None:
+        start = restore_initial(description.initial, description.shape, groups["initial"])
+    blank = [0.0] * description.shape[0], [1.0] * description.shape[0]
+    description.network.pretrained = False  # the weights are in this file: nothing to download
+    description.network.checkpoint_activations = False  # a matter of training
+    model = build_model(description, start, *blank)
+    copy_weights(model, groups["weights"], path)
+    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
+    return model.to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+
+
+def find_weights(source: str | Path) -> Path:
+    """The weights file meant by a run folder, a file's path, or a shipped model's name; what exists comes first."""
+    if (shipped := shipped_file(source)) is not None:
+        return shipped
+    path = Path(source)
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        raise FileNotFoundError(
+            f"{path} holds no model.safetensors: give a run folder whose training has finished, "
+            f"or one of the files in {path / 'checkpoints'}."
+        )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist: give a run folder, a .safetensors file, or a model that comes with dualat "
+            f"({', '.join(shipped_models())})."
+        )
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a .safetensors file: other formats may run code when they are read.")
+    return path
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
+    """Tensors and description of a dualat weights file."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata: dict[str, str] = handle.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from error
+    try:
+        fields: dict[str, Any] = json.loads(metadata["dualat"])
+        return tensors, ModelDescription(**fields)
+    except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} was not written by dualat: its description is missing or unreadable."
+        ) from error
+
+
+def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
+    """Load weights strictly; a ValueError names the first keys that are missing, unexpected, or of another shape."""
+    own = model.state_dict()
+    missing = [k for k in own if k not in weights]
+    unexpected = [k for k in weights if k not in own]
+    shapes = [k for k in own if k in weights and own[k].shape != weights[k].shape]
+    problems = [
+        f"{len(keys)} {what} (first: {keys[0]})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise ValueError(f"the weights in {origin} do not fit this network: {', '.join(problems)}.")
+    model.load_state_dict(weights)

@@ -1,0 +1,140 @@
+"""The files that a run needs, and whether they are there: paths are looked at, nothing is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualat.data.fashion import DEBIAN
+from dualat.data.names import BASES
+from dualat.data.settings import NAMED_SOURCES, DataSettings, InitialSettings
+from dualat.data.sources import find_shards
+from dualat.models.model import find_weights
+from dualat.models.settings import NetworkSettings
+
+_CIFAR = {
+    "cifar10": (
+        "cifar-10-batches-py",
+        [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"],
+    ),
+    "cifar100": ("cifar-100-python", ["train", "test", "meta"]),
+}
+_FASHION = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+DOWNLOADS = {"fashion-mnist": 86e6, "cifar10": 357e6, "cifar100": 355e6}
+"""Bytes on disk once fetched, archive and unpacked files."""
+
+WRITTEN = "put the text file there (`dualat data prepare` writes such lists)"
+PUBLISHED = "get it from RobustBench's repository on GitHub (imagenet_test_image_ids.txt), or leave data.test_list out"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that must be there before a run."""
+
+    what: str
+    where: str
+    there: bool
+    advice: str = ""
+    """What to do where it is not there."""
+    download: float = 0.0
+    """Bytes that the run itself would fetch."""
+
+
+def data_needs(settings: DataSettings) -> list[Need]:
+    """The images to learn from, and the lists that choose among them."""
+    lists = [_list("list of images to leave out", path) for path in settings.exclude]
+    if settings.test_list is not None:
+        lists.append(_list("list of test images", settings.test_list, PUBLISHED))
+    return [source_need("training images", settings.source, settings.root, settings.download), *lists]
+
+
+def initial_needs(settings: InitialSettings) -> list[Need]:
+    """What contrastive samples start from, where it is images."""
+    if settings.kind != "images":
+        return []
+    assert settings.source is not None
+    path = Path(settings.source).expanduser()
+    if path.suffix in (".bin", ".npy", ".npz") and not path.is_dir():
+        advice = (
+            "put the file there, or name another with --initial.source (docs/data.md says which there are)"
+        )
+        first = Need("initial distribution", str(path), path.is_file(), advice)
+    else:
+        first = source_need("initial distribution", settings.source, settings.root, False)
+    lists = [
+        _list("list for the initial distribution", entry) for entry in (*settings.include, *settings.exclude)
+    ]
+    return [first, *lists]
+
+
+def weights_needs(weights: str | None, network: NetworkSettings) -> list[Need]:
+    """Weights to start from: dualat's, or timm's."""
+    needs = []
+    if weights is not None:
+        try:
+            needs.append(Need("weights", str(find_weights(weights)), True))
+        except (FileNotFoundError, ValueError):
+            advice = (
+                "give a run folder or a .safetensors file of dualat; published weights become one by "
+                "`dualat import-weights`"
+            )
+            needs.append(Need("weights", weights, False, advice))
+    if network.pretrained:
+        needs.append(_timm_weights(network.name.removeprefix("timm/")))
+    return needs
+
+
+def source_need(what: str, source: str, root: str | None, download: bool) -> Need:
+    """A named source, a folder of images, or shards."""
+    if source == "digits":
+        return Need(what, "comes with scikit-learn", True)
+    if source in NAMED_SOURCES:
+        return _named(what, source, root, download)
+    try:
+        shards = find_shards(source)
+    except FileNotFoundError as error:
+        return Need(what, source, False, str(error))
+    folder = Path(source).expanduser()
+    there = bool(shards) or (folder.is_dir() and next(folder.iterdir(), None) is not None)
+    advice = "put the images there, one subfolder per class, or webdataset shards (docs/data.md says how)"
+    return Need(what, source, there, advice)
+
+
+def _named(what: str, source: str, root: str | None, download: bool) -> Need:
+    base = Path(root or "data")
+    if source == "fashion-mnist":
+        places = [*([base] if root else [DEBIAN]), base / "FashionMNIST" / "raw"]
+        advice = "run `apt-get install dataset-fashion-mnist`, or give --data.download"
+        names, endings = _FASHION, ("", ".gz")
+    else:
+        (folder, names), endings = _CIFAR[source], ("",)
+        places = [base / folder]
+        advice = f"unpack its Python version in {base}, name another folder with --data.root, or give --data.download"
+
+    def complete(place: Path) -> bool:
+        return all(any((place / f"{name}{end}").is_file() for end in endings) for name in names)
+
+    found = next((place for place in places if complete(place)), None)
+    if found is None and download:
+        return Need(what, str(places[-1]), False, "nothing: the run fetches it", DOWNLOADS[source])
+    return Need(what, str(found or places[-1]), found is not None, advice)
+
+
+def _list(what: str, entry: str, advice: str = WRITTEN) -> Need:
+    prefix, _, rest = entry.partition(":")
+    path = Path(rest if prefix in BASES else entry).expanduser()
+    return Need(what, str(path), path.is_file(), advice)
+
+
+def _timm_weights(name: str) -> Need:
+    """Whether the hub's cache has timm's published weights; the network is not asked."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+    hub = None if config is None else config.hf_hub_id
+    if not hub:
+        return Need(
+            "timm's weights", name, False, "timm has none for this network: leave network.pretrained out"
+        )
+    files = ("model.safetensors", "pytorch_model.bin")
+    there = any(isinstance(try_to_load_from_cache(hub, file), str) for file in files)
+    return Need("timm's weights", hub, there, "nothing: the run fetches them from the hub")

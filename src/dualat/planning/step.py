@@ -1,0 +1,133 @@
+"""Operations and memory of one GPU's share of a training step, seen on tensors without data."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import eager_advance, frozen
+from dualat.core.objectives import lower_energy
+from dualat.methods.base import Batch, Method
+from dualat.planning.observe import Observation, observe
+from dualat.planning.passes import Passes
+from dualat.planning.precision import on_gpu
+
+META = torch.device("meta")
+
+
+@dataclass
+class StepCost:
+    """One part of a GPU's batch: what passes cost, and what the step is made of."""
+
+    images: int
+    """Images of the part, of each of its batches."""
+    passes: Passes
+    loop: Observation
+    """One pass of all of them, forward and back to the images."""
+    first: Observation
+    """The same through the first layer alone."""
+    forward: Observation
+    learn: Observation
+    """The loss of the part, forward and back to the weights."""
+    image_bytes: int
+    """Of one image in each batch, and in each that the gradient loops make."""
+
+    def works(self, passes: Passes | None = None) -> list[tuple[float, Observation]]:
+        """How often each is done; with the numbers of other passes where T is another."""
+        p = passes or self.passes
+        return [
+            (p.loop, self.loop),
+            (p.first, self.first),
+            (p.forward, self.forward),
+            (p.rounds, self.learn),
+        ]
+
+    def flops(self, passes: Passes | None = None) -> float:
+        """Operations per image of the batch and training step."""
+        return sum(count * seen.flops for count, seen in self.works(passes)) / self.images
+
+    def least_seconds(self, peak: float, bandwidth: float | None, passes: Passes | None = None) -> float:
+        """What a device needs for the part at least."""
+        return sum(count * seen.least_seconds(peak, bandwidth) for count, seen in self.works(passes))
+
+
+def step_cost(
+    model: nn.Module,
+    method: Method,
+    passes: Passes,
+    images: int,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+) -> StepCost:
+    """See one part of a training step.
+
+    Args:
+        model: on "meta", in the mode in which it is trained.
+        method: whose loss it is.
+        passes: what `count_passes` gave for it.
+        images: of each batch, on one GPU and in one part.
+        shape: (C, H, W) of one.
+        dtype: torch.bfloat16 for autocast, or torch.float32.
+
+    Raises:
+        ValueError: the loss cannot be differentiated through this network.
+    """
+
+    def pictures() -> Tensor:
+        return torch.empty(images, *shape, device=META)
+
+    labels = torch.zeros(images, dtype=torch.int64, device=META)
+    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), nn.Identity())
+
+    def one_pass(module: nn.Module, objective: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+        def advance() -> object:
+            x, centre = pictures(), pictures()
+            with on_gpu(dtype):
+                return eager_advance(module, objective, ThreatModel(), "L2", 0.0, True, x, centre, 0.1, None)
+
+        return advance
+
+    def forward() -> object:
+        with torch.no_grad(), on_gpu(dtype):
+            return model(pictures())
+
+    with frozen(model):
+        through = observe(one_pass(model, lower_energy(labels)))
+        first = observe(one_pass(convolution, _total)) if passes.first else Observation()
+        alone = observe(forward) if passes.forward else Observation()
+    for weight in model.parameters():
+        weight.grad = torch.empty_like(weight)  # there beforehand: gradients are counted apart
+    with on_gpu(dtype):
+        learn = observe(lambda: _learn(model, copy.deepcopy(method), passes.made, pictures, labels))
+    kinds = (3 if method.needs_energy_batch else 1) + len(passes.made)
+    return StepCost(images, passes, through, first, alone, learn, kinds * math.prod(shape) * 4)
+
+
+def _total(outputs: Tensor) -> Tensor:
+    return outputs.float().flatten(1).sum(dim=1)
+
+
+def _learn(
+    model: nn.Module,
+    method: Method,
+    names: tuple[str, ...],
+    pictures: Callable[[], Tensor],
+    labels: Tensor,
+) -> None:
+    """The method's own loss on a batch and the images made of it, and its gradient."""
+    batch = Batch(pictures(), labels)
+    if method.needs_energy_batch:
+        batch = Batch(pictures(), labels, pictures(), labels, pictures())
+    made = {name: pictures() for name in names}
+    try:
+        loss, _ = method.loss_on(model, batch, made)
+        loss.backward()
+    except RuntimeError as error:
+        raise ValueError(
+            f"the loss of {method.name} cannot be differentiated through this network ({str(error).splitlines()[0]}): "
+            "choose another network."
+        ) from error

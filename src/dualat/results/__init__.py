@@ -1,0 +1,1 @@
+"""Records, and the tables, comparisons and pages made of them. Imports no PyTorch."""

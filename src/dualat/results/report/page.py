@@ -1,0 +1,55 @@
+"""`report.html` of a run: one file with everything inside, to read, send and print."""
+
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from dualat import __version__
+from dualat.results.report import curves, reading, sections
+from dualat.results.report.training import training
+from dualat.system.files import write_text
+
+
+def write_report(folder: Path, output: Path | None = None) -> Path:
+    """Write the report of the run `folder` to `output` (default: report.html in it), and return where it is.
+
+    Raises FileNotFoundError where `folder` is no run folder, ValueError where its evaluation.json holds no records.
+    """
+    output = output or folder / "report.html"
+    write_text(output, render(folder))
+    return output
+
+
+def render(folder: Path) -> str:
+    """The report as HTML. It refers to nothing outside itself."""
+    if not any((folder / name).is_file() for name in ("config.yaml", "metrics.jsonl", "evaluation.json")):
+        raise FileNotFoundError(
+            f"{folder} is no run folder: it holds neither config.yaml nor metrics.jsonl nor evaluation.json; "
+            "`dualat train RECIPE --output FOLDER` makes one."
+        )
+    text, config = reading.read_config(folder / "config.yaml")
+    figures = reading.read_figures(folder / "evaluation.json")
+    run = str(folder)
+    parts = [
+        sections.headline(figures, run),
+        training(reading.read_metrics(folder / "metrics.jsonl"), config, run),
+        sections.samples(reading.sample_grids(folder / "samples"), run),
+        curves.step_sweep(figures, run),
+        curves.robustness(figures, run),
+        sections.counterfactuals(figures, sorted((folder / "counterfactuals").glob("*.png")), run),
+        curves.reliability(figures, run),
+        curves.detection(figures, run),
+        curves.energies(figures, run),
+        sections.throughput(figures, run),
+        sections.records(figures, run),
+        sections.resolved(text, run),
+        sections.versions(figures, run),
+    ]
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = resources.files("dualat.results.report").joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        name=folder.resolve().name, facts=sections.facts(config), sections=parts, version=__version__
+    )

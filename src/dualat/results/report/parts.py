@@ -1,0 +1,137 @@
+"""What a page is made of, and how figures and settings are written on it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from dualat.results.report import plots
+from dualat.results.report.reading import Figure, Picture
+
+
+@dataclass
+class Plot:
+    """A chart with its legend."""
+
+    title: str
+    svg: Markup
+    legend: list[tuple[Markup, str]]
+    """Swatch and name of each series."""
+    always: bool = False
+    """Whether even a single series is named."""
+    note: str = ""
+    """Below the legend."""
+
+
+@dataclass
+class Table:
+    """Rows of text."""
+
+    head: list[str]
+    rows: list[list[str]]
+    left: int = 1
+    """Columns from the left that hold text; the others hold figures."""
+    wide: int = -1
+    """Column of long text."""
+
+
+@dataclass
+class Card:
+    """One headline figure."""
+
+    label: str
+    value: str
+    spread: str
+    """± half the interval."""
+    notes: list[str]
+
+
+@dataclass
+class Group:
+    """A part of a section under its own heading."""
+
+    title: str = ""
+    plots: list[Plot] = field(default_factory=list)
+    pictures: list[tuple[Picture, str]] = field(default_factory=list)
+    """With the words that stand for each."""
+    table: Table | None = None
+
+
+@dataclass
+class Section:
+    """A heading, a sentence on how to read it, and its groups; or what makes it where nothing is there yet."""
+
+    anchor: str
+    title: str
+    lead: str = ""
+    cards: list[Card] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    text: str = ""
+    missing: str = ""
+
+
+def plot(
+    title: str, series: Sequence[plots.Series], x: str, y: str, always: bool = True, **options: Any
+) -> Plot:
+    """A chart with its legend; whatever text goes into the SVG is escaped where that is made."""
+    legend = [(Markup(plots.swatch(s, i)), s.name) for i, s in enumerate(series)]
+    return Plot(title, Markup(plots.chart(title, series, x, y, **options)), legend, always)
+
+
+def shown(value: float) -> str:
+    """A figure for reading."""
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite"
+    size = abs(value)
+    if value == int(value) and size < 1e6:
+        return f"{value:,.0f}" if size > 1 else f"{value:.3f}"
+    if size >= 1e6 or size < 1e-4:
+        return f"{value:.3g}"
+    if size >= 10:
+        return f"{value:,.1f}" if size >= 100 else f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.01 else f"{value:.3g}"
+
+
+def interval(figure: Figure) -> str:
+    """The 95 % interval for reading."""
+    return f"{shown(figure.ci95[0])} to {shown(figure.ci95[1])}" if figure.ci95 else ""
+
+
+def half(figure: Figure) -> str:
+    """± half the interval, with the value's digits."""
+    if not figure.ci95:
+        return ""
+    digits = len(shown(figure.value).partition(".")[2])
+    return f"±{(figure.ci95[1] - figure.ci95[0]) / 2:.{digits}f}"
+
+
+def plain(value: Any) -> str:
+    """A setting's value for reading."""
+    if isinstance(value, Mapping):
+        return f"({described(value)})"
+    if isinstance(value, (list, tuple)):
+        return " ".join(plain(v) for v in value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Settings in one line."""
+    return ", ".join(f"{str(k).replace('_', ' ')} {plain(v)}" for k, v in settings.items())
+
+
+def attack_name(settings: Mapping[str, Any] | None) -> str:
+    """'PGD-20', 'AutoAttack' ...; 'attack' where settings name none."""
+    settings = settings or {}
+    name = str(settings.get("attack") or "attack")
+    name = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack"}.get(name, name)
+    steps = settings.get("steps")
+    return f"{name}-{plain(steps)}" if steps is not None and name != "AutoAttack" else name
+
+
+def threat_name(settings: Mapping[str, Any]) -> str:
+    """'L2 0.5'."""
+    return f"{plain(settings.get('norm', 'norm?'))} {plain(settings.get('eps', '?'))}"

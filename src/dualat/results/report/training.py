@@ -1,0 +1,107 @@
+"""The section on the course of training, from metrics.jsonl."""
+
+import math
+from typing import Any
+
+from dualat.results.report.parts import Group, Plot, Section, plot
+from dualat.results.report.plots import Series
+from dualat.results.report.reading import number, setting
+
+CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Losses", "loss", ("loss_ce", "loss_energy")),
+    ("Steps of the contrastive samples", "T", ("T",)),
+    ("Telling real from contrastive images", "AUROC", ("auroc",)),
+    ("Validation accuracy", "share of images", ("validation_clean_accuracy", "validation_robust_accuracy")),
+    ("Validation samples: class accuracy", "share of samples", ("validation_sample_class_accuracy",)),
+    ("Validation samples: Frechet distance", "distance", ("validation_frechet_distance",)),
+    ("Squared gradient norm on real images", "R1", ("r1",)),
+    ("Learning rate", "learning rate", ("lr",)),
+    ("Speed", "images per second", ("images_per_second",)),
+    ("Gradient norm of the weights", "norm", ("gradient_norm",)),
+)
+NAMES = {
+    "loss_ce": "classification",
+    "loss_energy": "energy",
+    "auroc": "AUROC",
+    "r1": "R1",
+    "lr": "learning rate",
+    "validation_clean_accuracy": "clean",
+    "validation_robust_accuracy": "under attack",
+    "validation_sample_class_accuracy": "class accuracy",
+    "validation_frechet_distance": "Frechet distance",
+}
+STAGES = {1: "Stage 1: adversarial training", 2: "Stage 2: dual adversarial training"}
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Section:
+    """Losses, curriculum and validation figures over the steps of each stage."""
+    section = Section(
+        "training",
+        "Training",
+        "Figures of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
+        "Validation figures are of the averaged weights.",
+    )
+    method = setting(config, "method")
+    for stage, curves in stages.items():
+        title = STAGES.get(stage, f"Stage {stage}") if method in (None, "dat") else f"Stage {stage}: {method}"
+        section.groups.append(Group(title, plots=stage_plots(curves, config)))
+    if not section.groups:
+        section.missing = f"No metrics.jsonl in {run}: `dualat train RECIPE --output {run}` writes it."
+    return section
+
+
+def stage_plots(curves: Curves, config: dict[str, Any]) -> list[Plot]:
+    """One chart per kind of figure; figures that this file does not know get a chart each."""
+    known = {name for _, _, names in CHARTS for name in names}
+    if any(name in curves for name in ("loss_ce", "loss_energy")):
+        known.add("loss")  # the weighted sum of the two
+    charts = list(CHARTS)
+    if others := [n for n in curves if n.startswith("loss_") and n not in known]:
+        charts[0] = (charts[0][0], charts[0][1], (*charts[0][2], *others))
+        known.update(others)
+    charts += [(spoken(name), spoken(name), (name,)) for name in curves if name not in known]
+    plots = []
+    last = max((step for points in curves.values() for step, _ in points), default=0.0)
+    for title, label, names in charts:
+        series = []
+        for name in names:
+            if points := curves.get(name):
+                markers = name.startswith("validation_") and len(points) < 60
+                x, y = zip(*points, strict=True)
+                series.append(Series(NAMES.get(name, spoken(name)), x, y, markers=markers))
+        share = title == "Validation accuracy" or label == "share of samples"
+        plots.append(
+            plot(
+                title,
+                series,
+                "step",
+                label,
+                always=len(names) > 1,
+                x_range=(0.0, last) if last > 0 else None,
+                y_range=(0.0, 1.0) if share else None,
+                guides=guides(label, config),
+                log=label in ("R1", "norm", "loss") and wide(series),
+            )
+        )
+    return [p for p in plots if p.svg]
+
+
+def guides(label: str, config: dict[str, Any]) -> list[tuple[float, str]]:
+    """The curriculum's settings as lines in its charts."""
+    name, text = {
+        "T": ("contrastive.t_max", "T_max"),
+        "AUROC": ("contrastive.auc_threshold", "T grows above"),
+    }.get(label, ("", ""))
+    value = number(setting(config, name)) if name else math.nan
+    return [(value, f"{text} {value:g}")] if math.isfinite(value) else []
+
+
+def wide(series: list[Series]) -> bool:
+    """Whether values span so much that a linear axis hides most of them."""
+    values = sorted(v for s in series for v in s.y)
+    return bool(values) and values[len(values) // 20] > 0 and values[-1] > 300 * values[len(values) // 20]
+
+
+def spoken(name: str) -> str:
+    return name.replace("_", " ")

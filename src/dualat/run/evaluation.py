@@ -1,0 +1,276 @@
+"""Evaluation of models and of samples: on a run's held-out images, and while training on its validation split."""
+
+import difflib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from dualat.config import RunConfig
+from dualat.core.geometry import ThreatModel
+from dualat.counterfactuals import change_strip, explain
+from dualat.data.images import evenly
+from dualat.data.in_distribution import ImageData, Splits
+from dualat.data.pictures import grid, save_picture
+from dualat.evaluation.accuracy import clean_accuracy
+from dualat.evaluation.context import Subject
+from dualat.evaluation.features import JudgeFeatures
+from dualat.evaluation.frechet import frechet_distance
+from dualat.evaluation.inception_weights import MissingWeights
+from dualat.evaluation.judge import Judge
+from dualat.evaluation.masking import grey_radius, masking_warnings
+from dualat.evaluation.metrics import BASIC, METRICS
+from dualat.evaluation.needs import check_reference, own_split, reference_of
+from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.samples import ImageSet, from_model
+from dualat.evaluation.settings import EvaluationSettings
+from dualat.models.model import LoadedModel, load
+from dualat.results.record import Record, read_records, write_records
+from dualat.system.distributed import first_alone, is_first, ranks, total
+from dualat.system.precision import strict_fp32
+
+Told = Callable[[str], None]
+"""Takes a line for a person."""
+
+
+def evaluate(
+    model: LoadedModel | None,
+    data: Splits,
+    metrics: Sequence[str] = BASIC,
+    settings: EvaluationSettings | None = None,
+    seed: int = 0,
+    samples: ImageSet | None = None,
+) -> list[Record]:
+    """Measure a model, or samples made elsewhere, on held-out images, in fp32.
+
+    Args:
+        model: what `dualat.load` gives; None where samples alone are measured.
+        data: real images, as `dualat.data.in_distribution.load_splits` gives them; figures are of the test split.
+        metrics: names in `dualat.evaluation.metrics.METRICS`.
+        settings: radii, steps, numbers of images and samples ...
+        seed: of samples, attacks and intervals.
+        samples: as `dualat.evaluation.samples.read_samples` gives them; None: the model draws them.
+
+    Returns:
+        One record per figure.
+
+    Raises:
+        ValueError: an unknown metric, or data and settings that cannot work.
+        FileNotFoundError: weights that a metric needs are not there.
+    """
+    check_metrics(metrics)
+    subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
+    for name in metrics:  # before hours are spent on another metric
+        check_needs(subject, name)
+    return [record for name in metrics for record in measured(subject, name)]
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """ValueError that names the first metric that does not exist, and the nearest that does."""
+    if unknown := [m for m in names if m not in METRICS]:
+        near = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"metric {unknown[0]!r} is unknown.{hint} There are {', '.join(METRICS)}.")
+
+
+def measured(subject: Subject, name: str) -> list[Record]:
+    """The records of one metric, with all that does not depend on the metric: fingerprint, data, seed, seconds."""
+    metric = METRICS[name]
+    key = subject.key(name, metric.uses)
+    test = subject.data.test
+    began = time.perf_counter()
+    with strict_fp32():
+        records = metric.measure(subject)
+    seconds = round(time.perf_counter() - began, 3)
+    for record in records:
+        record.key, record.data = key, f"{test.name}, sha256 {test.content[:12]}"
+        record.seconds = record.seconds or seconds  # the metric's, where its figures are measured together
+        record.seed = subject.seed if record.seed is None else record.seed
+    return records
+
+
+def complete(
+    path: Path,
+    subject: Subject,
+    model_name: str,
+    metrics: Sequence[str],
+    *,
+    by_name: bool,
+    again: bool = False,
+    tell: Told = lambda line: None,
+) -> list[Record]:
+    """Bring the records in `path` up to date, metric by metric; the file is whole after each.
+
+    What is there with the same fingerprint is used again.
+
+    Args:
+        by_name: the metrics were asked for by name: one whose weights are missing is an error. Otherwise it is left
+            out.
+        again: measure anew what is there.
+        tell: is told what is used again and what is left out.
+
+    Returns:
+        The records of these metrics and this model.
+    """
+    found: list[Record] = []
+    known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
+    reused = [name for name in metrics if known.get(name)]
+    left_out = []
+    for name in metrics:  # before hours are spent on another metric
+        try:
+            if name not in reused:
+                check_needs(subject, name)
+        except MissingWeights as error:
+            if by_name:
+                raise
+            tell(f"{name} is left out: {error}")
+            left_out.append(name)
+    for name in metrics:
+        if name in reused:
+            found += known[name]
+        if name in reused or name in left_out:
+            continue
+        new = [replace(r, model=model_name) for r in measured(subject, name)]
+        found += new
+        if is_first():  # read again: another evaluation may have written to the file meanwhile
+            write_records(path, merged(read_records(path) if path.is_file() else [], new))
+        subject.forget(name, METRICS[name].uses)
+    if reused:
+        tell(f"already in {path}, with the same settings: {', '.join(reused)}")
+    if any(METRICS[name].of_samples for name in metrics):
+        subject.forget("samples", ("samples",))
+    return found
+
+
+def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
+    """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
+    key = subject.key(name, METRICS[name].uses)
+    known = read_records(path) if path.is_file() else []
+    mine = [r for r in known if r.model == model_name and r.key == key]
+    # all ranks must decide alike, whoever has read the file before it was written
+    return mine if total(int(bool(mine))) == ranks() else []
+
+
+def check_needs(subject: Subject, name: str) -> None:
+    """MissingWeights where the metric needs weights that are not there; ValueError or FileNotFoundError where they, or the
+    images that it compares with, are not as it needs them."""
+    if (needs := METRICS[name].needs) is not None:
+        needs(subject)
+
+
+def check_final(settings: EvaluationSettings, data: Splits) -> None:
+    """ValueError or FileNotFoundError, before training, where the reference is none for the figures a run ends with."""
+    split = own_split(settings.reference, data)
+    reference = reference_of(settings.reference, data, data.train.shape) if split is None else split
+    check_reference(reference, settings.samples, JudgeFeatures.dimension, "features of the judge")
+
+
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """Old and new records of one metric and model. Dropped are those of other weights or data, which are out of date,
+    and those of the same figure; the same metric with other settings stays."""
+    (model,), (metric, content, _) = {r.model for r in new}, new[0].key.split(":")
+    figures = [(r.metric, r.settings, r.n, r.seed) for r in new]
+
+    def stays(r: Record) -> bool:
+        if r.model != model or not r.key.startswith(f"{metric}:"):
+            return True
+        current = r.key.startswith(f"{metric}:{content}:")
+        return current and (r.metric, r.settings, r.n, r.seed) not in figures
+
+    return [r for r in old if stays(r)] + list(new)
+
+
+def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
+    """What a training run ends with: the basic figures of its model, of what its samples start from, and of its stage-1
+    model where there is one; evaluation.json and the final sample grid."""
+    path = folder / "evaluation.json"
+    final = load(folder / "model.safetensors", device)
+    subjects: list[tuple[str, tuple[str, ...], Subject]] = [
+        ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
+    ]
+    subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
+    if config.method == "dat" and config.stages == "both":
+        first = load(folder / "checkpoints" / "stage1.safetensors", device)
+        subjects.append(("stage1", BASIC, Subject(first, splits, config.evaluation, config.seed)))
+    judge = subjects[0][2].judge
+    records = []
+    for name, metrics, subject in subjects:
+        subject.judge = judge
+        records += complete(path, subject, name, metrics, by_name=True)
+    if is_first():
+        save_grid(final, folder / "samples" / "final.png", config.seed)
+    return records
+
+
+def warnings_of(records: Sequence[Record], data: ImageData) -> list[str]:
+    """Signs of masked gradients in records measured on `data`."""
+    share = float(data.labels.bincount().max()) / len(data)
+    grey = {"L2": grey_radius("L2", data.shape)}
+    return masking_warnings(list(records), grey=grey, largest_class=share)
+
+
+def save_grid(model: LoadedModel, path: Path, seed: int, per_class: int = 10) -> None:
+    """A grid of samples, one class per column (at most 10 classes)."""
+    from dualat.sampling import sample
+
+    classes = min(10, len(model.class_names))
+    labels = torch.arange(per_class * classes) % classes
+    images = sample(model, labels, generator=torch.Generator().manual_seed(seed)).cpu()
+    save_picture(grid(images, classes), path)
+
+
+def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSettings, folder: Path) -> None:
+    """Counterfactual strips of one held-out image per class (at most 5), towards 3 other classes each."""
+    eps = sorted(settings.counterfactual_eps)[len(settings.counterfactual_eps) // 2]
+    classes = len(model.class_names)
+    for label in range(min(5, classes)):
+        where = (data.labels == label).nonzero().flatten()
+        if not len(where) or classes < 2:
+            continue
+        x = data.float(where[:1])[0].to(next(model.parameters()).device)
+        targets = sorted({(label + shift) % classes for shift in (1, 3, 5)} - {label})
+        changes = explain(
+            model,
+            x,
+            targets,
+            ThreatModel("L2", eps),
+            settings.counterfactual_steps,
+            settings.counterfactual_climb,
+        )
+        strip = change_strip(x, model.class_names[label], changes, "L2")
+        save_picture(strip, folder / f"{label}-eps{eps:g}.png")
+
+
+def validation_evaluator(
+    config: RunConfig, splits: Splits, folder: Path
+) -> Callable[[LoadedModel, int, int], dict[str, float]]:
+    """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
+    settings = config.evaluation
+    chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
+    with first_alone():
+        judge = Judge(splits.train)
+    reference = judge.features_of(splits.validation)
+
+    def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
+        threat = ThreatModel(settings.norm, settings.validation_eps)
+        samples = from_model(model, settings.validation_samples, config.seed)
+        images, labels = samples.images.float() / 255, samples.labels
+        if is_first():
+            save_grid(model, folder / "samples" / f"stage{stage}-{step:06d}.png", config.seed)
+        figures = {
+            "clean_accuracy": clean_accuracy(model, chosen).value,
+            "robust_accuracy": robust_accuracy(model, chosen, threat, settings.steps).value,
+            "frechet_distance": frechet_distance(judge.features(images), reference),
+        }
+        if labels is not None:
+            figures["sample_class_accuracy"] = float((judge.predict(images) == labels).float().mean())
+        return figures
+
+    return evaluator
+
+
+def as_json(records: Sequence[Record]) -> list[dict]:
+    """Records as plain values."""
+    return [asdict(r) for r in records]

@@ -1,0 +1,279 @@
+"""One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dualat.config import RunConfig, load_recipe, resolved, to_yaml
+from dualat.core.loop import frozen
+from dualat.data.distance import distance_to_data, path_warning
+from dualat.data.images import channel_statistics
+from dualat.data.in_distribution import ImageData, load_splits
+from dualat.data.initial import InitialDistribution, build_initial
+from dualat.methods.at_ebm import ATEBM
+from dualat.methods.base import Method, batchnorm_modules
+from dualat.methods.dat import DAT
+from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.egc import EGC
+from dualat.methods.jem import JEM
+from dualat.methods.jempp import JEMPP
+from dualat.methods.ratio import RATIO
+from dualat.methods.robust_jem import RobustJEM
+from dualat.methods.sada_jem import SADAJEM
+from dualat.methods.settings import is_used
+from dualat.methods.standard_at import StandardAT
+from dualat.models.model import (
+    LoadedModel,
+    ModelDescription,
+    build_model,
+    copy_weights,
+    load,
+    save_model,
+)
+from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
+from dualat.run.folder import check_folder, clear_run, flatten
+from dualat.system.distributed import is_first, processes, wait
+from dualat.system.files import write_text
+from dualat.system.precision import choose_device, choose_dtype, fast_fp32
+from dualat.system.seeds import mix_seed
+from dualat.training.checkpoint import TrainingState, load_state
+from dualat.training.divergence import read_outcome, write_outcome
+from dualat.training.feed import Feed
+from dualat.training.loop import Run, train_stage
+from dualat.training.progress import announce
+from dualat.training.settings import StageSettings
+from dualat.training.signals import StopRequest
+from dualat.training.step import check_division
+from dualat.training.tracking import Tracker
+
+LONG_RUN = 2e15
+"""Floating-point operations from which compiling pays on a CPU: more than an hour on 2 cores, of which it saves minutes."""
+
+
+def train(
+    recipe: str | RunConfig,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Train by a recipe and evaluate the result on the test split.
+
+    Args:
+        recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration.
+        overrides: dotted settings, as in {"stage2.steps": 100, "seed": 1}.
+        resume: go on from the newest checkpoint of the run folder (a fresh start where there is none).
+        overwrite: replace a run that is already in the folder.
+
+    Returns:
+        The run folder: config.yaml, metrics.jsonl, checkpoints/, samples/, model.safetensors and model.json (the
+        averaged weights), evaluation.json, tensorboard/.
+
+    Raises:
+        ValueError, FileNotFoundError: settings, data or checkpoints that cannot work; the sentence says what to do.
+        dualat.training.signals.Stopped: a signal asked the run to stop; nothing is lost, `resume` goes on.
+    """
+    config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
+    if config.output is None:
+        config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
+    config = resolved(config)
+    with processes():
+        folder = check_folder(config, resume, overwrite)
+        wait()  # no rank writes into the folder before all have looked at it
+        with StopRequest() as stop, fast_fp32(choose_device(config.device)):
+            _train(config, folder, resume, overwrite, stop)
+    return folder
+
+
+def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
+    """Data, model, stages, final evaluation."""
+    device = choose_device(config.device)
+    torch.manual_seed(mix_seed(config.seed, "weights"))
+    splits = load_splits(config.data)
+    check_final(config.evaluation, splits)
+    model = new_model(config, splits.train, device)
+    stages = stage_plan(config, splits.train)
+    for _, method, settings in stages:
+        check_division(method, settings, min(settings.batch_size, len(splits.train)))
+    if is_first():
+        if overwrite:  # only now: settings and data are known to be good
+            clear_run(folder)
+        write_text(folder / "config.yaml", to_yaml(config))
+    wait()
+    for text in doubts(config, model, splits.train):
+        warnings.warn(text, stacklevel=3)
+    state = load_state(folder / "checkpoints") if resume else None
+    if resume and state is None:
+        announce(f"there is no checkpoint in {folder} yet: starting anew")
+    tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
+    tracker.rewind(*((state.stage, state.reported) if state else (0, 0)))
+    feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
+    dtype = choose_dtype(config.precision, device)
+    try:
+        evaluator = validation_evaluator(config, splits, folder)
+        compiles = worth_compiling(config, model, splits.train, stages)
+        run = Run(
+            folder,
+            config.seed,
+            dtype,
+            config.tracking,
+            tracker,
+            evaluator,
+            stop,
+            compiles,
+            config.stability,
+        )
+        run_stages(model, stages, feed, run, state)
+    finally:
+        tracker.close()
+    if is_first():
+        save_model(model, folder / "model")
+        write_outcome(folder, "finished", read_outcome(folder)["divergences"])
+    wait()
+    evaluate_run(folder, config, splits, device)
+
+
+def run_stages(
+    model: LoadedModel,
+    stages: list[tuple[int, Method, StageSettings]],
+    feed: Feed,
+    run: Run,
+    state: TrainingState | None,
+) -> None:
+    """Train each stage from the averaged weights of the one before; those of stage 1 are kept for comparison."""
+    for number, method, settings in stages:
+        if state is not None and state.stage > number:
+            continue  # done before; the later stage's state holds all weights
+        resume = state if state is not None and state.stage == number else None
+        average = train_stage(model, number, method, settings, feed, run, resume)
+        model.load_state_dict(average)
+        if number == 1 and is_first():
+            save_model(model, run.folder / "checkpoints" / "stage1")
+
+
+def stage_plan(config: RunConfig, train_data: ImageData) -> list[tuple[int, Method, StageSettings]]:
+    """(number, method, settings) of the stages that this configuration trains."""
+    if config.method == "dat":
+        first = (1, StandardAT(config.attack), config.stage1)
+        if config.stages == "1":
+            return [first]
+        second = (2, build_method(config, config.stage2, train_data), config.stage2)
+        return [second] if config.stages == "2" else [first, second]
+    return [(1, build_method(config, config.stage1, train_data), config.stage1)]
+
+
+def build_method(config: RunConfig, stage: StageSettings, train_data: ImageData) -> Method:
+    """The configuration's method, with its settings."""
+    batch = min(stage.batch_size, len(train_data))
+    attack, chain, weights = config.attack, config.chain, config.loss
+    makers: dict[str, Callable[[], Method]] = {
+        "dat": lambda: DAT(attack, config.contrastive, weights, batch),
+        "standard-at": lambda: StandardAT(attack),
+        "jem": lambda: JEM(chain, weights),
+        "jempp": lambda: JEMPP(chain, weights),
+        "sada-jem": lambda: SADAJEM(chain, weights, config.sharpness),
+        "robust-jem": lambda: RobustJEM(attack, chain, weights),
+        "at-ebm": lambda: ATEBM(config.contrastive, config.positive, weights, batch),
+        "ratio": lambda: RATIO(attack, config.out, weights),
+        "eb-jdat": lambda: EBJDAT(attack, chain, weights),
+        "egc": lambda: EGC(config.diffusion, weights),
+    }
+    return makers[config.method]()
+
+
+def worth_compiling(
+    config: RunConfig,
+    model: LoadedModel,
+    data: ImageData,
+    stages: list[tuple[int, Method, StageSettings]],
+) -> bool:
+    """Whether the gradient loop runs compiled. `auto` decides by settings alone, so that a resumed run decides alike."""
+    if not any(method.compiles for _, method, _ in stages):
+        if config.compile == "on":
+            raise ValueError(
+                f"compile is on, but {config.method} has no gradient loop that can be compiled: leave it at auto."
+            )
+        return False
+    if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
+        return config.compile != "off"
+    work = 0.0
+    for _, method, settings in stages:
+        attack = config.attack.steps if is_used(method.name, "attack.steps") else 0
+        batch = min(settings.batch_size, len(data))
+        passes = attack + (0 if method.curriculum is None else method.curriculum.t_max)
+        work += settings.length(max(1, len(data) // batch)) * batch * passes
+    # a pass through the network and back to its input costs about two forward passes
+    return 2 * work * forward_operations(model) > LONG_RUN
+
+
+def forward_operations(model: LoadedModel) -> int:
+    """Floating-point operations of one image's forward pass."""
+    with frozen(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *model.shape, device=next(model.parameters()).device))
+    return counter.get_total_flops()
+
+
+def new_model(config: RunConfig, data: ImageData, device: torch.device) -> LoadedModel:
+    """The network, on the device, with fresh weights, or with those of `config.weights`."""
+    mean, std = channel_statistics(data)
+    initial = build_initial(config.initial, data.shape, data)
+    description = ModelDescription(
+        network=config.network,
+        class_names=list(data.class_names),
+        shape=data.shape,
+        normalized=config.network.normalize == "data",
+        initial=config.initial,
+        sampling=config.sampling,
+        data=config.data,
+        train_sha256=data.content,
+    )
+    model = build_model(description, initial, mean, std)
+    if config.weights is not None:
+        given = load(config.weights)
+        if list(given.class_names) != list(model.class_names):
+            raise ValueError(
+                f"the weights in {config.weights} know the classes {', '.join(given.class_names[:5])} ..., "
+                f"but the data has {', '.join(model.class_names[:5])} ...."
+            )
+        copy_weights(model, given.state_dict(), config.weights)
+    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
+    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+NEED_FROZEN = ("jem", "robust-jem", "at-ebm", "egc")
+"""Methods whose authors have no normalisation by the batch: the energy of an image does not depend on the others."""
+
+
+def doubts(config: RunConfig, model: LoadedModel, data: ImageData) -> list[str]:
+    """What is allowed and probably not meant, a sentence each."""
+    texts = [
+        f"stage{number}.batch_size is {settings.batch_size}, but there are {len(data)} training images: "
+        "every step takes all of them."
+        for number, _, settings in stage_plan(config, data)
+        if settings.batch_size > len(data)
+    ]
+    if config.method in NEED_FROZEN and not config.stage1.freeze_batchnorm and batchnorm_modules(model):
+        texts.append(
+            f"{config.method} is published without statistics of the batch, but BatchNorm is in train mode: add "
+            "--stage1.freeze-batchnorm."
+        )
+    path = path_sentence(config, model.initial, data)
+    return texts + [path] if path else texts
+
+
+def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:
+    """A warning where T_max * eta cannot carry the initial distribution to the data; None where it can, or where no
+    contrastive samples are drawn."""
+    draws = config.method == "at-ebm" or (config.method == "dat" and config.stages != "1")
+    if not draws or initial is None:
+        return None
+    count = 200
+    labels = data.labels[torch.arange(count) * len(data) // count]
+    starts = initial.sample(count, labels, torch.Generator().manual_seed(0))
+    path = config.contrastive.t_max * config.contrastive.step_size
+    return path_warning(path, distance_to_data(starts, data))

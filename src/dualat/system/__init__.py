@@ -1,0 +1,1 @@
+"""Files, seeds, precision, devices, several processes."""

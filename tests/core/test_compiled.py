@@ -1,0 +1,328 @@
+"""The compiled step gives what the eager one gives, is traced once, and leaves the model as it was."""
+
+import importlib
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import dualat
+from dualat.config import load_recipe
+from dualat.core import compiled as fast
+from dualat.core.compiled import compiled, shared_view
+from dualat.core.geometry import ThreatModel
+from dualat.core.loop import pgd
+from dualat.core.objectives import lower_energy, raise_confidence, raise_cross_entropy, target_class
+from dualat.data.images import ImageData
+from dualat.methods.settings import USED
+from dualat.models.wide_resnet import WideResNet
+
+SHAPE = (2, 8, 8)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(WideResNet(10, 1, 5, channels=2, activation="silu"))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Traced and run as a graph, without the minutes of a C++ compiler."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def images(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, *SHAPE, generator=generator), torch.arange(count) % 5
+
+
+OBJECTIVES = {
+    "joint energy": lower_energy,
+    "marginal energy": lambda labels: lower_energy(),
+    "cross-entropy": raise_cross_entropy,
+    "target class": target_class,
+    "confidence": lambda labels: raise_confidence(),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("threat", [None, ThreatModel("L2", 0.5), ThreatModel("Linf", 0.05)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_twenty_steps_are_the_eager_ones(model, objective, threat):
+    x, labels = images()
+    run = partial(pgd, model, x, OBJECTIVES[objective](labels), threat, steps=20, step_size=0.05)
+    eager = run()
+    with compiled(model, 12):
+        assert fast._enabled[model].steps == {}
+        torch.testing.assert_close(run(), eager, rtol=0, atol=1e-4)
+        assert len(fast._enabled[model].steps) == 1 and not fast._enabled[model].failed  # it did run compiled
+    assert model not in fast._enabled
+
+
+def test_the_real_compiler_gives_the_eager_result_too(model):
+    x, labels = images()
+    run = partial(pgd, model, x, lower_energy(labels), steps=20, step_size=0.05)
+    eager = run()
+    with compiled(model, 12), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.testing.assert_close(run(), eager, rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_momentum_and_schedules_run_compiled_too(model):
+    x, labels = images(30)
+    x = x.contiguous(memory_format=torch.channels_last)
+    run = partial(pgd, model, x, lower_energy(labels), steps=6, step_size=0.1, schedule="cosine")
+    plain, heavy = run(), run(momentum=0.9)
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    with compiled(model, 12):
+        torch.testing.assert_close(run(), plain, rtol=0, atol=1e-5)
+        torch.testing.assert_close(run(momentum=0.9), heavy, rtol=0, atol=1e-5)
+        torch.testing.assert_close(run(momentum=0.9), heavy, rtol=0, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert (plain - heavy).abs().max() > 1e-3
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("count", [6, 11, 12, 13, 30])
+def test_any_number_of_images_and_every_hook(model, count):
+    x, labels = images(count)
+    seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    run = partial(
+        pgd,
+        model,
+        x,
+        raise_cross_entropy(labels),
+        ThreatModel("L2", 0.5),
+        steps=4,
+        step_size=0.3,
+        keep="best",
+    )
+    eager = run(callback=lambda *told: seen.append(told))
+    half, seen = seen, []
+    with compiled(model, 12):
+        torch.testing.assert_close(run(callback=lambda *told: seen.append(told)), eager, rtol=0, atol=1e-5)
+        assert len(fast._enabled[model].steps) == 1 and not fast._enabled[model].failed
+    assert [t for t, _, _ in seen] == [0, 1, 2, 3, 4]
+    for (_, x, value), (_, other, expected) in zip(seen, half, strict=True):
+        torch.testing.assert_close(x, other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_few_images_and_foreign_objectives_run_eagerly(model):
+    x, labels = images(5)
+    with compiled(model, 12):
+        pgd(model, x, lower_energy(labels), steps=1, step_size=0.1)
+        pgd(model, images(12)[0], lambda logits: logits[:, 0], steps=1, step_size=0.1)
+        assert fast._enabled[model].steps == {}
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_is_traced_once_for_all_steps_radii_labels_modes_and_weights(model):
+    x, labels = images()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    with compiled(model, 12):
+        for i in range(6):
+            model.train(i % 2 == 0)
+            threat = ThreatModel("L2", 0.1 + i)
+            with torch.set_grad_enabled(i % 3 == 0):
+                pgd(model, x, lower_energy(labels.roll(i)), threat, steps=i, step_size=0.1 * (i + 1))
+            model(x).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_follows_the_weights_and_leaves_the_model_as_found(model):
+    x, labels = images()
+    model.train()
+    model[0].conv1.weight.requires_grad_(False)
+    flags = [p.requires_grad for p in model.parameters()]
+    run = partial(pgd, model, x, lower_energy(labels), steps=3, step_size=0.2)
+    with compiled(model, 12):
+        first = run()
+        assert model.training and [p.requires_grad for p in model.parameters()] == flags
+        assert all(p.grad is None for p in model.parameters())
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+        second = run()
+    torch.testing.assert_close(second, run(), rtol=0, atol=1e-4)
+    assert (first - second).abs().max() > 1e-2
+
+
+def test_a_view_shares_storage_and_needs_no_gradient(model):
+    view = shared_view(model)
+    for own, other in zip(model.state_dict().values(), view.state_dict().values(), strict=True):
+        assert own.data_ptr() == other.data_ptr()
+    assert not any(p.requires_grad for p in view.parameters())
+    assert model.training and not any(m.training for m in view.modules())
+
+
+def test_a_view_pools_by_a_mean_and_gives_the_same_logits():
+    """PyTorch 2.11 compiles the backward pass of its own pooling wrongly in channels-last networks such as ConvNeXt."""
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(1)
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), pool, nn.Flatten(), nn.Linear(6, 5))
+    other = nn.Sequential(nn.AdaptiveAvgPool2d((2, 1)), nn.AdaptiveAvgPool2d((1, 1)))
+    x = images()[0]
+    for module in (network, other):
+        torch.testing.assert_close(shared_view(module)(x), module(x))
+    assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in shared_view(network).modules())
+    assert network[1] is pool
+    assert isinstance(shared_view(other)[0], nn.AdaptiveAvgPool2d)  # this one is no plain mean
+
+
+def test_without_a_compiler_one_warning_and_eager_steps(model, monkeypatch):
+    def broken(function, **_):
+        def call(*_):
+            raise RuntimeError("no C++ compiler\nlong advice")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    x, labels = images()
+    eager = pgd(model, x, lower_energy(labels), steps=2, step_size=0.1)
+    with compiled(model, 12):
+        with pytest.warns(UserWarning, match="runs uncompiled.*no C\\+\\+ compiler\\.$"):
+            assert torch.equal(pgd(model, x, lower_energy(labels), steps=2, step_size=0.1), eager)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pgd(model, x, raise_cross_entropy(labels), steps=2, step_size=0.1)
+
+
+def test_cuda_graphs_are_marked_replayed_and_their_outputs_copied(model, monkeypatch):
+    """A stand-in that behaves as CUDA graphs do: each replay writes its outputs where the one before wrote them."""
+    events: list[str] = []
+    options: list[dict] = []
+
+    def graphs(function, **given):
+        options.append(given)
+        places: list[torch.Tensor] = []
+
+        def replay(*inputs):
+            events.append("replay")
+            found = function(*inputs)
+            if not places:
+                places.extend(torch.empty_like(tensor) for tensor in found)
+            for place, tensor in zip(places, found, strict=True):
+                place.copy_(tensor)
+            return tuple(places)
+
+        return replay
+
+    x, labels = images(24)
+    told: list[tuple[torch.Tensor, torch.Tensor]] = []
+    run = partial(
+        pgd,
+        model,
+        x,
+        raise_cross_entropy(labels),
+        ThreatModel("L2", 0.5),
+        steps=4,
+        step_size=0.2,
+        momentum=0.5,
+        callback=lambda t, x, value: told.append((x, value)),
+    )
+    eager = run()
+    expected, told = told, []
+    monkeypatch.setattr(torch, "compile", graphs)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: events.append("mark"))
+    monkeypatch.setattr(fast, "replays", lambda kind: True)
+    with compiled(model, 12):
+        torch.testing.assert_close(run(), eager, rtol=0, atol=1e-5)
+    assert options == [{"dynamic": False, "fullgraph": True, "mode": "reduce-overhead"}]
+    trial = 3 * 2  # warmed up, recorded, replayed, on two parts
+    assert events == ["mark", "replay"] * (trial + 4 * 2)
+    for (x, value), (other, known) in zip(told, expected, strict=True):
+        torch.testing.assert_close(x, other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(value, known, rtol=1e-4, atol=1e-4)
+
+
+def test_graphs_are_for_cuda_alone():
+    assert fast.replays("cuda") and not any(map(fast.replays, ("cpu", "mps", "xpu")))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("threat", [None, ThreatModel("Linf", 0.05)])
+def test_the_compiled_loop_makes_no_tensor_from_the_host(model, threat, monkeypatch):
+    """On CUDA that would be a copy that waits for the device; fill kernels do not."""
+    x, labels = images()
+    with compiled(model, 12):
+        run = partial(pgd, model, x, lower_energy(labels), threat, steps=3, step_size=0.05)
+        expected = run()
+        monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("a copy from the host"))
+        torch.testing.assert_close(run(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_trains_alike_compiled(tiny, tiny_run, tmp_path, monkeypatch):
+    ran = []
+    original = fast.CompiledLoop.advance
+    monkeypatch.setattr(
+        fast.CompiledLoop, "advance", lambda self, *a: ran.append(self.failed) or original(self, *a)
+    )
+    run = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "compile": "on"})
+    assert ran and not any(ran)
+    plain, loaded = dualat.load(tiny_run).state_dict(), dualat.load(run).state_dict()
+    for key, value in plain.items():
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_compiling_is_chosen_for_long_runs_alone():
+    train_module = importlib.import_module("dualat.run.train")
+    for recipe, shape, size, expected in (
+        ("digits", (1, 8, 8), 1200, False),
+        ("cifar10", (3, 32, 32), 49_000, True),
+    ):
+        config = load_recipe(recipe, {"device": "cpu"})
+        data = ImageData(
+            torch.zeros(size, *shape, dtype=torch.uint8),
+            torch.arange(size) % 10,
+            tuple("0123456789"),
+            "black",
+        )
+        data.images[: size // 2] = 255
+        model = train_module.new_model(config, data, torch.device("cpu"))
+        stages = train_module.stage_plan(config, data)
+        chosen = {
+            mode: train_module.worth_compiling(replace(config, compile=mode), model, data, stages)
+            for mode in ("auto", "on", "off")
+        }
+        assert chosen == {"auto": expected, "on": True, "off": False}
+
+
+def test_compiling_is_refused_where_there_is_nothing_to_compile():
+    train_module = importlib.import_module("dualat.run.train")
+    refused = set()
+    for method in USED:
+        config = load_recipe("digits", {"device": "cpu", "method": method, "compile": "on"})
+        data = ImageData(
+            torch.arange(64, dtype=torch.uint8).repeat(20).view(20, 1, 8, 8),
+            torch.arange(20) % 10,
+            tuple("0123456789"),
+            "grey",
+        )
+        model = train_module.new_model(config, data, torch.device("cpu"))
+        stages = train_module.stage_plan(config, data)
+        try:
+            assert train_module.worth_compiling(config, model, data, stages)
+        except ValueError as error:
+            assert (
+                str(error)
+                == f"compile is on, but {method} has no gradient loop that can be compiled: leave it at auto."
+            )
+            refused.add(method)
+            assert not train_module.worth_compiling(replace(config, compile="auto"), model, data, stages)
+    assert refused == {"jem", "jempp", "sada-jem", "egc"}
