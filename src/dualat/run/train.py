@@ -35,7 +35,7 @@ from dualat.models.model import (
     load,
     save_model,
 )
-from dualat.run.evaluation import evaluate_run, validation_evaluator
+from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import check_folder, clear_run, flatten
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
@@ -96,6 +96,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     splits = load_splits(config.data)
+    check_final(config.evaluation, splits)
     model = new_model(config, splits.train, device)
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
