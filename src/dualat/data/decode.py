@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from dualat.data.formats import open_picture
+from dualat.data.formats import OddPixels, open_picture, why
 from dualat.data.images import Shape, cover_size, is_long
 
 
@@ -59,14 +59,10 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
     try:
         with open_picture(file) as opened:
             image = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
-    except UnidentifiedImageError as error:
-        raise BadImage(f"{name} cannot be read as an image (its format is unknown)") from error
-    except FileNotFoundError as error:
-        raise BadImage(f"{name} cannot be read as an image (it is not there)") from error
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
-        raise BadImage(f"{name} cannot be read as an image ({error or type(error).__name__})") from error
+        raise BadImage(f"{name} cannot be read as an image ({why(error)})") from error
     array = np.asarray(_resized(image, view))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
@@ -88,12 +84,15 @@ def _resized(image: Image.Image, view: View) -> Image.Image:
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
+        raise OddPixels("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):  # PIL would clip 16-bit grey at 255
-        values = np.asarray(image).astype(np.float64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels are integers beyond 16 bits")
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+            raise OddPixels("its pixels are integers beyond 16 bits")
+        values = values.astype(np.uint32)
+        values += 128
+        values //= 257  # round(v / 257); no v is half way
+        image = Image.fromarray(values.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dualat.data.folder import read_image
-from dualat.data.formats import WANTED, open_picture
+from dualat.data.formats import WANTED, open_picture, why
 from dualat.data.images import Shape, check_levels, check_memory
 from dualat.data.listing import find_images
 from dualat.data.plain_arrays import read_members
@@ -100,8 +99,12 @@ def natural_shape(path: Path, channels: int = 1) -> Shape:
             if image.mode == "P" and _is_grey(image.getpalette() or []):
                 return channels, height, width
             return (1 if image.mode in _GREY_MODES else 3), height, width
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
+        raise ValueError(
+            f"{path} cannot be read as an image ({why(error)}): replace or remove it."
+        ) from error
 
 
 def _is_grey(palette: list[int]) -> bool:
