@@ -34,6 +34,9 @@ LYING = {
     "no header": b"words",
     "nothing": b"",
     "another version": b"\x93NUMPY\x09\x00" + bytes(100),
+    "8 TiB in the layout 3.0": shaped("(8796093022208,)").replace(
+        b"NUMPY\x01\x00\x76\x00", b"NUMPY\x03\x00\x76\x00\x00\x00"
+    ),
     "objects": shaped("(1,)", "|O"),
     "cut off": shaped("(100,)"),
 }

@@ -6,7 +6,6 @@ parser and zipfile happen to raise.
 
 import math
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +59,12 @@ def _member(opened: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
 
 
 def _claimed(opened: np.lib.npyio.NpzFile, name: str) -> int:
-    """Bytes that the array's header asks for; 0 where it is no header."""
+    """Bytes that the array's header asks for."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    for member in (f"{name}.npy", name):
-        with suppress(KeyError), opened.zip.open(member) as handle:  # pyright: ignore[reportOptionalMemberAccess]
-            version = np.lib.format.read_magic(handle)
-            shape, _, kind = readers[version](handle)
-            return math.prod(shape) * max(1, kind.itemsize)
-    return 0
+    held = opened.zip
+    assert held is not None
+    member = f"{name}.npy" if f"{name}.npy" in held.namelist() else name
+    with held.open(member) as handle:
+        reader = readers[np.lib.format.read_magic(handle)]  # 3.0 is of records with names beyond ASCII alone
+        shape, _, kind = reader(handle)
+    return math.prod(shape) * max(1, kind.itemsize)
