@@ -20,6 +20,11 @@ def half(place: Path) -> object:
     return (place.parent / "out" / ".x.png.1.partial").write_text("half of it")
 
 
+def busy(_: Path) -> object:
+    while True:
+        pass
+
+
 CASES: dict[str, Call] = {
     "good": lambda place: (place.parent / "out" / "x.txt").write_text("x"),
     "sentence": refuse("the file holds no images: give another."),
@@ -31,7 +36,8 @@ CASES: dict[str, Call] = {
     "input": lambda place: os.utime(place / "whole", (0, 0)),
     "half": half,
     "program": lambda _: os.system("true"),
-    "hang": lambda _: time.sleep(1000),
+    "busy": busy,
+    "waiting": lambda _: time.sleep(1000),
 }
 
 
