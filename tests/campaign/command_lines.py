@@ -81,7 +81,7 @@ ODD = (
         "\u202ex",
     ),
     *words_of(
-        "x 0 -1 1.5 nan inf -inf 1e999 1e-320 0x10 None null true - -- = [bold] %s {0} . .. nowhere/x.png"
+        "x 0 -1 1.5 nan inf -inf 1e999 1e-320 0x10 None null true - -- = [bold] [/b] %s {0} . .. nowhere/x.png"
     ),
     *words_of(
         "ftp:x/y.png *.tar digits fashion-mnist cifar10 wrn-9999994-1 wrn-10-9999 ../in/pipe ../in/loop"

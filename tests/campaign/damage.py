@@ -25,7 +25,7 @@ def one_of(text: str, rng: random.Random) -> str:
 
 ODD_NAMES = (
     *("", " ", ".", "..", "a\nb", "a\tb", "é", "\u202egnp", "\U0001f600", "a b", "x" * 200),
-    *words_of("-1 --x con %s{0}$HOME [bold]x <script> * ~x"),
+    *words_of("-1 --x con %s{0}$HOME [bold]x [red] <script> * ~x"),
 )
 ODD_WORDS = (
     *words_of(
@@ -54,7 +54,7 @@ ODD_WORDS = (
 ODD_PLAIN = (
     *(None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, 1e-320, 10**20, -(10**20), 2**31, 2**63, 2**64),
     *(math.nan, math.inf, -math.inf, "", "é\u202e\U0001f600", "a\nb", "\x00", "x" * 5000, "\udcff"),
-    *words_of("x nan 1 ../../x nowhere/x on auto none"),
+    *words_of("x nan 1 ../../x nowhere/x on auto none [/b] [red]x"),
 )
 ODD_VALUES: tuple[Callable[[], Any], ...] = (
     *(lambda v=v: v for v in ODD_PLAIN),

@@ -1,6 +1,7 @@
 """Recipes, studies, records, metrics and lists: broken, then read as the library reads them."""
 
 import importlib
+import io
 import json
 import random
 import sys
@@ -11,6 +12,7 @@ import originals
 from damage import ODD_NAMES, broken_bytes, broken_json, broken_text, broken_yaml
 from images_broken import Input
 from models_broken import write_run
+from rich.console import Console
 
 from dualat.config import load_recipe, recipe_names, recipe_text, to_yaml
 from dualat.data import open_images
@@ -88,7 +90,8 @@ def records(rng: random.Random, place: Path) -> Input:
     words = broken_records(path, rng)
     if rng.random() < 0.5:
         return words, lambda: read_source(path)
-    return words, lambda: table(read_records(path), "records")
+    console = Console(file=io.StringIO(), width=rng.choice((20, 80, 200)))
+    return words, lambda: console.print(table(read_records(path), "records"))
 
 
 def comparison(rng: random.Random, place: Path) -> Input:

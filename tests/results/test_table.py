@@ -72,3 +72,32 @@ def test_samples_judged_by_several_networks_say_by_which():
 )
 def test_cells_have_three_digits_or_more(value, interval, text):
     assert cell(Record("x", value, 10, interval)) == text
+
+
+@pytest.mark.parametrize("name", ["[bold]x", "[/b]", "data[0]", "[red]", "\\[x"])
+def test_names_are_shown_as_they_are(name):
+    # [/b] was rich's MarkupError, and [red] was gone
+    source = {"source": name, "score": "s"}
+    out = io.StringIO()
+    records = [Record("ood_auroc", 0.5, 10, settings=source), Record("r1", 0.5, 10, model=name)]
+    Console(file=out, width=200).print(table(records, name))
+    lines = out.getvalue().splitlines()
+    assert lines[0].strip() == name and f"OOD {name}, s: AUROC" in out.getvalue() and name in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("metric", "settings"),
+    [
+        ("robust_accuracy", {}),
+        ("robust_accuracy", {"norm": "L2", "eps": "x", "steps": 3}),
+        ("ood_auroc", {"source": "x", "score": "s", "attack": 3}),
+        ("ood_new", {"source": "x", "score": "s"}),
+        ("ece", {"attack": {"norm": "L2"}}),
+        ("counterfactual_validity", {"norm": "L2", "eps": [1]}),
+        ("energy", {}),
+        ("throughput", {"task": "sampling"}),
+    ],
+)
+def test_a_record_that_lacks_settings_has_its_metric_as_name(metric, settings):
+    lines = shown([Record(metric, 0.5, 10, settings=settings)])
+    assert any(line.startswith(metric.replace("_", " ")) for line in lines)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from dualat.results.intervals import lopsided
 from dualat.results.record import Record
@@ -19,9 +20,9 @@ def table(records: Sequence[Record], title: str) -> Table:
         f" Samples are judged in the features of {next(iter(judges))}." if len(judges) == 1 else ""
     )
     view = Table(
-        title=title,
+        title=Text(title),  # as it is: [x] in a name is no markup
         title_justify="left",
-        caption=caption,
+        caption=Text(caption),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -29,14 +30,16 @@ def table(records: Sequence[Record], title: str) -> Table:
     )
     view.add_column("figure")
     for name in models:
-        view.add_column(name, justify="right")
+        view.add_column(Text(name), justify="right")
     view.add_column("n", justify="right")
     rows: dict[str, dict[str, Record]] = {}
     for record in records:
         rows.setdefault(row_name(record, len(judges) > 1), {})[record.model] = record
     for name, cells in rows.items():
         view.add_row(
-            name, *(cell(cells[m]) if m in cells else "" for m in models), str(next(iter(cells.values())).n)
+            Text(name),
+            *(cell(cells[m]) if m in cells else "" for m in models),
+            str(next(iter(cells.values())).n),
         )
     return view
 
@@ -62,6 +65,18 @@ def features_of(record: Record) -> str:
 def row_name(record: Record, with_features: bool = True) -> str:
     """A figure with the settings that tell it from its neighbours. with_features: whose features its samples are judged in
     is one of these."""
+    try:
+        return _told_apart(record, with_features)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # a file of records that another hand has changed
+        return record.metric.replace("_", " ")
+
+
+def _told_apart(record: Record, with_features: bool) -> str:
     s, metric = record.settings, record.metric
     if metric == "robust_accuracy":
         attack = (
