@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dualat import __version__
+from dualat.results.damage import READING, OddRecord, reason
 from dualat.results.intervals import wilson_interval
 from dualat.results.outcomes import pack
 from dualat.system.files import write_text
@@ -77,9 +78,9 @@ def read_records(path: Path) -> list[Record]:
     """Records of an evaluation.json. ValueError where it is none."""
     try:
         return [usable(Record(**fields)) for fields in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except READING as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): move it away, or name another by --output."
+            f"{path} is no file of records ({reason(error)}): move it away, or name another by --output."
         ) from error
 
 
@@ -97,5 +98,5 @@ def usable(record: Record) -> Record:
     kinds |= {"model": str, "key": str, "data": str, "details": dict}
     for name, kind in kinds.items():
         if not isinstance(getattr(record, name), kind):
-            raise ValueError(f"{name} is {getattr(record, name)!r}")
+            raise OddRecord(f"a record's {name} is {repr(getattr(record, name))[:60]}")
     return record

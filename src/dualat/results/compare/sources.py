@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from dualat.results.damage import READING, reason
+
 
 @dataclass
 class Cell:
@@ -59,9 +61,9 @@ def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
     path = records_file(source)
     try:
         records = [usable(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except READING as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one."
+            f"{path} is no file of records ({reason(error)}): `dualat evaluate` makes one."
         ) from error
     if len(named := {entry["data"] for entry in records if entry["data"]}) == 1:
         return records, named.pop()

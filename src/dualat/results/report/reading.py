@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from dualat.results.damage import READING, reason
+
 WIDEST = 1400
 """Pictures wider than this are made smaller: a page stays small enough to send."""
 
@@ -60,16 +62,9 @@ def read_figures(path: Path) -> list[Figure]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [_figure(entry) for entry in entries]
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except READING as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` writes it anew."
+            f"{path} is no file of records ({reason(error)}): `dualat evaluate` writes it anew."
         ) from error
 
 
