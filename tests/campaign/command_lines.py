@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -205,6 +206,7 @@ def process(rng: random.Random, place: Path) -> Input:
             cwd=place.parent / "out",
             env=environment,
             capture_output=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (30, 30)),
         )
         err = done.stderr.decode("utf-8", "backslashreplace")
         return wrong_command(done.returncode, done.stdout.decode("utf-8", "replace"), err, place.parent)
