@@ -6,6 +6,7 @@ import torch
 from pictures_on_disk import picture
 from PIL import Image
 
+from dualat.data import decode
 from dualat.data.decode import View, decode_image
 from dualat.data.folder import read_image
 from dualat.data.images import fit_pixels
@@ -113,3 +114,24 @@ def test_why_a_picture_cannot_be_read_is_said_in_words(tmp_path, name, content, 
     if content is not None and reason != "image file is truncated":  # the header alone is looked at
         with pytest.raises(ValueError, match=f"{name} cannot be read as an image \\({reason}"):
             natural_shape(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_is_laid_on_white_in_strips_as_in_one_piece(tmp_path, monkeypatch, mode, channels):
+    rng = np.random.default_rng(0)
+    shape = {"RGBA": (13, 17, 4), "LA": (13, 17, 2), "P": (13, 17, 3), "L": (13, 17), "RGB": (13, 17, 3)}[
+        mode
+    ]
+    image = Image.fromarray(rng.integers(0, 3 if mode in ("L", "RGB") else 256, shape, dtype=np.uint8))
+    image = image.quantize(9) if mode == "P" else image
+    transparent = {"P": bytes(range(0, 250, 28)), "L": 1, "RGB": (1, 0, 1)}.get(mode)
+    image.save(tmp_path / "x.png", **({"transparency": transparent} if transparent is not None else {}))
+    with Image.open(tmp_path / "x.png") as opened:
+        assert opened.mode == mode and opened.has_transparency_data
+        whole = opened.convert("RGBA")
+    white = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    expected = np.asarray(white.convert("L" if channels == 1 else "RGB")).reshape(13, 17, channels)
+    monkeypatch.setattr(decode, "_AT_A_TIME", 50)  # two rows
+    pixels = read_image(tmp_path / "x.png", (channels, 13, 17))
+    assert np.array_equal(pixels.transpose(1, 2, 0), expected)

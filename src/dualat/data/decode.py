@@ -11,6 +11,9 @@ from dualat.data.formats import OddPixels, open_picture, why
 from dualat.data.images import Shape, cover_size, is_long
 
 
+_AT_A_TIME = 2**22  # pixels
+
+
 class BadImage(ValueError):
     """A file that cannot be read as an image; the message names it, without a full stop."""
 
@@ -58,7 +61,8 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
     channels = view.shape[0]
     try:
         with open_picture(file) as opened:
-            image = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _to_mode(opened, "L" if channels == 1 else "RGB")
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
@@ -94,7 +98,17 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
         values //= 257  # round(v / 257); no v is half way
         image = Image.fromarray(values.astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
-    return image.convert(mode)
+        image = _on_white(image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture laid on white, some rows at a time: whole, a large one would be in memory four times."""
+    result = Image.new("RGB", image.size)
+    rows = max(1, _AT_A_TIME // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        result.paste(
+            Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), (0, top)
+        )
+    return result
