@@ -10,6 +10,7 @@ SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
     (
+        "classifier",
         "energy",
         "geometry",
         "distributed",
