@@ -125,7 +125,7 @@ def check_images(x: Tensor, name: str = "images", boxed: bool = True) -> Tensor:
             if boxed
             else f"{name} must be finite, but some are not."
         )
-    if boxed and not (-ROUNDING <= low and high <= 1 + ROUNDING):
+    if boxed and not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
             f"{name} must lie in [0, 1], but go from {low:.4g} to {high:.4g}: divide 8-bit values by 255, and leave "
             "normalisation to the model."

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from dualat.classifier import device_of
 from dualat.config import RunConfig
 from dualat.counterfactual import change_strip, explain
 from dualat.data.images import evenly
@@ -17,7 +19,7 @@ from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.masking import grey_radius, masking_warnings
+from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
 from dualat.evaluation.metrics import BASIC, METRICS
 from dualat.evaluation.record import Record, read_records, write_records
 from dualat.evaluation.robust import robust_accuracy
@@ -27,7 +29,7 @@ from dualat.evaluation.subject import Subject
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel, load
 from dualat.pictures import grid, save_picture
-from dualat.precision import strict_fp32
+from dualat.precision import float32_by_default, strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -62,7 +64,9 @@ def evaluate(
     subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
     for name in metrics:  # before hours are spent on another metric
         check_needs(subject, name)
-    return [record for name in metrics for record in measured(subject, name)]
+    records = [record for name in metrics for record in measured(subject, name)]
+    note_masking(records, **masking_bounds(data.test))
+    return records
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -79,7 +83,7 @@ def measured(subject: Subject, name: str) -> list[Record]:
     key = subject.key(name, metric.uses)
     test = subject.data.test
     began = time.perf_counter()
-    with strict_fp32():
+    with strict_fp32(), float32_by_default():
         records = metric.measure(subject)
     seconds = round(time.perf_counter() - began, 3)
     for record in records:
@@ -139,7 +143,19 @@ def complete(
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
     if any(METRICS[name].of_samples for name in metrics):
         subject.forget("samples", ("samples",))
+    if is_first():
+        note_doubts(path, subject, model_name, found)
     return found
+
+
+def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[Record]) -> None:
+    """Signs of masked gradients, in the file's records of this model as it is and in `found`, which are some of them."""
+    known = read_records(path) if path.is_file() else []
+    before = [r.warnings for r in known]
+    current = [r for r in known if r.model == model_name and f":{subject.content[:12]}:" in r.key]
+    note_masking([*current, *found], **masking_bounds(subject.data.test))
+    if [r.warnings for r in known] != before:
+        write_records(path, known)
 
 
 def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
@@ -196,9 +212,13 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
 
 def warnings_of(records: Sequence[Record], data: ImageData) -> list[str]:
     """Signs of masked gradients in records measured on `data`."""
+    return masking_warnings(records, **masking_bounds(data))
+
+
+def masking_bounds(data: ImageData) -> dict[str, Any]:
+    """What a robust accuracy on these images is held against: see masking.py."""
     share = float(data.labels.bincount().max()) / len(data)
-    grey = {"L2": grey_radius("L2", data.shape)}
-    return masking_warnings(list(records), grey=grey, largest_class=share)
+    return {"grey": {"L2": grey_radius("L2", data.shape)}, "largest_class": share}
 
 
 def save_grid(model: LoadedModel, path: Path, seed: int, per_class: int = 10) -> None:
@@ -219,7 +239,7 @@ def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSetting
         where = (data.labels == label).nonzero().flatten()
         if not len(where) or classes < 2:
             continue
-        x = data.float(where[:1])[0].to(next(model.parameters()).device)
+        x = data.float(where[:1])[0].to(device_of(model))
         targets = sorted({(label + shift) % classes for shift in (1, 3, 5)} - {label})
         changes = explain(
             model,

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dualat.classifier import check_images
 from dualat.data.in_distribution import ImageData
 from dualat.files import atomic_path
+from dualat.precision import float32_by_default
 from dualat.seeding import mix_seed
 
 SVM_PIXELS = 256  # the SVM judges images of up to this many values
@@ -76,7 +78,8 @@ class Judge:
         return "svm-rbf-pixels" if self.svm is not None else "judge-cnn"
 
     def predict(self, x: Tensor) -> Tensor:
-        """Classes (N,) of images x: (N, C, H, W) in [0, 1]."""
+        """Classes (N,) of images x: (N, C, H, W) in [0, 1]; ValueError for others."""
+        x = check_images(x).float()
         if self.svm is not None:
             return torch.from_numpy(self.svm.predict(x.cpu().flatten(1).numpy()))
         with torch.no_grad():
@@ -84,13 +87,15 @@ class Judge:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """Features (N, 64) of images x: (N, C, H, W) in [0, 1]."""
+        """Features (N, 64) of images x: (N, C, H, W) in [0, 1]; ValueError for others."""
+        x = check_images(x).float()
         return torch.cat([self.network.body(part.cpu()) for part in x.split(1000)])
 
     def features_of(self, data: ImageData) -> Tensor:
         """Features (N, 64) of real images, which need not be in memory: 500 are read at a time."""
         return torch.cat([self.features(data.float(part)) for part in torch.arange(len(data)).split(500)])
 
+    @float32_by_default()
     def _trained_network(self) -> JudgeNetwork:
         classes = len(self.train.class_names)
         with torch.random.fork_rng(devices=[]):
