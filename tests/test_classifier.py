@@ -89,6 +89,8 @@ def test_the_precision_is_that_of_the_tensor_that_meets_the_images_first():
     class Scaled(nn.Module):
         """Normalises in float32, then goes on in half precision."""
 
+        mean: Tensor
+
         def __init__(self):
             super().__init__()
             self.register_buffer("mean", torch.tensor(0.5))

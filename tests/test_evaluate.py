@@ -18,7 +18,7 @@ import torch
 import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.evaluate import complete, save_strips, warnings_of
+from dualat.evaluate import complete, save_strips, validation_evaluator, warnings_of
 from dualat.evaluation import autoattack as ensemble
 from dualat.evaluation import metrics as metrics_module
 from dualat.evaluation.inception_weights import FILE
@@ -429,6 +429,14 @@ def test_no_metric_measures_a_model_that_is_not_finite(tiny_run, splits, name):
     broken(own.required_model)
     with pytest.raises(ValueError, match="not finite"):
         METRICS[name].measure(own)
+
+
+def test_a_validation_of_such_a_model_does_not_end_its_training(tiny_run, splits, tmp_path):
+    """Whether training has diverged is told by its loss."""
+    evaluator = validation_evaluator(load_recipe(str(tiny_run / "config.yaml")), splits, tmp_path)
+    assert evaluator(dualat.load(tiny_run), 1, 8).keys() >= {"clean_accuracy", "frechet_distance"}
+    with pytest.warns(UserWarning, match="stage 1, step 8 has no validation figures: .* not finite"):
+        assert evaluator(broken(dualat.load(tiny_run)), 1, 8) == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

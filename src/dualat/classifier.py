@@ -22,6 +22,10 @@ ROUNDING = 1e-6
 """How far outside [0, 1] images may lie: resizing in float32 rounds."""
 
 
+class NotFinite(ValueError):
+    """A model whose logits, or the images that its gradients lead to, are infinite or undefined."""
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's weights are; the CPU for a model without any."""
     tensors = chain(model.parameters(), model.buffers())
@@ -92,12 +96,12 @@ def _described(output: Any) -> str:
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """Logits (N, K) as they came, or a ValueError where they have another shape or are not finite."""
+    """Logits (N, K) as they came, or a ValueError where they have another shape, NotFinite where they are not finite."""
     if logits.dim() != 2:
         raise ValueError(f"the model's logits must be of shape (N, K), not {tuple(logits.shape)}.")
     if not logits.is_meta and not bool(logits.isfinite().all()):
         wrong = int((~logits.isfinite().all(dim=1)).sum())
-        raise ValueError(
+        raise NotFinite(
             f"the model's logits of {wrong} of {len(logits)} images are not finite: its weights are damaged or its "
             "training has diverged; take another checkpoint."
         )

@@ -2,6 +2,7 @@
 
 import difflib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dualat.classifier import device_of
+from dualat.classifier import NotFinite, device_of
 from dualat.config import RunConfig
 from dualat.counterfactual import change_strip, explain
 from dualat.data.images import evenly
@@ -256,14 +257,15 @@ def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSetting
 def validation_evaluator(
     config: RunConfig, splits: Splits, folder: Path
 ) -> Callable[[LoadedModel, int, int], dict[str, float]]:
-    """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
+    """The evaluator that the training loop calls: figures on the validation split, and a sample grid; no figures, and a
+    warning, of a model that is not finite."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
     with first_alone():
         judge = Judge(splits.train)
     reference = judge.features_of(splits.validation)
 
-    def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
+    def figures_of(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
         threat = ThreatModel(settings.norm, settings.validation_eps)
         samples = from_model(model, settings.validation_samples, config.seed)
         images, labels = samples.images.float() / 255, samples.labels
@@ -277,6 +279,16 @@ def validation_evaluator(
         if labels is not None:
             figures["sample_class_accuracy"] = float((judge.predict(images) == labels).float().mean())
         return figures
+
+    def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
+        try:
+            return figures_of(model, stage, step)
+        except NotFinite as error:
+            if ranks() > 1:  # the others are in the middle of an exchange
+                raise
+            # whether training has diverged is told by its loss; a validation does not end it
+            warnings.warn(f"stage {stage}, step {step} has no validation figures: {error}", stacklevel=2)
+            return {}
 
     return evaluator
 

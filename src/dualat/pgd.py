@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dualat.classifier import check_images, check_logits, logits_of, loop_dtype
+from dualat.classifier import NotFinite, check_images, check_logits, logits_of, loop_dtype
 from dualat.fast import compiled_advance
 from dualat.geometry import Rule, ThreatModel, accumulate, ascent, per_image
 from dualat.objectives import Objective
@@ -138,9 +138,9 @@ def check(steps: int, step_size: float, momentum: float, noise: float, keep: str
 
 
 def check_walked(x: Tensor, steps: int) -> None:
-    """ValueError where the steps have led to NaN, from which no step leads back, or to infinity."""
+    """NotFinite where the steps have led to NaN, from which no step leads back, or to infinity."""
     if not x.is_meta and not bool(x.isfinite().all()):
-        raise ValueError(
+        raise NotFinite(
             f"the model's gradients became infinite or undefined within {steps} steps, so that the images are not finite: "
             "take smaller steps, another checkpoint, or a model in float32."
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
@@ -99,6 +100,16 @@ def test_the_network_takes_any_size(shape):
     network = JudgeNetwork(shape, 4).eval()
     x = torch.rand(2, *shape)
     assert network(x).shape == (2, 4) and network.body(x).shape == (2, 64)
+
+
+def test_a_cached_network_that_is_not_finite_is_trained_anew(cache):
+    first = Judge(colours(), steps=2).features(colours().float())
+    (path,) = cache.glob("judge-*.safetensors")
+    tensors = load_file(path)
+    tensors["head.bias"][0] = float("nan")
+    tensors["body.0.weight"][0] = float("inf")
+    save_file(tensors, path)
+    assert torch.equal(Judge(colours(), steps=2).features(colours().float()), first)
 
 
 def test_images_outside_0_1_are_refused():

@@ -108,8 +108,11 @@ class Judge:
             )
             path = cache_folder() / f"judge-{key:016x}.safetensors"
             try:
-                network.load_state_dict(load_file(path))
-            except (OSError, SafetensorError, RuntimeError):  # absent or damaged: train it (again)
+                weights = load_file(path)
+                if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+                    raise ValueError("not finite")
+                network.load_state_dict(weights)
+            except (OSError, SafetensorError, RuntimeError, ValueError):  # absent or damaged: train it (again)
                 fit(network, self.train, self.steps)
                 try:
                     with atomic_path(path) as temporary:
