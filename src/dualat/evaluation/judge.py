@@ -112,7 +112,12 @@ class Judge:
                 if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
                     raise ValueError("not finite")
                 network.load_state_dict(weights)
-            except (OSError, SafetensorError, RuntimeError, ValueError):  # absent or damaged: train it (again)
+            except (
+                OSError,
+                SafetensorError,
+                RuntimeError,
+                ValueError,
+            ):  # absent or damaged: train it (again)
                 fit(network, self.train, self.steps)
                 try:
                     with atomic_path(path) as temporary:
