@@ -43,6 +43,8 @@ class Record:
     """The test split: its name, and the beginning of its SHA-256."""
     details: dict[str, Any] = field(default_factory=dict)
     """Curves and tables behind the figure, small: bins, points of a curve, one value per class, which images were right."""
+    warnings: list[str] = field(default_factory=list)
+    """Why the figure may not be what it seems: signs of masked gradients (masking.py), a sentence each."""
     key: str = ""
     """Fingerprint of all that the figure depends on (weights, data, settings): where it is the same, so is the figure."""
 
@@ -94,7 +96,7 @@ def usable(record: Record) -> Record:
         "n": int,
         "settings": dict,
     }
-    kinds |= {"model": str, "key": str, "data": str, "details": dict}
+    kinds |= {"model": str, "key": str, "data": str, "details": dict, "warnings": list}
     for name, kind in kinds.items():
         if not isinstance(getattr(record, name), kind):
             raise ValueError(f"{name} is {getattr(record, name)!r}")
