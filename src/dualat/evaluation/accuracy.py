@@ -21,4 +21,4 @@ def _clean_accuracy(model: nn.Module, data: ImageData, batch_size: int) -> Recor
     for first in mine(range(0, len(data), batch_size)):
         part = slice(first, first + batch_size)
         correct[part] = (model(data.float(part).to(device)).argmax(dim=1).cpu() == data.labels[part]).long()
-    return share_correct("clean_accuracy", summed(correct).bool())
+    return share_correct("clean_accuracy", summed(correct).numpy())

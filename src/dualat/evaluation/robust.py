@@ -44,7 +44,7 @@ def robust_accuracy(
         "random_start": False,
         "precision": "fp32",
     }
-    return share_correct("robust_accuracy", summed(correct).bool(), settings=settings)
+    return share_correct("robust_accuracy", summed(correct).numpy(), settings=settings)
 
 
 def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:

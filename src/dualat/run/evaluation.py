@@ -3,7 +3,7 @@
 import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -133,7 +133,7 @@ def complete(
         new = [replace(r, model=model_name) for r in measured(subject, name)]
         found += new
         if is_first():  # read again: another evaluation may have written to the file meanwhile
-            write_records(path, merged(read_records(path) if path.is_file() else [], new))
+            write_records(path, merged(read_records(path), new))
         subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
@@ -145,8 +145,7 @@ def complete(
 def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
     key = subject.key(name, METRICS[name].uses)
-    known = read_records(path) if path.is_file() else []
-    mine = [r for r in known if r.model == model_name and r.key == key]
+    mine = [r for r in read_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 
@@ -259,8 +258,3 @@ def validation_evaluator(
         return figures
 
     return evaluator
-
-
-def as_json(records: Sequence[Record]) -> list[dict]:
-    """Records as plain values."""
-    return [asdict(r) for r in records]
