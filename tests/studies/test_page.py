@@ -521,6 +521,15 @@ def test_a_damaged_record_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert f"{record} is damaged: remove it, and make it anew" in capsys.readouterr().err
 
 
+def test_a_record_with_a_damaged_metric_value_names_its_file(tmp_path):
+    runs = [a_run("dat", 0)]
+    runs[0]["records"][0]["n"] = "many"
+    with pytest.raises(
+        ValueError, match=r"dat-seed0.json is damaged \(n of 'clean_accuracy' is 'many'\): remove it"
+    ):
+        write(tmp_path, "systems", runs)
+
+
 def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):
     # by speed: 100 steps of 10 images at 100/s and 50 at 25/s, 30 s, against 10 s
     study = write(tmp_path / "a", "systems", four())

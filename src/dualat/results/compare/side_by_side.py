@@ -81,11 +81,11 @@ def measured_rows(sources: Sequence[Path], models: Sequence[str]) -> Placed:
         records, data = read_source(source)
         tail = folder.resolve().name
         system = tail.removesuffix(".json") if tails.count(tail) == 1 else str(folder)
-        there = list(dict.fromkeys(r.model for r in records))
-        if not set(models) & set(there):
-            has = f"it has {', '.join(there)}: choose with --models" if there else "it is empty"
+        available = list(dict.fromkeys(r.model for r in records))
+        if not set(models) & set(available):
+            has = f"it has {', '.join(available)}: choose with --models" if available else "it is empty"
             raise ValueError(f"{source} holds no records of {', '.join(models)}; {has}.")
-        for model in dict.fromkeys(m for m in models if m in there):
+        for model in dict.fromkeys(m for m in models if m in available):
             row = Row(system, model, data, source=str(source))
             placed.append((row, [r for r in records if r.model == model]))
     return placed
