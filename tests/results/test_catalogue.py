@@ -35,7 +35,7 @@ HIT = {"norm": "L2", "eps": 1.0, "steps": 20, "objective": "energy"}
         (Record("fid", 9.0, 10, settings={"features": "inception"}, split="train"), "FID, n 10, against train images"),
         (Record("recall", 0.5, 10, settings={"features": "judge-cnn, 9 steps"}), "recall of samples, judge-cnn, n 10"),
         (Record("ece", 0.1, 10, settings={"bins": 20, "temperature": 1.3, "attack": HIT}), "ECE, temperature fitted, attacked through energy L2 1"),
-        (Record("ood_fpr95", 0.1, 10, settings={"score": "s", "source": "svhn", "attack": HIT | {"objective": "s"}}), "OOD FPR at 95 % TPR, svhn, score s, attacked L2 1"),
+        (Record("ood_fpr95", 0.1, 10, settings={"score": "s", "source": "/data/svhn", "attack": HIT | {"objective": "s"}}), "OOD FPR95, svhn, score s, attacked L2 1"),
         (Record("energy", -1.0, 10, settings={"images": "train"}, split="train"), "mean energy, train"),
         (Record("throughput", 5.0, 10, settings={"task": "sampling", "steps": 40}, split=""), "images/s, sampling, 40 steps"),
         (Record("of_mine", 5.0, 10, settings={"a": 1}), "of mine"),

@@ -6,6 +6,7 @@ works everywhere: its title is its name, all of its settings tell it from others
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
 Key = Mapping[str, str]
@@ -108,6 +109,12 @@ def features(key: Key) -> str:
     return key.get("features", "").split(",")[0]
 
 
+def source(key: Key) -> str:
+    """Where images come from; of a folder the last name."""
+    path = PurePath(key.get("source", ""))
+    return path.name if path.is_absolute() else key.get("source", "")
+
+
 def steps(key: Key) -> str:
     return f"{key['steps']} steps" if key.get("steps", "0") != "0" else ""
 
@@ -140,7 +147,7 @@ def _neighbours(title: str) -> MetricValue:
 
 
 def _detection(title: str, better: Literal["more", "less"] = "more") -> MetricValue:
-    parts = (setting("source"), setting("score", "score {}"), attacked)
+    parts = (source, setting("score", "score {}"), attacked)
     return MetricValue(title, "share", better, ("score", "source", "attack"), parts)
 
 
@@ -188,7 +195,7 @@ CATALOGUE: dict[str, MetricValue] = {
     "step_sweep": MetricValue("sampling steps by the sweep", "steps"),
     "ood_auroc": _detection("OOD AUROC"),
     "ood_aupr": _detection("OOD AUPR"),
-    "ood_fpr95": _detection("OOD FPR at 95 % TPR", "less"),
+    "ood_fpr95": _detection("OOD FPR95", "less"),
     "counterfactual_validity": _counterfactual("counterfactual validity", "share", "more"),
     "counterfactual_confidence": _counterfactual("counterfactual confidence", "share", "more"),
     "counterfactual_distance": _counterfactual("counterfactual distance", "distance", "less"),
