@@ -283,7 +283,7 @@ def not_the_best(study: Study, own: str = "dat") -> str:
     if not rows:
         return ""
     note = "Means over the seeds that each has; systems that are not robust are among them. Cost is in the table above.\n"
-    heads = ["figure", f"`{own}`", "systems that are better", "the best"]
+    heads = ["metric value", f"`{own}`", "systems that are better", "the best"]
     return "\n".join([f"### Where `{own}` is not the best\n", table(heads, rows), note])
 
 

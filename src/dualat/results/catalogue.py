@@ -27,11 +27,11 @@ class MetricValue:
     better: Literal["more", "less", ""] = ""
     """"": no value is the best."""
     identity: tuple[str, ...] | None = None
-    """Settings that make another figure of it, so that the two are not comparable; None: all."""
+    """Settings that make it another one, so that the two are not comparable; None: all."""
     told: tuple[Part, ...] = ()
     """What its name tells besides the title."""
     biased: bool = False
-    """Whether it depends on the number of samples, so that this makes another figure as well."""
+    """Whether it depends on the number of samples, so that this makes it another one as well."""
     of_samples: bool = False
     """Whether it is one of samples, which each seed draws anew."""
     stated: tuple[str, ...] = ()

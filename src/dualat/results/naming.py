@@ -1,4 +1,4 @@
-"""Which records are of the same figure, so that they are comparable, and what it is called: the same everywhere."""
+"""Which records are comparable, as they are of the same metric value, and what that is called: the same everywhere."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
 
 def identity(record: Record) -> dict[str, str]:
-    """What tells a record's figure from others: the metric, and what decides its meaning."""
+    """What tells a record's metric value from others: the metric, and what decides its meaning."""
     row, settings = described(record.metric), record.settings
     wanted = tuple(settings) if row.identity is None else row.identity
     chosen: dict[str, Any] = {name: settings[name] for name in wanted if name in settings}
@@ -62,7 +62,7 @@ def everything(record: Record) -> dict[str, str]:
 
 
 def name(key: Key, omit: Collection[str] = (), short: bool = False) -> str:
-    """A figure with the settings that a reader asks for first. omit: of these, which to leave out."""
+    """A metric value with the settings that a reader asks for first. omit: of these, which to leave out."""
     key = {k: v for k, v in key.items() if k not in omit}
     row = described(key["metric"])
     parts = [part(key) for part in row.told]
@@ -73,12 +73,12 @@ def name(key: Key, omit: Collection[str] = (), short: bool = False) -> str:
 
 
 def name_of(record: Record, omit: Collection[str] = ()) -> str:
-    """The name of a record's figure."""
+    """The name of a record's metric value."""
     return name(identity(record), omit)
 
 
 def names(keys: Sequence[Key], omit: Collection[str] = (), short: bool = False) -> list[str]:
-    """A different name for each figure: where others have the same, with what tells it from them."""
+    """A different name for each metric value: where others have the same, with what tells it from them."""
     plain = [name(key, omit, short) for key in keys]
     found: list[str] = []
     for key, words in zip(keys, plain, strict=True):
@@ -102,8 +102,7 @@ def frozen(key: Key) -> Frozen:
 
 
 def group(rows: Iterable[Iterable[Record]]) -> dict[Frozen, dict[int, Record]]:
-    """Records by the figure that they are of, then by the number of their row. Where a row has several records of a
-    figure, as with two seeds, all that is known of them tells them apart."""
+    """Records by the metric value that they are of, then by the number of their row. Where a row has several of one, as with two seeds, all that is known of them tells them apart."""
     loose: dict[Frozen, dict[int, list[Record]]] = {}
     for at, records in enumerate(rows):
         for record in records:

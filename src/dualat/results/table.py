@@ -1,4 +1,4 @@
-"""Records as a table for a terminal: one row per figure, one column per model."""
+"""Records as a table for a terminal: one row per metric value, one column per model."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from dualat.results.record import Record
 
 
 def table(records: Sequence[Record], title: str) -> Table:
-    """One row per figure with the settings that tell it from its neighbours, one column per model. What a training run
+    """One row per metric value with the settings that tell it from its neighbours, one column per model. What a training run
     ends with fits into 80 columns."""
     models = list(dict.fromkeys(r.model for r in records))
     judges = {features(flat(r.settings)) for r in records if features in described(r.metric).told} - {""}
@@ -28,14 +28,14 @@ def table(records: Sequence[Record], title: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    view.add_column("figure")
+    view.add_column("metric value")
     for model in models:
         view.add_column(model, justify="right")
     view.add_column("n", justify="right")
-    figures = group([r for r in records if r.model == model] for model in models)
+    values = group([r for r in records if r.model == model] for model in models)
     omit = ("n", "split", *(("features",) if len(judges) == 1 else ()))
     for words, cells in zip(
-        names([dict(key) for key in figures], omit, short=True), figures.values(), strict=True
+        names([dict(key) for key in values], omit, short=True), values.values(), strict=True
     ):
         texts = [cell(cells[at]) if at in cells else "" for at in range(len(models))]
         view.add_row(words, *texts, str(next(iter(cells.values())).n))

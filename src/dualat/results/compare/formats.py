@@ -36,7 +36,7 @@ def figure(cell: Cell, sign: str = "±") -> str:
 
 
 def fixed_columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
-    """What stands before the figures: the system; its weights and data where rows differ in them."""
+    """What stands before the values: the system; its weights and data where rows differ in them."""
     measured = [row for row in comparison.rows if not row.published]
     columns: list[tuple[str, Callable[[Row], str]]] = [("system", lambda row: row.label)]
     if len({row.model for row in measured} - {"final"}):
@@ -73,7 +73,7 @@ def table(comparison: Comparison) -> str:
             view.add_row(*line)
         console.print(view)
     if any(cell.best for row in comparison.rows for cell in row.cells.values()):
-        console.print("* best of its figure and data set; ± half of the 95 % interval", markup=False)
+        console.print("* best of its metric and data set; ± half of the 95 % interval", markup=False)
     for i, text in enumerate(comparison.notes, 1):
         console.print(f"[{i}] {clean(text)}", markup=False, highlight=False)
     return out.getvalue()
@@ -215,7 +215,7 @@ def escaped_latex(text: str) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """Raw values: four columns per figure (value, n, low and high end of the 95 % interval)."""
+    """Raw values: four columns per metric value (value, n, low and high end of the 95 % interval)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ("", " n", " ci95 low", " ci95 high")

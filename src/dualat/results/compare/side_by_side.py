@@ -20,7 +20,7 @@ OWN = {"seed", "interval", "samples_sha256", "seconds_each"}
 
 @dataclass
 class Comparison:
-    """Rows, columns (name -> metric and settings that its figures share), and footnotes, numbered from 1."""
+    """Rows, columns (name -> metric and settings that its values share), and footnotes, numbered from 1."""
 
     rows: list[Row]
     columns: dict[str, dict[str, str]]
@@ -56,7 +56,7 @@ def compare(
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"there is no figure {name!r} here.{hint} There are {', '.join(known)}.")
+            raise ValueError(f"there is no metric value {name!r} here.{hint} There are {', '.join(known)}.")
     wanted = set(figures or known)
     for _, records in [*placed, *claimed]:
         records[:] = [r for r in records if r.metric in wanted]

@@ -12,7 +12,7 @@ from dualat.results.record import Record, read_records
 
 @dataclass
 class Cell:
-    """One figure of one system."""
+    """One metric value of one system."""
 
     record: Record
     notes: list[int] = field(default_factory=list)

@@ -69,7 +69,7 @@ def robust_lines(records: Sequence[Record], figures: Sequence[Record]) -> list[S
 
 
 def line(name: str, points: Sequence[tuple[float, Record]]) -> Series:
-    """Figures over something, with their intervals."""
+    """Metric values over something, with their intervals."""
     intervals = [f.ci95 or (math.nan, math.nan) for _, f in points]
     return Series(
         name,
@@ -191,7 +191,7 @@ def step_sweep(figures: Sequence[Record], run: str) -> Section:
     section = Section(
         "sweep",
         "Sampling steps",
-        "Quality of samples over the number of gradient steps, on samples that no other figure uses.",
+        "Quality of samples over the number of gradient steps, on samples that no other metric uses.",
     )
     group = Group()
     own = [f for f in figures if f.metric == "step_sweep"]

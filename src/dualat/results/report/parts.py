@@ -1,4 +1,4 @@
-"""What a page is made of, and how figures and settings are written on it."""
+"""What a page is made of, and how metric values and settings are written on it."""
 
 import math
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ class Table:
     head: list[str]
     rows: list[list[str]]
     left: int = 1
-    """Columns from the left that hold text; the others hold figures."""
+    """Columns from the left that hold text; the others hold numbers."""
     wide: int = -1
     """Column of long text."""
 
 
 @dataclass
 class Card:
-    """One headline figure."""
+    """One value of the headline."""
 
     label: str
     value: str
@@ -87,7 +87,7 @@ def capital(words: str) -> str:
 
 
 def shown(value: float) -> str:
-    """A figure for reading."""
+    """A number for reading."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "infinite"
     size = abs(value)

@@ -22,7 +22,7 @@ HEADLINE = (
     "ood_auroc",
     "counterfactual_validity",
 )
-"""Figures of the headline in their order, robust accuracy after clean."""
+"""Metric values of the headline in their order, robust accuracy after clean."""
 
 
 def facts(config: dict[str, Any]) -> str:
@@ -39,7 +39,7 @@ def facts(config: dict[str, Any]) -> str:
 
 
 def chosen(figures: Sequence[Record]) -> list[Record]:
-    """The headline's figures: of the final model if it has any, one per metric, robust accuracy of the strongest
+    """The headline's metric values: of the final model if it has any, one per metric, robust accuracy of the strongest
     attack at up to 3 radii."""
     models = [f.model for f in figures]
     model = "final" if "final" in models or not models else models[0]
@@ -65,8 +65,8 @@ def chosen(figures: Sequence[Record]) -> list[Record]:
 
 
 def headline(figures: Sequence[Record], run: str) -> Section:
-    """The figures that one looks for first, beside what they were after stage 1."""
-    section = Section("headline", "Headline figures")
+    """The metric values that one looks for first, beside what they were after stage 1."""
+    section = Section("headline", "Main results")
     for figure in chosen(figures):
         notes = [f"n {figure.n:,}"] if figure.n else []
         others = [f for f in figures if f.model in ("stage1", "start") and f.model != figure.model]
@@ -84,7 +84,7 @@ def headline(figures: Sequence[Record], run: str) -> Section:
 
 def records(figures: Sequence[Record], run: str) -> Section:
     """Every record."""
-    section = Section("records", "All records", "Each figure with all that is needed to trust it.")
+    section = Section("records", "All records", "Each metric value with all that is needed to trust it.")
     rows = [
         [
             name_of(f, omit=("n",)),
@@ -99,7 +99,7 @@ def records(figures: Sequence[Record], run: str) -> Section:
         ]
         for f in figures
     ]
-    head = ["figure", "weights", "settings", "value", "95 % interval", "n", "seed", "seconds", "split"]
+    head = ["metric value", "weights", "settings", "value", "95 % interval", "n", "seed", "seconds", "split"]
     if rows:
         section.groups.append(Group(table=Table(head, rows, left=3, wide=2)))
     else:
@@ -133,7 +133,7 @@ def moment(name: str) -> str:
 
 
 def counterfactuals(figures: Sequence[Record], paths: Sequence[Path], run: str) -> Section:
-    """Figures and strips of counterfactuals."""
+    """Metric values and strips of counterfactuals."""
     section = Section(
         "counterfactuals",
         "Counterfactuals",
@@ -152,7 +152,7 @@ def counterfactuals(figures: Sequence[Record], paths: Sequence[Path], run: str) 
             ]
             for f in own
         ]
-        head = ["figure", "weights", "settings", "value", "95 % interval", "n"]
+        head = ["metric value", "weights", "settings", "value", "95 % interval", "n"]
         section.groups.append(Group(table=Table(head, rows, left=3, wide=2)))
     if table := per_class(own):
         section.groups.append(Group("Per class", table=table))
@@ -203,7 +203,7 @@ def resolved(text: str, run: str) -> Section:
 
 def versions(figures: Sequence[Record], run: str) -> Section:
     """Versions behind the records."""
-    section = Section("versions", "Versions", "Of what the figures were measured with.")
+    section = Section("versions", "Versions", "Of what measured them.")
     count = Counter(tuple((k, text(v)) for k, v in f.versions.items()) for f in figures if f.versions)
     keys = list(dict.fromkeys(k for versions in count for k, _ in versions))
     rows = [[*(dict(v).get(k, "") for k in keys), str(number)] for v, number in count.items()]
@@ -220,7 +220,7 @@ def lacking(metric: str, option: str, run: str) -> str:
 
 
 def by_group(figures: Sequence[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
-    """Figures with the same key, in the order in which keys come."""
+    """Records with the same key, in the order in which keys come."""
     groups: dict[Any, list[Record]] = {}
     for figure in figures:
         groups.setdefault(key(figure), []).append(figure)

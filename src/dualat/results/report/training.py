@@ -35,12 +35,12 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Section:
-    """Losses, curriculum and validation figures over the steps of each stage."""
+    """Losses, curriculum and validation values over the steps of each stage."""
     section = Section(
         "training",
         "Training",
-        "Figures of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
-        "Validation figures are of the averaged weights.",
+        "Values of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
+        "Validation values are of the averaged weights.",
     )
     method = setting(config, "method")
     for stage, curves in stages.items():
@@ -52,7 +52,7 @@ def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Sec
 
 
 def stage_plots(curves: Curves, config: dict[str, Any]) -> list[Plot]:
-    """One chart per kind of figure; figures that this file does not know get a chart each."""
+    """One chart per kind of value; those that this file does not know get a chart each."""
     known = {name for _, _, names in CHARTS for name in names}
     if any(name in curves for name in ("loss_ce", "loss_energy")):
         known.add("loss")  # the weighted sum of the two
@@ -104,7 +104,7 @@ def wide(series: list[Series]) -> bool:
 
 
 def title_of(name: str) -> str:
-    """What a logged figure is called."""
+    """What a logged value is called."""
     if name.startswith(VALIDATION):
         return described(name.removeprefix(VALIDATION)).title
     return NAMES.get(name, spoken(name))
