@@ -74,6 +74,9 @@ class RunConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the gradient loop's step while training, which takes up to a minute per stage; auto: on an accelerator,
     and on a CPU where the run is long enough for that to pay. Without a compiler the loop runs uncompiled."""
+    deterministic: bool = False
+    """On GPUs, use kernels alone that give the same bits every time on the same hardware: slower, and a resumed run is then
+    bit for bit one that never stopped, as on CPUs. Without, they agree up to rounding."""
     data: DataSettings = field(default_factory=DataSettings)
     """Real images."""
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -45,7 +45,7 @@ from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
 from dualat.training.step import set_train_mode, train_step
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def network(

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -297,3 +299,9 @@ def test_what_is_no_source_is_one_sentence(source, tmp_path):
         compare([tmp_path / "bad.json"])
     with pytest.raises(ValueError, match="empty holds no records of final, samples; it is empty"):
         compare([source("empty")])
+
+
+def test_comparing_needs_no_torch():
+    code = "import sys, dualat.results.compare; print(*sorted({'torch', 'timm', 'rich'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.strip() == "", result.stdout + result.stderr

@@ -114,6 +114,12 @@ def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, met
     assert same_weights(folder, whole) and metric_lines(folder) == metric_lines(whole)
 
 
+def test_deterministic_kernels_change_nothing_on_a_cpu(tiny, tiny_run, tmp_path):
+    """A CPU has them for all that both stages do, and repeats its bits without being told to."""
+    folder = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "deterministic": True})
+    assert same_weights(folder, tiny_run) and metric_lines(folder) == metric_lines(tiny_run)
+
+
 @pytest.mark.parametrize("place", ["load_splits", "evaluate_run"])
 def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
     tiny, tiny_run, tmp_path, monkeypatch, place

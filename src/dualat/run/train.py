@@ -35,11 +35,11 @@ from dualat.models.model import (
     load,
     save_model,
 )
-from dualat.run.evaluation import evaluate_run, validation_evaluator
+from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import check_folder, clear_run, flatten
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
-from dualat.system.precision import choose_device, choose_dtype, fast_fp32
+from dualat.system.precision import choose_device, choose_dtype, deterministic, fast_fp32
 from dualat.system.seeds import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
@@ -82,10 +82,11 @@ def train(
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
     config = resolved(config)
-    with processes():
+    with processes(config.device):
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
-        with StopRequest() as stop, fast_fp32(choose_device(config.device)):
+        repeatable = deterministic(config.deterministic)
+        with StopRequest() as stop, repeatable, fast_fp32(choose_device(config.device)):
             _train(config, folder, resume, overwrite, stop)
     return folder
 
@@ -95,6 +96,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     splits = load_splits(config.data)
+    check_final(config.evaluation, splits)
     model = new_model(config, splits.train, device)
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
