@@ -144,7 +144,9 @@ def test_folders_of_the_same_name_are_told_apart(source):
 def test_figures_choose_columns(source):
     a = source("a", record("clean_accuracy", 0.9), record("fid", 9.0))
     assert list(compare([a], figures=["fid"]).columns) == ["FID, n 400"]
-    with pytest.raises(ValueError, match="no metric value 'clean_acuracy' here. Did you mean clean_accuracy?"):
+    with pytest.raises(
+        ValueError, match="no metric value 'clean_acuracy' here. Did you mean clean_accuracy?"
+    ):
         compare([a], figures=["clean_acuracy"])
 
 

@@ -61,6 +61,20 @@ def test_records_come_back_from_their_file(tmp_path: Path):
     assert json.loads((tmp_path / "evaluation.json").read_text())[0]["value"] == 0.9
 
 
+def test_warnings_come_back_and_records_from_before_there_were_any_are_read(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    record = proportion("robust_accuracy", 9, 10, warnings=["The attack fails."])
+    write_records(path, [record])
+    assert read_records(path) == [record]
+    (fields,) = json.loads(path.read_text())
+    assert fields.pop("warnings") == ["The attack fails."]
+    path.write_text(json.dumps([fields]))
+    assert read_records(path)[0].warnings == [] and read_records(path)[0].value == 0.9
+    path.write_text(json.dumps([fields | {"warnings": "no list"}]))
+    with pytest.raises(ValueError, match="is no file of records .*warnings"):
+        read_records(path)
+
+
 def test_what_old_and_foreign_records_lack_is_unknown(tmp_path: Path):
     path = tmp_path / "evaluation.json"
     path.write_text('[{"metric": "fid", "value": null, "ci95": [null, 1], "settings": null}]')

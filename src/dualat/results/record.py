@@ -49,6 +49,8 @@ class Record:
     """The test split: its name, and the beginning of its SHA-256."""
     details: dict[str, Any] = field(default_factory=dict)
     """Curves and tables behind the value, small: bins, points of a curve, one value per class, which images were right."""
+    warnings: list[str] = field(default_factory=list)
+    """Why the value may not be what it seems: signs of masked gradients (masking.py), a sentence each."""
     key: str = ""
     """Fingerprint of all that the value depends on (weights, data, settings): where it is the same, so is the value."""
 
@@ -58,7 +60,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("settings", "versions", "details"), (dict,)),
     **dict.fromkeys(("value", "seconds"), (int, float)),
     **dict.fromkeys(("n", "seed"), (int,)),
-    "ci95": (list, tuple),
+    **dict.fromkeys(("ci95", "warnings"), (list,)),
 }
 """What each field may be in a file, besides null."""
 
