@@ -28,6 +28,7 @@ from dualat.evaluation.metrics import METRICS, outside_images
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel
+from dualat.results.catalogue import CATALOGUE
 from dualat.results.record import Record, read_records
 from dualat.run.evaluation import complete, save_strips, validation_evaluator, warnings_of
 
@@ -81,6 +82,7 @@ def test_every_metric_gives_records_that_can_be_trusted(measured, name):
     for record in records:
         assert math.isfinite(record.value) and record.n > 0 and record.model == "final"
         assert record.versions["torch"] == torch.__version__
+        assert record.metric in CATALOGUE
         assert (
             record.seconds > 0 and record.seed is not None and record.data.startswith("digits test, sha256 ")
         )

@@ -23,4 +23,4 @@ def _clean_accuracy(model: nn.Module, data: ImageData, batch_size: int) -> Recor
         part = slice(first, first + batch_size)
         logits = check_logits(logits_of(model, data.float(part).to(device)))
         correct[part] = (logits.argmax(dim=1).cpu() == data.labels[part]).long()
-    return share_correct("clean_accuracy", summed(correct).bool())
+    return share_correct("clean_accuracy", summed(correct).numpy())

@@ -100,7 +100,8 @@ def autoattack(
         run.finish(attack_chunk, batch_size, progress)
     after = {name: int((run.fell > i).sum()) / len(data) for i, name in enumerate(stages)}
     details = {"after": after, "projected": run.projected}
-    return share_correct("robust_accuracy", run.fell == len(stages), details, settings=settings, seed=seed)
+    kept = (run.fell == len(stages)).cpu().numpy()
+    return share_correct("robust_accuracy", kept, details, settings=settings, seed=seed)
 
 
 def choose_attacks(

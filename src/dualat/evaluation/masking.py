@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dualat.data.images import Shape
+from dualat.results.catalogue import ATTACKS, strength
 from dualat.results.intervals import wilson_interval
 from dualat.results.record import Record
 
@@ -67,7 +68,7 @@ def _doubt_of_two(a: Record, b: Record) -> str | None:
     if _group(a) != _group(b) or not _above(a, b):
         return None
     eps, other = a.settings["eps"], b.settings["eps"]
-    if eps == other and _strength(a) > _strength(b) >= 0:
+    if eps == other and strength(a.settings["attack"]) > strength(b.settings["attack"]) >= 0:
         return f"{_told(a)}, but the weaker {_told(b)}: the stronger attack is misled."
     if eps > other and _alike(a) == _alike(b):
         return f"{_told(a)}, more than at the smaller eps {other:g} ({b.value:.1%}): the attack fails."
@@ -96,18 +97,13 @@ def _low(share: float, n: int) -> float:
     return wilson_interval(round(share * n), n)[0]
 
 
-def _strength(record: Record) -> int:
-    attack = record.settings["attack"]
-    return ("pgd", "apgd", "autoattack").index(attack) if attack in ("pgd", "apgd", "autoattack") else -1
-
-
 def _alike(record: Record) -> dict[str, Any]:
     return {k: v for k, v in record.settings.items() if k not in ("eps", "step_size", "batch_size")}
 
 
 def _told(record: Record) -> str:
     s = record.settings
-    name = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack"}.get(s["attack"], s["attack"])
+    name = ATTACKS.get(s["attack"], s["attack"])
     return (
         f"{name} at {s['norm']} eps {s['eps']:g} leaves {record.value:.1%} ({record.model}, {record.split})"
     )

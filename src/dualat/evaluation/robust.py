@@ -45,7 +45,7 @@ def robust_accuracy(
         "random_start": False,
         "precision": precision_of(model),
     }
-    return share_correct("robust_accuracy", summed(correct).bool(), settings=settings)
+    return share_correct("robust_accuracy", summed(correct).numpy(), settings=settings)
 
 
 def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:

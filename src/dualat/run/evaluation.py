@@ -4,7 +4,7 @@ import difflib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def complete(
         new = [replace(r, model=model_name) for r in measured(subject, name)]
         found += new
         if is_first():  # read again: another evaluation may have written to the file meanwhile
-            write_records(path, merged(read_records(path) if path.is_file() else [], new))
+            write_records(path, merged(read_records(path), new))
         subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
@@ -164,8 +164,7 @@ def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[R
 def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
     key = subject.key(name, METRICS[name].uses)
-    known = read_records(path) if path.is_file() else []
-    mine = [r for r in known if r.model == model_name and r.key == key]
+    mine = [r for r in read_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 
@@ -300,8 +299,3 @@ def validation_evaluator(
             return {}
 
     return evaluator
-
-
-def as_json(records: Sequence[Record]) -> list[dict]:
-    """Records as plain values."""
-    return [asdict(r) for r in records]
