@@ -12,7 +12,7 @@ from dualat.results.table import cell, table
 
 def ending(model: str, features: str = "judge-cnn, seed 0") -> list[Record]:
     """What a training run records of one model."""
-    attack: dict = {"norm": "L2", "steps": 20}
+    attack: dict = {"attack": "pgd", "norm": "L2", "steps": 20}
     of_samples: dict = {"settings": {"features": features}, "model": model}
     return [
         proportion("clean_accuracy", 427, 431, model=model),
@@ -45,15 +45,14 @@ def test_three_models_fit_into_80_columns_with_a_line_per_figure():
     assert len(lines) == 2 + 1 + 7 + 1  # title and header, rule, figures, caption
     assert " ".join(lines[4].split()) == "robust, L2 0.25, PGD-20 0.956 .932-.972 0.956 .932-.972 431"
     assert (
-        " ".join(lines[6].split())
-        == "samples: class accuracy 0.972 .954-.983 0.100 ±0.020 0.972 .954-.983 500"
+        " ".join(lines[6].split()) == "sample class accuracy 0.972 .954-.983 0.100 ±0.020 0.972 .954-.983 500"
     )
     assert "judge-cnn" not in "".join(lines[:-1]) and "features of judge-cnn" in lines[-1]
 
 
 def test_samples_judged_by_several_networks_say_by_which():
     lines = shown([*ending("final"), *ending("final", "efficientnet, 1 MB")], width=120)
-    names = [line for line in lines if line.startswith("samples: Frechet distance, ")]
+    names = [line for line in lines if line.startswith("Frechet distance, ")]
     assert [line.split(",")[1].split()[0] for line in names] == ["judge-cnn", "efficientnet"]
     assert "features of" not in lines[-1]
 
@@ -77,12 +76,11 @@ def test_cells_have_three_digits_or_more(value, interval, text):
 @pytest.mark.parametrize("name", ["[bold]x", "[/b]", "data[0]", "[red]", "\\[x"])
 def test_names_are_shown_as_they_are(name):
     # [/b] was rich's MarkupError, and [red] was gone
-    source = {"source": name, "score": "s"}
     out = io.StringIO()
-    records = [Record("ood_auroc", 0.5, 10, settings=source), Record("r1", 0.5, 10, model=name)]
+    records = [Record("ood_auroc", 0.5, 10, settings={"source": name, "score": "s"}, model=name)]
     Console(file=out, width=200).print(table(records, name))
     lines = out.getvalue().splitlines()
-    assert lines[0].strip() == name and f"OOD {name}, s: AUROC" in out.getvalue() and name in lines[2]
+    assert lines[0].strip() == name and out.getvalue().count(name) == 3  # title, model, row
 
 
 @pytest.mark.parametrize(
@@ -98,6 +96,5 @@ def test_names_are_shown_as_they_are(name):
         ("throughput", {"task": "sampling"}),
     ],
 )
-def test_a_record_that_lacks_settings_has_its_metric_as_name(metric, settings):
-    lines = shown([Record(metric, 0.5, 10, settings=settings)])
-    assert any(line.startswith(metric.replace("_", " ")) for line in lines)
+def test_a_record_that_lacks_settings_has_a_row_all_the_same(metric, settings):
+    assert any("0.500" in line for line in shown([Record(metric, 0.5, 10, settings=settings)]))

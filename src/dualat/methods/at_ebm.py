@@ -50,6 +50,7 @@ class ATEBM(Method):
             lower_energy(),
             steps=self.curriculum.steps,
             step_size=self.contrastive.step_size,
+            checked=False,
         )
         positive = pgd(
             model,
@@ -57,6 +58,7 @@ class ATEBM(Method):
             raise_energy(),
             steps=self.positive.steps,
             step_size=self.positive.step_size,
+            checked=False,
         )
         return {"contrastive": contrastive, "positive": positive}
 

@@ -49,6 +49,7 @@ class JEM(Method):
             noise=noise,
             rule=self.rule,
             clip=self.clip,
+            checked=False,
         )
 
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -26,7 +26,14 @@ class JEMPP(JEM):
         for _ in range(steps):
             toward = along(adjoint(model, first, x))
             x = pgd(
-                first, x, toward, steps=inner, step_size=size, noise=self.chain.noise or 0.0, rule="clipped"
+                first,
+                x,
+                toward,
+                steps=inner,
+                step_size=size,
+                noise=self.chain.noise or 0.0,
+                rule="clipped",
+                checked=False,
             )
         return x
 
