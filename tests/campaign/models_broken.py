@@ -24,7 +24,7 @@ from dualat.training.checkpoint import load_state
 
 Header = dict[str, Any]
 NETWORKS = words_of(
-    "wrn-10-9999 wrn-9999994-1 wrn-0-0 wrn-4-1 timm/resnet18 timm/ convnext_tiny_cvst x wrn-10-1"
+    "wrn-10-9999 wrn-10-200 wrn-9999994-1 wrn-0-0 wrn-4-1 timm/resnet18 timm/ convnext_tiny_cvst x wrn-10-1"
 )
 SHAPES = (
     [1, 8, 8],
