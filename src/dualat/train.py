@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualat.config import RunConfig, load_recipe, resolved, to_yaml
+from dualat.config import RunConfig, changed, load_recipe, resolved, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, load_splits
@@ -56,7 +56,7 @@ LONG_RUN = 2e15
 
 
 def train(
-    recipe: str | RunConfig,
+    recipe: str | Path | RunConfig,
     overrides: Mapping[str, Any] | None = None,
     *,
     resume: bool = False,
@@ -65,7 +65,7 @@ def train(
     """Train by a recipe and evaluate the result on the test split.
 
     Args:
-        recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration.
+        recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration, which stays as it is.
         overrides: dotted settings, as in {"stage2.steps": 100, "seed": 1}.
         resume: go on from the newest checkpoint of the run folder (a fresh start where there is none).
         overwrite: replace a run that is already in the folder.
@@ -78,9 +78,10 @@ def train(
         ValueError, FileNotFoundError: settings, data or checkpoints that cannot work; the sentence says what to do.
         dualat.training.signals.Stopped: a signal asked the run to stop; nothing is lost, `resume` goes on.
     """
-    config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
+    whole = isinstance(recipe, RunConfig)
+    config = changed(asdict(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
     if config.output is None:
-        config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
+        config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
     config = resolved(config)
     with processes():
         folder = check_folder(config, resume, overwrite)
