@@ -17,6 +17,7 @@ LAYERS = (
         "settings",
         "seeding",
         "files",
+        "lock",
         "pictures",
         "sampling_settings",
         "shipped",
@@ -29,6 +30,7 @@ LAYERS = (
     (
         "config",
         "recipes",
+        "run_data",
         "run_folder",
         "train",
         "plan",

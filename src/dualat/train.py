@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dualat.config import RunConfig, changed, load_recipe, resolved, to_yaml
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
-from dualat.data.in_distribution import ImageData, load_splits
+from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.distributed import is_first, processes, wait
 from dualat.evaluate import evaluate_run, validation_evaluator
@@ -39,7 +39,8 @@ from dualat.methods.settings import is_used
 from dualat.methods.standard_at import StandardAT
 from dualat.pgd import frozen
 from dualat.precision import choose_device, choose_dtype, fast_fp32
-from dualat.run_folder import check_folder, clear_run, flatten
+from dualat.run_data import check_same, load_run_splits, located, write_data
+from dualat.run_folder import CONFIG, check_folder, check_unused, clear_run, flatten, run_lock
 from dualat.seeding import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
@@ -71,8 +72,8 @@ def train(
         overwrite: replace a run that is already in the folder.
 
     Returns:
-        The run folder: config.yaml, metrics.jsonl, checkpoints/, samples/, model.safetensors and model.json (the
-        averaged weights), evaluation.json, tensorboard/.
+        The run folder: config.yaml, data.json (where its images lie, and their hashes), metrics.jsonl, checkpoints/,
+        samples/, model.safetensors and model.json (the averaged weights), evaluation.json, tensorboard/.
 
     Raises:
         ValueError, FileNotFoundError: settings, data or checkpoints that cannot work; the sentence says what to do.
@@ -84,6 +85,7 @@ def train(
         config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
     config = resolved(config)
     with processes():
+        check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
         with StopRequest() as stop, fast_fp32(choose_device(config.device)):
@@ -92,21 +94,44 @@ def train(
 
 
 def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
-    """Data, model, stages, final evaluation."""
+    """Data, model, stages, final evaluation. Nothing is written before settings and data are known to be good."""
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
-    splits = load_splits(config.data)
-    model = new_model(config, splits.train, device)
+    places = located(folder, config) if resume else config
+    splits = load_run_splits(config, places)
+    model = new_model(places, splits.train, device)
+    model.description.data, model.description.initial = config.data, config.initial  # as they were given
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
         check_division(method, settings, min(settings.batch_size, len(splits.train)))
-    if is_first():
-        if overwrite:  # only now: settings and data are known to be good
-            clear_run(folder)
-        write_text(folder / "config.yaml", to_yaml(config))
-    wait()
     for text in doubts(config, model, splits.train):
         warnings.warn(text, stacklevel=3)
+    with run_lock(folder):
+        check_folder(config, resume, overwrite)  # again: another process may have begun a run here meanwhile
+        if resume and (folder / CONFIG).is_file():
+            check_same(folder, config, load_recipe(str(folder / CONFIG)), splits)
+        wait()
+        if is_first():
+            if overwrite:
+                clear_run(folder)
+            write_text(folder / CONFIG, to_yaml(config))
+            write_data(folder, config, places, splits)
+        wait()
+        _train_stages(config, folder, resume, stop, model, splits, stages)
+        evaluate_run(folder, config, splits, device)
+
+
+def _train_stages(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    stop: StopRequest,
+    model: LoadedModel,
+    splits: Splits,
+    stages: list[tuple[int, Method, StageSettings]],
+) -> None:
+    """All steps that are left; the final model is written."""
+    device = choose_device(config.device)
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
@@ -135,7 +160,6 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
         save_model(model, folder / "model")
         write_outcome(folder, "finished", read_outcome(folder)["divergences"])
     wait()
-    evaluate_run(folder, config, splits, device)
 
 
 def run_stages(
