@@ -4,6 +4,7 @@ import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,15 +20,17 @@ from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings
 from dualat.evaluation.metrics import BASIC, METRICS
-from dualat.evaluation.record import Record, read_records, write_records
+from dualat.evaluation.record import Record
 from dualat.evaluation.robust import robust_accuracy
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.store import change_records, check_writable, known_records, set_aside
 from dualat.evaluation.subject import Subject
 from dualat.geometry import ThreatModel
 from dualat.load import LoadedModel, load
 from dualat.pictures import grid, save_picture
 from dualat.precision import strict_fp32
+from dualat.seeding import check_seed
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -59,6 +62,7 @@ def evaluate(
         FileNotFoundError: weights that a metric needs are not there.
     """
     check_metrics(metrics)
+    check_seed(seed)
     subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
     for name in metrics:  # before hours are spent on another metric
         check_needs(subject, name)
@@ -101,7 +105,7 @@ def complete(
 ) -> list[Record]:
     """Bring the records in `path` up to date, metric by metric; the file is whole after each.
 
-    What is there with the same fingerprint is used again.
+    What is there with the same fingerprint is used again. A file that holds no records is moved aside.
 
     Args:
         by_name: the metrics were asked for by name: one whose weights are missing is an error. Otherwise it is left
@@ -113,6 +117,8 @@ def complete(
         The records of these metrics and this model.
     """
     found: list[Record] = []
+    if is_first():
+        set_aside(path, tell)
     known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
     reused = [name for name in metrics if known.get(name)]
     left_out = []
@@ -125,6 +131,8 @@ def complete(
                 raise
             tell(f"{name} is left out: {error}")
             left_out.append(name)
+    if is_first() and len(reused) + len(left_out) < len(metrics):
+        check_writable(path)
     for name in metrics:
         if name in reused:
             found += known[name]
@@ -132,8 +140,8 @@ def complete(
             continue
         new = [replace(r, model=model_name) for r in measured(subject, name)]
         found += new
-        if is_first():  # read again: another evaluation may have written to the file meanwhile
-            write_records(path, merged(read_records(path) if path.is_file() else [], new))
+        if is_first():
+            change_records(path, partial(merged, new=new))
         subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
@@ -145,8 +153,7 @@ def complete(
 def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
     key = subject.key(name, METRICS[name].uses)
-    known = read_records(path) if path.is_file() else []
-    mine = [r for r in known if r.model == model_name and r.key == key]
+    mine = [r for r in known_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 

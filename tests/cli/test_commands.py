@@ -282,7 +282,7 @@ def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
     assert "no file of records" in refused(tiny_run, "--output", tmp_path / "odd.json")
     assert "does not exist" in refused(tmp_path / "none")
     assert "--source is missing" in refused(Path(tiny_run) / "samples", code=2)
-    assert "leave them out" in refused(tiny_run, "--source", "digits", code=2)
+    assert "root and download do nothing for digits" in refused(tiny_run, "--root", tmp_path)
     assert "target comes first" in refused("--json", code=2)
     assert "leave it out" in refused(tiny_run / "model.safetensors", "--weights", "stage1", code=2)
     assert "ood_steps is 1" in refused(tiny_run, "--ood-steps", 1, code=2)

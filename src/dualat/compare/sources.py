@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from dualat.files import read_yaml
+
 
 @dataclass
 class Cell:
@@ -42,7 +44,8 @@ def records_file(source: Path) -> Path:
     elif (source / "evaluation.json").is_file() or (source / "config.yaml").is_file():
         path = source / "evaluation.json"
     else:
-        path = source.with_name(f"{source.name}.evaluation.json")
+        whole = source.resolve() if source.name in ("", "..") else source  # as `.` has it
+        path = whole.parent / f"{whole.name}.evaluation.json"
     if path.is_file():
         return path
     if not source.exists():
@@ -61,12 +64,13 @@ def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
         records = [usable(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one."
+            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one, and "
+            "keeps this one as .damaged."
         ) from error
     if len(named := {entry["data"] for entry in records if entry["data"]}) == 1:
         return records, named.pop()
     try:
-        config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml((path.parent / "config.yaml").read_text(encoding="utf-8"))
         return records, str(config["data"]["source"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return records, ""

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from dualat.files import read_yaml
+
 WIDEST = 1400
 """Pictures wider than this are made smaller: a page stays small enough to send."""
 
@@ -69,7 +71,8 @@ def read_figures(path: Path) -> list[Figure]:
         RecursionError,
     ) as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` writes it anew."
+            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one, and "
+            "keeps this one as .damaged."
         ) from error
 
 
@@ -112,8 +115,8 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        values = read_yaml(text)
+    except yaml.YAMLError:
         values = None
     return text, values if isinstance(values, dict) else {}
 
