@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it replaces `path` atomically, on failure it is removed.
 
     A process killed at any moment leaves the old file or the new one, never half of either. A full disk is an
-    `OSError` that names the file, and the old file stays.
+    `OSError` that names the file, and the old file stays. ValueError for a path without a name, as `.`.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"{str(path)!r} is no name of a file: give one to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -36,6 +40,34 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def cache_folder() -> Path:
+    """Where that lies which only saves time between runs: $DUALAT_CACHE, or ~/.cache/dualat."""
+    named, home = os.environ.get("DUALAT_CACHE"), os.path.expanduser("~")
+    if named:
+        return Path(named)
+    # a user without a home has no cache: nothing can be written below this
+    return Path(os.devnull if home == "~" else home) / ".cache" / "dualat"
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that only saves time, by `write`, whole or not at all. Where that cannot be, a warning says so, once."""
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary)
+    except OSError as error:
+        cache = cache_folder()
+        _cannot_keep(str(cache if cache in path.parents else path.parent), error.strerror or str(error))
+
+
+@cache
+def _cannot_keep(place: str, reason: str) -> None:
+    warnings.warn(
+        f"what would save time at the next call cannot be kept in {place} ({reason}): going on without it; DUALAT_CACHE "
+        "names another folder for the cache.",
+        stacklevel=3,
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

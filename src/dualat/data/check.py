@@ -14,7 +14,7 @@ from dualat.data.folder import FolderFiles, list_images
 from dualat.data.lazy import LazyImages, decoded
 from dualat.data.shards import ShardFiles
 from dualat.data.sources import all_shards, require_images
-from dualat.files import write_text
+from dualat.files import keep, write_text
 
 _SMALL = View((3, 32, 32))  # a file is decoded whole, whatever it is resized to
 _EVERY = 5.0  # seconds between states on disk
@@ -90,4 +90,5 @@ def _state(state_file: Path, content: str) -> tuple[int, dict[str, str]]:
 
 
 def _keep(state_file: Path, content: str, done: int, bad: dict[str, str]) -> None:
-    write_text(state_file, json.dumps({"content": content, "done": done, "bad": bad}))
+    text = json.dumps({"content": content, "done": done, "bad": bad})
+    keep(state_file, lambda path: path.write_text(text, encoding="utf-8"))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from dualat import __version__
 from dualat.data.images import ImageData, Shape
 from dualat.distributed import mine, summed
 from dualat.evaluation.read_images import read_folder, read_npz
-from dualat.files import atomic_path
+from dualat.files import keep
 from dualat.load import LoadedModel
 from dualat.sampling import descend
 from dualat.sampling_settings import SamplingSettings
@@ -139,8 +139,7 @@ def from_model(
                 x = model.initial.sample(len(labels[part]), labels[part], generator)
             drawn = _descend(model, x, labels[part], sampler, noise)
             if path is not None:
-                with atomic_path(path) as temporary:
-                    save_file({"images": drawn}, temporary)
+                keep(path, partial(save_file, {"images": drawn}))
         images[part] = drawn
         if progress is not None:
             progress(part.stop, count)

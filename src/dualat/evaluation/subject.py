@@ -13,11 +13,12 @@ import torch
 
 from dualat import __version__
 from dualat.data.images import ImageData, Splits, evenly
-from dualat.evaluation.judge import Judge, cache_folder
+from dualat.evaluation.judge import Judge
 from dualat.evaluation.reference import Reference, read_reference
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.evaluation.throughput import device_name
+from dualat.files import cache_folder
 from dualat.load import LoadedModel
 
 Progress = Callable[[str, int, int], None]
