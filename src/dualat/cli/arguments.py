@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import tyro
 
+from dualat.cli.errors import UsageError
+
+__all__ = ["UsageError", "field_names", "parse"]
 T = TypeVar("T")
-
-
-class UsageError(ValueError):
-    """The command line makes no sense: exit code 2."""
 
 
 def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
