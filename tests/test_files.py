@@ -86,6 +86,41 @@ def test_a_half_done_attack_goes_on_without_its_file(no_cache: Path):
         half.save()
 
 
+def test_a_file_of_somebody_elses_is_not_written_over(tmp_path: Path, monkeypatch, capsys):
+    """Every command whose output goes by default to a name that a user may have given to a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/a.png").write_bytes(b"no picture")
+    Path("list.txt").write_text("7\n")
+    Path("labels.csv").write_text("/m/1,Cat\n")
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("seed: 1\n")
+    commands = {
+        "unreadable.txt": ["data", "prepare", "images", "images"],
+        "exclude.txt": ["data", "prepare", "exclusions", "--one-based", "list.txt", "--count", "9"],
+        "open-images.txt": [
+            "data",
+            "prepare",
+            "open-images",
+            "--annotations",
+            "x",
+            "--descriptions",
+            "labels.csv",
+        ],
+        "run/report.html": ["report", "run"],
+    }
+    for output, args in commands.items():
+        Path(output).write_text("mine")
+        assert run(args) == 1
+        error = capsys.readouterr().err
+        assert f"{output} is there, and `dualat " in error and "did not write it" in error
+        assert error.count("\n") == 1 and Path(output).read_text() == "mine"
+    for output in ("unreadable.txt", "exclude.txt", "run/report.html"):  # twice: over its own as well
+        Path(output).write_text("")
+        assert run(commands[output]) == run(commands[output]) == 0
+        assert Path(output).read_text() != ""
+
+
 def test_checksums_go_on_without_their_state(tmp_path: Path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "state").mkdir()  # a folder where the file should be

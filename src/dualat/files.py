@@ -76,6 +76,8 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+REPORT_MARK = '<meta name="generator" content="dualat '
+"""By which a report is known as one; its template has it."""
 MOST_VALUES = 100_000
 """What a YAML text may hold with its references written out; a study has some hundred values."""
 
@@ -146,6 +148,23 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
         parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)
     return known[id(node)]
+
+
+def bears(path: Path | str, mark: str) -> bool:
+    """Whether a file has a text near its beginning, by which its writer is known."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return mark in handle.read(4000)
+    except OSError:
+        return False
+
+
+def check_own(path: Path | str, mark: str, command: str) -> None:
+    """ValueError where a file is there that does not bear the mark of what `command` writes: it would be lost."""
+    if os.path.isfile(path) and os.path.getsize(path) and not bears(path, mark):
+        raise ValueError(
+            f"{path} is there, and `{command}` did not write it: give another --output, or move it away."
+        )
 
 
 def sha256(path: Path | str) -> str:

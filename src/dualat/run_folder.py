@@ -11,7 +11,7 @@ import yaml
 
 from dualat.config import RunConfig, load_recipe, resolved
 from dualat.distributed import is_first, total
-from dualat.files import read_yaml
+from dualat.files import REPORT_MARK, bears, read_yaml
 from dualat.lock import Held, check_free, locked
 from dualat.run_data import MOVABLE, known_content
 
@@ -117,17 +117,8 @@ def run_files(folder: Path) -> Iterator[Path]:
                 yield from (
                     p for p in sorted(parent.iterdir()) if re.fullmatch(names, p.name) and p.is_file()
                 )
-    if is_report(folder / "report.html"):
+    if bears(folder / "report.html", REPORT_MARK):
         yield folder / "report.html"
-
-
-def is_report(path: Path) -> bool:
-    """Whether a page is one that `dualat report` wrote."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return '<meta name="generator" content="dualat ' in handle.read(4000)
-    except OSError:
-        return False
 
 
 def clear_run(folder: Path) -> None:

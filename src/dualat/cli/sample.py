@@ -49,8 +49,8 @@ class SampleArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(SampleArguments, args, "dualat sample")
-    if parsed.count < 1:
-        raise UsageError(f"--count is {parsed.count}, but must be 1 or more.")
+    if not 1 <= parsed.count <= 10**7:
+        raise UsageError(f"--count is {parsed.count}, but must be 1 to 10,000,000.")
     if parsed.unconditional and parsed.classes:
         raise UsageError("--unconditional and --classes contradict each other: give one of them.")
     if parsed.initial and parsed.initial_images:

@@ -17,6 +17,8 @@ from dualat.data.sources import all_shards, require_images
 from dualat.files import keep, write_text
 
 _SMALL = View((3, 32, 32))  # a file is decoded whole, whatever it is resized to
+UNREADABLE = "# images of "
+"""How such a list begins."""
 _EVERY = 5.0  # seconds between states on disk
 _TOLD = 100  # images between calls of progress
 
@@ -74,7 +76,7 @@ def check_images(
     finally:
         if done < len(data):
             _keep(state_file, content, done, bad)
-    lines = [f"# images of {source} that cannot be read", *bad]
+    lines = [f"{UNREADABLE}{source} that cannot be read", *bad]
     write_text(output, "\n".join(lines) + "\n")
     state_file.unlink(missing_ok=True)
     return Checked(len(data), bad)

@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from dualat import __version__
-from dualat.files import write_text
+from dualat.files import REPORT_MARK, check_own, write_text
 from dualat.report import curves, reading, sections
 from dualat.report.training import training
 
@@ -14,9 +14,11 @@ from dualat.report.training import training
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write the report of the run `folder` to `output` (default: report.html in it), and return where it is.
 
-    Raises FileNotFoundError where `folder` is no run folder, ValueError where its evaluation.json holds no records.
+    Raises FileNotFoundError where `folder` is no run folder, ValueError where its evaluation.json holds no records, or where
+    `output` is a file that is no report.
     """
     output = output or folder / "report.html"
+    check_own(output, REPORT_MARK, "dualat report")
     write_text(output, render(folder))
     return output
 
