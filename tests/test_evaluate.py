@@ -380,3 +380,9 @@ def test_killed_ten_times_the_command_ends_with_the_same_figures(tiny_run, tmp_p
     subprocess.run(command(tmp_path / "killed.json"), check=True, capture_output=True, env=environment)
     whole, resumed = read_records(tmp_path / "whole.json"), read_records(tmp_path / "killed.json")
     assert told(whole) == told(resumed)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_a_seed_that_nothing_takes_is_refused_before_anything_is_measured(seed):
+    with pytest.raises(ValueError, match=r"seed is .*0 to 2\^63 - 1"):
+        dualat.evaluate(None, None, ["generation"], seed=seed)  # type: ignore[arg-type]

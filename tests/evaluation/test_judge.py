@@ -99,3 +99,10 @@ def test_the_network_takes_any_size(shape):
     network = JudgeNetwork(shape, 4).eval()
     x = torch.rand(2, *shape)
     assert network(x).shape == (2, 4) and network.body(x).shape == (2, 64)
+
+
+def test_small_images_of_one_class_are_judged_by_the_network(cache):
+    """scikit-learn's words were: the number of classes has to be greater than one."""
+    images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+    judge = Judge(ImageData(images, torch.zeros(8, dtype=torch.int64), ("cat",), "cats"), steps=1)
+    assert judge.name == "judge-cnn" and judge.predict(images.float()).tolist() == [0] * 8
