@@ -76,3 +76,8 @@ def test_other_errors_stay_what_they_are(monkeypatch):
     monkeypatch.setattr("dualat.cli.recipes.main", fails)
     with pytest.raises(RuntimeError, match="a bug"):
         main.run(["recipes"])
+
+
+def test_a_home_that_is_none_is_one_sentence(capsys):
+    assert main.run(["data", "prepare", "images", "~no-such-user/pictures"]) == 1
+    assert capsys.readouterr().err.startswith("dualat: a path begins with ~, but that user has no home here")

@@ -79,6 +79,10 @@ def run(args: list[str]) -> int:
         print("dualat: interrupted.", file=sys.stderr)
         return 1
     except Exception as error:
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+            return fail(
+                ValueError("a path begins with ~, but that user has no home here: write it out"), 1, debug
+            )
         if not out_of_memory(error):
             raise
         less = MemoryError(
