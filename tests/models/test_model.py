@@ -235,3 +235,17 @@ def test_a_small_file_that_names_a_large_network_takes_no_memory(path: Path, mon
     with pytest.raises(ValueError, match="do not fit this network"):
         dualat.load(path)
     assert set(made) == {"meta"}
+
+
+def test_the_folder_of_checkpoints_names_what_is_in_it(path: Path, monkeypatch):
+    """It named checkpoints/checkpoints, which nobody has."""
+    folder = path.parent / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("stage1", "best-robust"):
+        (folder / f"{name}.safetensors").write_bytes(path.read_bytes())
+    (folder / "state-1-00000003.safetensors").write_bytes(b"")
+    monkeypatch.chdir(folder)
+    for place, prefix in ((folder, f"{folder}/"), (folder.parent, f"{folder}/"), (Path("."), "")):
+        with pytest.raises(FileNotFoundError) as caught:
+            dualat.load(place)
+        assert f"or one of {prefix}best-robust.safetensors, {prefix}stage1.safetensors." in str(caught.value)

@@ -26,10 +26,8 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         return {"outcome": "running", "divergences": []}
     try:
         outcome = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(outcome["divergences"], list):
-            raise TypeError
-        return outcome
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return {"outcome": str(outcome["outcome"]), "divergences": list(outcome["divergences"])}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: remove it, or start again with --overwrite.") from error
 
 

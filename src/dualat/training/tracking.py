@@ -44,15 +44,11 @@ class Tracker:
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-                if (record["stage"], record["step"]) <= (stage, step):
-                    kept.append(line)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                RecursionError,
-            ):  # a line that a kill cut short, or damage
+                before = (record["stage"], record["step"]) <= (stage, step)
+            except (ValueError, LookupError, TypeError, RecursionError):  # the line that a kill cut short
                 continue
+            if before:
+                kept.append(line)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def log(self, stage: int, step: int, figures: dict[str, float]) -> None:
