@@ -72,6 +72,8 @@ def read_file(path: Path) -> dict[str, Any]:
         study = checked(read_yaml(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text (UTF-8): write it anew.") from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
     return asdict(study)
@@ -80,7 +82,8 @@ def read_file(path: Path) -> dict[str, Any]:
 def checked(values: Any) -> StudyFile:
     """The study with all that can be checked without data: its keys, configurations and samplers. ValueError otherwise."""
     if not isinstance(values, dict):
-        raise ValueError(f"a study maps keys to values, but this is a {type(values).__name__}.")
+        kind = "empty" if values is None else f"of type {type(values).__name__}"
+        raise ValueError(f"a study maps keys to values, but this is {kind}.")
     known = [entry.name for entry in fields(StudyFile)]
     for key in values:
         if key not in known:

@@ -23,7 +23,7 @@ from verdict import wrong_command
 
 from dualat.cli.main import COMMANDS, run
 from dualat.cli.train import TrainArguments
-from dualat.config import setting_names
+from dualat.settings import names_of
 
 LINES = {
     "help": "--help",
@@ -101,7 +101,7 @@ ENDLESS = words_of("steps epochs repeats count batch evaluate-every images sampl
 def options(command: str) -> tuple[str, ...]:
     """A command's options, as they are written."""
     if command in ("train", "plan"):
-        names: Any = setting_names(TrainArguments, groups=False)
+        names: Any = names_of(TrainArguments, groups=False)
     elif command == "data":
         kinds = import_module("dualat.cli.data").KINDS
         names = [entry.name for _, kind, _ in kinds.values() for entry in fields(kind)]
@@ -216,7 +216,7 @@ def process(rng: random.Random, place: Path) -> Input:
 
 def called(words: list[str], encoding: str, place: Path) -> str | None:
     """What is wrong with how the command ends; None where nothing is."""
-    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")  # as main() has it
     err = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
     here = os.getcwd()
     os.chdir(place.parent / "out")

@@ -143,6 +143,22 @@ def copied(finished, tmp_path, monkeypatch):
 
 # What a study file says is checked before anything is trained.
 
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"title: \xff", "study.yaml is no text (UTF-8): write it anew."),
+        (b"", "study.yaml: a study maps keys to values, but this is empty."),
+        (b"3", "study.yaml: a study maps keys to values, but this is of type int."),
+    ],
+)
+def test_a_file_that_is_no_study_is_one_sentence(tmp_path, content, message):
+    (tmp_path / "study.yaml").write_bytes(content)
+    with pytest.raises(ValueError) as refused:
+        plan.read_file(tmp_path / "study.yaml")
+    assert str(refused.value).endswith(message)
+
+
 WRONG = [
     ({"sampelrs": []}, "sampelrs is no key of a study. Did you mean samplers?"),
     ({"seeds": None}, "seeds is None"),
