@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from dualat.data.cifar import read_pickle
 from dualat.data.fashion import DEBIAN
@@ -91,7 +90,7 @@ def test_image_data_and_splits_refuse_what_does_not_fit():
     ],
 )
 def test_settings_refuse_contradictions(values, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValueError, match=message):
         DataSettings(**values)
 
 

@@ -114,7 +114,7 @@ def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, met
     assert same_weights(folder, whole) and metric_lines(folder) == metric_lines(whole)
 
 
-@pytest.mark.parametrize("place", ["load_splits", "evaluate_run"])
+@pytest.mark.parametrize("place", ["load_run_splits", "evaluate_run"])
 def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
     tiny, tiny_run, tmp_path, monkeypatch, place
 ):

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class CompareArguments:
     """Compare runs, other systems and published figures in one table.
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 USAGE = """usage: dualat data prepare KIND ...
 
@@ -27,7 +26,7 @@ TINY_IMAGES = 79_302_017
 """Pictures in the .bin file of 80 Million Tiny Images."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ShardsArguments:
     """Index webdataset shards, so that training does not wait for it; a shard that is indexed already is left alone."""
 
@@ -37,7 +36,7 @@ class ShardsArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ImagesArguments:
     """Decode every image of a folder or of shards once, and list those that cannot be read."""
 
@@ -51,7 +50,7 @@ class ImagesArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class OpenImagesArguments:
     """List the pictures of Open Images whose labels overlap no class of ImageNet."""
 
@@ -75,7 +74,7 @@ class OpenImagesArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ExclusionsArguments:
     """Make one list of pictures to leave out of a .bin, .npy or .npz file from lists that count from 0 or from 1."""
 
@@ -91,7 +90,7 @@ class ExclusionsArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ChecksumsArguments:
     """Compare files with a list of checksums, as md5sum, sha1sum, sha256sum or sha512sum write it."""
 

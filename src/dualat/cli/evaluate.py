@@ -6,13 +6,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass
-
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.config import RunConfig, load_recipe
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.shipped import FOLDER, shipped_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
@@ -21,7 +19,7 @@ anybody's: a folder of images or an .npz.
 `dualat evaluate TARGET --help` lists every setting with the values that TARGET has."""
 
 
-@dataclass(config=STRICT)
+@strict
 class EvaluateArguments(EvaluationSettings):
     """Measure a model or samples on held-out images; what is measured already is used again."""
 

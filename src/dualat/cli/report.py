@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import parse
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class ReportArguments:
     """Write a run's report: one HTML page with figures, curves, samples and settings, and nothing outside itself."""
 

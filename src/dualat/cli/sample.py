@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(config=STRICT)
+@strict
 class SampleArguments:
     """Draw images by descending the model's energy."""
 

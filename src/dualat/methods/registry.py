@@ -10,8 +10,6 @@ from dataclasses import field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from pydantic.dataclasses import dataclass
-
 from dualat.methods.settings import (
     AttackSettings,
     BallSettings,
@@ -31,13 +29,13 @@ from dualat.methods.settings import (
     ProximalChainSettings,
     SharpnessSettings,
 )
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from dualat.methods.base import Method
 
 
-@dataclass(config=STRICT)
+@strict
 class StandardATSettings(MethodSettings):
     """Standard adversarial training."""
 
@@ -46,7 +44,7 @@ class StandardATSettings(MethodSettings):
     """Attack of adversarial training."""
 
 
-@dataclass(config=STRICT)
+@strict
 class DATSettings(MethodSettings):
     """Dual adversarial training."""
 
@@ -59,7 +57,7 @@ class DATSettings(MethodSettings):
     """Weights of the loss's terms."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ChainMethodSettings(MethodSettings):
     """What JEM and its kin have."""
 
@@ -69,14 +67,14 @@ class ChainMethodSettings(MethodSettings):
     """Weights of the loss's terms."""
 
 
-@dataclass(config=STRICT)
+@strict
 class JEMSettings(ChainMethodSettings):
     """JEM."""
 
     name: Literal["jem"] = "jem"
 
 
-@dataclass(config=STRICT)
+@strict
 class JEMPPSettings(ChainMethodSettings):
     """JEM++."""
 
@@ -84,7 +82,7 @@ class JEMPPSettings(ChainMethodSettings):
     chain: ProximalChainSettings = field(default_factory=ProximalChainSettings)
 
 
-@dataclass(config=STRICT)
+@strict
 class SADAJEMSettings(ChainMethodSettings):
     """SADA-JEM."""
 
@@ -94,7 +92,7 @@ class SADAJEMSettings(ChainMethodSettings):
     """Sharpness-aware minimisation."""
 
 
-@dataclass(config=STRICT)
+@strict
 class RobustJEMSettings(ChainMethodSettings):
     """Robust JEM."""
 
@@ -103,7 +101,7 @@ class RobustJEMSettings(ChainMethodSettings):
     """Attack of adversarial training."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ATEBMSettings(MethodSettings):
     """AT-EBM."""
 
@@ -116,7 +114,7 @@ class ATEBMSettings(MethodSettings):
     """Weights of the loss's terms."""
 
 
-@dataclass(config=STRICT)
+@strict
 class RATIOSettings(MethodSettings):
     """RATIO."""
 
@@ -129,7 +127,7 @@ class RATIOSettings(MethodSettings):
     """Weights of the loss's terms."""
 
 
-@dataclass(config=STRICT)
+@strict
 class EBJDATSettings(ChainMethodSettings):
     """EB-JDAT."""
 
@@ -140,7 +138,7 @@ class EBJDATSettings(ChainMethodSettings):
     """Climb of the energy around real images, from a random start."""
 
 
-@dataclass(config=STRICT)
+@strict
 class EGCSettings(MethodSettings):
     """EGC."""
 
@@ -314,7 +312,7 @@ def register(
 def _named(name: str, settings: type[MethodSettings]) -> type[MethodSettings]:
     """The class of settings with the method's name as the default of `name`."""
     body = {"__annotations__": {"name": Literal[name]}, "name": name, "__doc__": settings.__doc__}
-    return dataclass(config=STRICT)(type(settings.__name__, (settings,), body | {"__module__": settings.__module__}))
+    return strict(type(settings.__name__, (settings,), body | {"__module__": settings.__module__}))
 
 
 def _path(home: Any) -> str:

@@ -8,12 +8,10 @@ is sigma'/2.
 import math
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class MethodSettings:
     """What every method's settings have: the name by which the configuration tells one method from another."""
 
@@ -21,7 +19,7 @@ class MethodSettings:
     """Method."""
 
 
-@dataclass(config=STRICT)
+@strict
 class BallSettings:
     """Gradient steps inside a ball around an image."""
 
@@ -49,7 +47,7 @@ class BallSettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class AttackSettings(BallSettings):
     """The attack of adversarial training: PGD on the cross-entropy, inside a ball."""
 
@@ -57,7 +55,7 @@ class AttackSettings(BallSettings):
     """Start at a random point of the ball instead of at the image."""
 
 
-@dataclass(config=STRICT)
+@strict
 class CurriculumSettings:
     """Contrastive samples, and the curriculum on their number of steps T."""
 
@@ -80,7 +78,7 @@ class CurriculumSettings:
             raise ValueError(f"contrastive.auc_threshold is {self.auc_threshold}, but is an AUROC: 0 to 1.")
 
 
-@dataclass(config=STRICT)
+@strict
 class ContrastiveSettings(CurriculumSettings):
     """Contrastive samples, and the curriculum on their number of steps T."""
 
@@ -88,7 +86,7 @@ class ContrastiveSettings(CurriculumSettings):
     """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
 
 
-@dataclass(config=STRICT)
+@strict
 class LossSettings:
     """Weights of the terms of the loss."""
 
@@ -101,7 +99,7 @@ class LossSettings:
         _check_weights(self.cross_entropy, self.energy)
 
 
-@dataclass(config=STRICT)
+@strict
 class DualLossSettings(LossSettings):
     """Weights of adversarial training, of the energy loss and of its gradient penalty."""
 
@@ -114,7 +112,7 @@ class DualLossSettings(LossSettings):
         _check_weights(self.cross_entropy, self.energy, self.r1)
 
 
-@dataclass(config=STRICT)
+@strict
 class EnergyLossSettings:
     """Weights of an energy loss without a classification loss."""
 
@@ -129,7 +127,7 @@ class EnergyLossSettings:
         _check_weights(self.energy, self.r1)
 
 
-@dataclass(config=STRICT)
+@strict
 class JointLossSettings(LossSettings):
     """Weights of the terms of the loss, one more of them for adversarial images."""
 
@@ -145,7 +143,7 @@ def _check_weights(*weights: float) -> None:
         raise ValueError(f"weights of the loss must be 0 or more, one of the first two above 0, not {weights}.")
 
 
-@dataclass(config=STRICT)
+@strict
 class ChainSettings:
     """Chains that sample the model's own density, in a replay buffer."""
 
@@ -170,13 +168,13 @@ class ChainSettings:
         for name in ("noise", "input_noise"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"chain.{name} is {value}, but is a deviation: 0 (none) or more.")
-        if self.buffer < 1 or not 0 <= self.restart <= 1:
+        if not 1 <= self.buffer <= 10**7 or not 0 <= self.restart <= 1:
             raise ValueError(
-                f"chain.buffer must be 1 or more and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
+                f"chain.buffer must be 1 to 10,000,000 and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class ClippedChainSettings(ChainSettings):
     """Chains with clipped gradients and without noise, in a replay buffer."""
 
@@ -185,14 +183,14 @@ class ClippedChainSettings(ChainSettings):
     input_noise: float = 0.0
 
 
-@dataclass(config=STRICT)
+@strict
 class LongClippedChainSettings(ClippedChainSettings):
     """Chains with clipped gradients and without noise, in a replay buffer."""
 
     steps: int = 10
 
 
-@dataclass(config=STRICT)
+@strict
 class ProximalChainSettings(ChainSettings):
     """Chains that mostly differentiate the first layer alone, in a replay buffer."""
 
@@ -210,7 +208,7 @@ class ProximalChainSettings(ChainSettings):
             raise ValueError(f"chain.inner_steps is {self.inner_steps}, but must be 1 or more.")
 
 
-@dataclass(config=STRICT)
+@strict
 class SharpnessSettings:
     """Sharpness-aware minimisation (SAM)."""
 
@@ -222,7 +220,7 @@ class SharpnessSettings:
             raise ValueError(f"sharpness.rho is {self.rho}, but must be above 0, and finite.")
 
 
-@dataclass(config=STRICT)
+@strict
 class OutSettings:
     """The attack on images of the initial distribution that must stay unconfident."""
 
@@ -245,7 +243,7 @@ class OutSettings:
             raise ValueError(f"out.momentum is {self.momentum}, but must be 0 or more, and below 1.")
 
 
-@dataclass(config=STRICT)
+@strict
 class PositiveSettings:
     """Real images pushed to higher energy before they count as real."""
 
@@ -262,7 +260,7 @@ class PositiveSettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class DiffusionSettings:
     """Noise under which images are learned."""
 

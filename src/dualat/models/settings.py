@@ -1,10 +1,9 @@
 """Settings of the network. Imports nothing heavy: the command line reads this file."""
 
+import re
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 NAMED_NETWORKS = (
     "wide_resnet50_4",
@@ -20,7 +19,7 @@ NAMED_NETWORKS = (
 """Networks of our own making that are neither wide ResNets for small images nor timm's."""
 
 
-@dataclass(config=STRICT)
+@strict
 class NetworkSettings:
     name: str = "wrn-28-10"
     """Network: `wrn-DEPTH-WIDTH` (pre-activation wide ResNet, depth = 6n + 4); `timm/NAME` for any timm classifier, as in
@@ -45,6 +44,11 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         is_timm = self.name.startswith("timm/")
+        wide = re.fullmatch(r"wrn-(\d+)-(\d+)", self.name)
+        if wide and (len(wide[1]) > 4 or len(wide[2]) > 3):
+            raise ValueError(
+                f"a wide ResNet has a depth below 10,000 and a width below 1,000, not {self.name[:40]}."
+            )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")
         if not is_timm and self.pretrained:

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,15 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-class _OneOfEachKey(yaml.SafeLoader):
-    """PyYAML's safe loader, which silently takes the last of equal keys, with an error for them."""
+MOST_VALUES = 100_000
+"""What a YAML text may hold with its references written out; a study has some hundred values."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without its traps: the last of equal keys counts, 010 is 8, 1:30 is 90."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
@@ -57,12 +62,58 @@ class _OneOfEachKey(yaml.SafeLoader):
                 )
             if isinstance(key, yaml.ScalarNode):
                 lines[key.value] = line
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Numbers in base 8 or 60 that do not look like it are refused."""
+        text = node.value.lstrip("+-")
+        of_int = node.tag.endswith(":int")
+        if ":" in text or (of_int and text[:1] == "0" and text[1:2].isdigit()):
+            base = 60 if ":" in text else 8
+            raise yaml.YAMLError(
+                f"{node.value} in line {node.start_mark.line + 1} is a number in base {base} to YAML: write it without "
+                f"{'colons' if base == 60 else '0 in front'}, or in quotes if it is a word"
+            )
+        return self.construct_yaml_int(node) if of_int else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _PlainLoader.construct_number)
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says, plain values alone. yaml.YAMLError where it is damaged or a key is there twice."""
-    return yaml.load(text, Loader=_OneOfEachKey)
+    """What a YAML text says, plain values alone; None for an empty one.
+
+    Values that it refers to in several places (&name, *name) are one object: copy before changing.
+
+    Raises yaml.YAMLError where it is damaged, a key is there twice, or it stands for more than 100,000 values.
+    """
+    if len(text) > 10 * MOST_VALUES:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, too many for settings")
+    try:
+        loader = _PlainLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"its references stand for more than {MOST_VALUES:,} values")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # odd tags and dates
+        raise yaml.YAMLError(f"it has a value that is none of its kind ({error})") from error
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for. yaml.YAMLError where it refers to itself."""
+    if known.get(id(node)) == 0:
+        raise yaml.YAMLError(f"what begins in line {node.start_mark.line + 1} refers to itself")
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def sha256(path: Path | str) -> str:
