@@ -58,6 +58,7 @@ def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:
         "",
         text,
     )
+    text = re.sub(r"^Error parsing [\w.\-]+: ", "", text)
     if internal := re.search(r"Value error, (.*?) \[type=", text):
         text = internal[1]
     text = re.sub(r"Argument helptext:.*$", "", text)

@@ -6,7 +6,7 @@ To add one: its settings and its row here, its class in a file of its own. From 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -262,9 +262,9 @@ def build_method(settings: MethodSettings, batch_size: int) -> "Method":
 
 def method_settings(value: Any) -> Any:
     """Settings of a method from a configuration's values: its name, or a mapping with `name` and what differs from the
-    published settings. The name decides which class of settings checks the others. What is built already stays."""
+    published settings. The name decides which class of settings checks the others. What is built already is copied."""
     if isinstance(value, MethodSettings):
-        return value
+        return replace(value)
     values = {"name": value} if isinstance(value, str) else value
     if not isinstance(values, Mapping) or "name" not in values:
         raise ValueError(f"method is {value!r}: give a method's name, or a mapping with its name and settings.")

@@ -4,7 +4,8 @@ import math
 from dataclasses import field, fields
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import PlainValidator
+
 from dualat.methods.registry import method_settings
 from dualat.methods.settings import MethodSettings
 from dualat.settings import strict
@@ -71,7 +72,7 @@ class OptimizerSettings:
 class StageSettings:
     """One stage of training. Give its length in epochs or in steps."""
 
-    method: Annotated[MethodSettings, BeforeValidator(method_settings)]
+    method: Annotated[MethodSettings, PlainValidator(method_settings)]
     """System to train, by its name, and what it reads."""
     epochs: float | None = None
     """Length in passes over the training images; None where `steps` says it."""

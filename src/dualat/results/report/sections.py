@@ -19,7 +19,7 @@ from dualat.results.report.parts import (
     shown,
     threat_name,
 )
-from dualat.results.report.reading import Figure, Picture, number, read_picture, setting
+from dualat.results.report.reading import Figure, Picture, methods, number, read_picture, setting
 
 STRENGTH = {"autoattack": 3, "apgd": 2, "pgd": 1}
 TITLES: dict[str, str] = {
@@ -38,13 +38,13 @@ TITLES: dict[str, str] = {
 def facts(config: dict[str, Any]) -> str:
     """The run in one line."""
     names = {
-        "method": "method",
         "data.source": "data",
         "network.name": "network",
         "seed": "seed",
         "precision": "precision",
     }
-    known = {text: value for key, text in names.items() if (value := setting(config, key)) is not None}
+    known = {"method": method} if (method := list(methods(config).values())[-1].get("name")) else {}
+    known |= {text: value for key, text in names.items() if (value := setting(config, key)) is not None}
     return " · ".join(f"{text} {plain(value)}" for text, value in known.items())
 
 
