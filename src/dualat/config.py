@@ -4,6 +4,7 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, field, fields, is_dataclass
 from importlib import resources
@@ -219,8 +220,8 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
 
 def _unknown(values: Mapping[str, Any]) -> Iterator[str]:
     """Names that are no setting's; of a group that there is not, the group's."""
-    stages = [int(stage[1]) for name in values if (stage := STAGE.fullmatch(name)) and named_method(values[name])]
-    most = max([most_stages(), *stages])
+    stages = {int(stage[1]): values[name] for name in values if (stage := STAGE.fullmatch(name))}
+    most = max([most_stages(), *(stages if any(map(named_method, stages.values())) else ())])
     for leaf, _ in leaves(values):
         parts = leaf.split(".")
         names = (".".join(parts[: i + 1]) for i in range(len(parts)))
@@ -280,6 +281,10 @@ def _inner(kind: type, prefix: str, groups: bool) -> Iterator[str]:
 
 def nearest_settings(name: str) -> list[str]:
     """Dotted names of settings that were probably meant."""
+    own = re.match(r"stage\d+\.method\.", name)
+    groups = [found for group, kind in known_groups() for found in (group, *_inner(kind, f"{group}.", True))]
+    if own:
+        return [own[0] + found for found in nearest_among(groups, groups, name.removeprefix(own[0]))]
     return nearest_among(list(setting_names(groups=False)), list(setting_names()), name)
 
 

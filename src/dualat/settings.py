@@ -102,6 +102,8 @@ def explain(error: ValidationError, kind: type) -> str:
             sentences.append(group + text)
         elif problem["type"] in ("dataclass_type", "dataclass_exact_type"):
             sentences.append(f"{name} is {value}, but is a group of settings.")
+        elif problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            sentences.append(f"{name} is missing.")
         elif problem["type"] == "string_type":
             sentences.append(f"{name} is {value}, but is a word: write it in quotes if it is meant so.")
         else:

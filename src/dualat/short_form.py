@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from dualat.methods.registry import DEFAULT, METHODS, known_groups, row_of
-from dualat.settings import either, explain
+from dualat.settings import either, explain, shown
 from dualat.training.settings import StageSettings
 
 STAGE = re.compile(r"stage([1-9]\d*)")
@@ -57,7 +57,7 @@ def drafted(values: Mapping[str, Any], own: frozenset[str]) -> Draft:
     stages = {int(m[1]): rest.pop(name) for name in list(rest) if (m := STAGE.fullmatch(name))}
     for number, given in stages.items():
         if not isinstance(given, Mapping | None):
-            raise ValueError(f"stage{number} is {given!r}, but is a group of settings.")
+            raise ValueError(f"stage{number} is {shown(given)}, but is a group of settings.")
     stages = {
         number: as_meant(given or {}, StageSettings, f"stage{number}.") for number, given in stages.items()
     }
@@ -106,10 +106,10 @@ def _chosen(which: Any, plan: Mapping[int, Any], method: Any) -> list[int]:
         return [int(which)]
     name = method or plan[max(plan)][0]
     if len(plan) > 1:
-        raise ValueError(f"stages is {which!r}: give {either(['both', *map(str, plan)])}.")
+        raise ValueError(f"stages is {shown(which)}: give {either(['both', *map(str, plan)])}.")
     others = [other for other, row in METHODS.items() if str(which) in map(str, range(1, len(row.plan) + 1))]
     hint = f", or method to {either(others)}" if others else ""
-    raise ValueError(f"stages is {which!r}, but {name} has one stage only: set stages to {max(plan)}{hint}.")
+    raise ValueError(f"stages is {shown(which)}, but {name} has one stage only: set stages to {max(plan)}{hint}.")
 
 
 def spread(values: Mapping[str, Any], name: str) -> list[str]:

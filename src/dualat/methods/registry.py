@@ -29,7 +29,7 @@ from dualat.methods.settings import (
     ProximalChainSettings,
     SharpnessSettings,
 )
-from dualat.settings import strict
+from dualat.settings import shown, strict
 
 if TYPE_CHECKING:
     from dualat.methods.base import Method
@@ -252,7 +252,7 @@ def row_of(name: Any) -> Row:
         return METHODS[name]
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"method is {name!r}, which is unknown.{hint} There are {', '.join(METHODS)}.")
+    raise ValueError(f"method is {shown(name)}, which is unknown.{hint} There are {', '.join(METHODS)}.")
 
 
 def build_method(settings: MethodSettings, batch_size: int) -> "Method":
@@ -267,7 +267,7 @@ def method_settings(value: Any) -> Any:
         return replace(value)
     values = {"name": value} if isinstance(value, str) else value
     if not isinstance(values, Mapping) or "name" not in values:
-        raise ValueError(f"method is {value!r}: give a method's name, or a mapping with its name and settings.")
+        raise ValueError(f"method is {shown(value)}: give a method's name, or a mapping with its name and settings.")
     return row_of(values["name"]).settings(**values)
 
 

@@ -96,7 +96,7 @@ class LossSettings:
     """Weight of the energy loss, or of what the method has in its place (see its file)."""
 
     def __post_init__(self) -> None:
-        _check_weights(self.cross_entropy, self.energy)
+        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy)
 
 
 @strict
@@ -109,7 +109,7 @@ class DualLossSettings(LossSettings):
     """Weight of the gradient penalty R1 on real images; 0 logs it only."""
 
     def __post_init__(self) -> None:
-        _check_weights(self.cross_entropy, self.energy, self.r1)
+        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy, r1=self.r1)
 
 
 @strict
@@ -123,8 +123,8 @@ class EnergyLossSettings:
 
     def __post_init__(self) -> None:
         if self.energy == 0:
-            raise ValueError("loss.energy is 0, but there is no other loss: give a weight above 0.")
-        _check_weights(self.energy, self.r1)
+            raise ValueError("loss.energy is 0, but the method has no other loss: give a weight above 0.")
+        _check_weights(energy=self.energy, r1=self.r1)
 
 
 @strict
@@ -135,12 +135,16 @@ class JointLossSettings(LossSettings):
     """Weight of the energy loss between real images and adversarial ones."""
 
     def __post_init__(self) -> None:
-        _check_weights(self.cross_entropy, self.energy, self.adversarial_energy)
+        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy, adversarial_energy=self.adversarial_energy)
 
 
-def _check_weights(*weights: float) -> None:
-    if not all(0 <= w < math.inf for w in weights) or weights[0] == weights[1] == 0:
-        raise ValueError(f"weights of the loss must be 0 or more, one of the first two above 0, not {weights}.")
+def _check_weights(**weights: float) -> None:
+    first, second, *_ = values = tuple(weights.values())
+    if not all(0 <= w < math.inf for w in values) or first == second == 0:
+        *names, last = weights
+        raise ValueError(
+            f"loss.{', '.join(names)} and {last} must be finite and 0 or more, one of the first two above 0, not {values}."
+        )
 
 
 @strict
