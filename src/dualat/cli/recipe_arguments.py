@@ -60,10 +60,9 @@ def read(command: str, args: list[str], flags: type[T]) -> tuple[RunConfig, T]:
     parsed = parse(kind, rest, f"{command} {name}", kind(**values))
     overrides = {option: _at(parsed, option) for option in given}
     try:
-        config = load_recipe(name, overrides)
+        return load_recipe(name, overrides), flags(**{entry: getattr(parsed, entry) for entry in own})
     except ValueError as error:
         raise UsageError(f"{error} `{command} {name} --help` lists all options.") from error
-    return config, flags(**{name: getattr(parsed, name) for name in own})
 
 
 def _at(values: Any, name: str) -> Any:
