@@ -16,9 +16,14 @@ shift
 output=runs/$recipe
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
+# Several machines: gloo and NCCL must use a network that joins them. Name it where the host's name leads elsewhere.
+# export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0
+
 started=$(mktemp)
 # Five minutes before the limit torchrun gets SIGTERM and passes it on: each process ends its training step, the first one
-# writes a checkpoint, and torchrun ends with an error, which is none here.
+# writes a checkpoint, and torchrun ends with an error, which is none here. It kills them after 30 seconds, unless told
+# otherwise (as --shutdown-timeout does; PyTorch before 2.12 knows neither).
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:29500" \
     -m dualat train "$recipe" --output "$output" --resume "$@" || true

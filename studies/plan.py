@@ -16,13 +16,13 @@ import yaml
 
 from dualat.cli.arguments import UsageError, field_names
 from dualat.cli.main import fail
-from dualat.core.sampler_settings import SamplingSettings
 from dualat.config import RunConfig, build_config, did_you_mean, plain, refuse_unused
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import row_of
-from dualat.system.files import read_yaml
 from dualat.settings import strict
 from dualat.short_form import leaves, merge
+from dualat.system.files import read_yaml
 
 OF_A_RUN = ("seed", "output")
 """Settings that each run has from its place in the study."""

@@ -1,6 +1,9 @@
 """The examples run as a reader would run them."""
 
+import os
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +37,32 @@ def test_own_folder_then_use_the_model(tmp_path, run_example):
 def test_examples_stay_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert len(lengths) == 4 and max(lengths.values()) <= 60, lengths
+
+
+def test_the_slurm_script_gives_processes_the_time_that_slurm_gives(tmp_path):
+    """Run with stand-ins for SLURM's commands and torchrun, which writes down how it was started."""
+    programs = {
+        "srun": 'exec "$@"',
+        "scontrol": 'if [ "$1" = show ]; then echo first; echo second; else echo "$@" >>requeued; fi',
+        "torchrun": 'echo "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT $@" >started; mkdir -p runs/digits/checkpoints; sleep 0.05; '
+        "touch runs/digits/checkpoints/latest.json; exit 1",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_NODELIST": "x",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_ID": "7",
+    }
+    script = EXAMPLES / "slurm.sh"
+    command = ["bash", str(script), "digits", "--seed", "1"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    patience, options = (tmp_path / "started").read_text().split(maxsplit=1)
+    signalled = re.search(r"^#SBATCH --signal=TERM@(\d+)$", script.read_text(), re.MULTILINE)
+    assert signalled is not None and 60 <= int(patience) < int(signalled[1])
+    assert "--nnodes 2" in options and "--rdzv-endpoint first:29500" in options
+    assert options.endswith("-m dualat train digits --output runs/digits --resume --seed 1\n")
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"

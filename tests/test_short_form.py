@@ -75,13 +75,19 @@ def test_another_method_takes_the_first_stage_s_length_and_its_groups(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**TWO, "method": "jem"}, "method is jem, but stage1 has a method of its own, standard-at: give one"),
+        (
+            {**TWO, "method": "jem"},
+            "method is jem, but stage1 has a method of its own, standard-at: give one",
+        ),
         ({**TWO, "stage3": {"steps": 1}}, "stage3 has no method: give it one"),
         ({**TWO, "stages": "3"}, "stages is '3': give both, 1 or 2"),
         ({"stage1": {"method": "jam", "steps": 1}}, "method is 'jam', which is unknown. Did you mean jem?"),
         ({"stage1": {"method": "dat", "steps": 1}}, "stage1 is dat, which starts from trained weights"),
         ({"stage1": {"method": {"name": "jem", "attack": {}}, "steps": 1}}, "attack is no setting"),
-        ({"stage1": {"method": {"name": "jem", "chain": {"stps": 1}}, "steps": 1}}, "Did you mean stage1.method.chain.steps?"),
+        (
+            {"stage1": {"method": {"name": "jem", "chain": {"stps": 1}}, "steps": 1}},
+            "Did you mean stage1.method.chain.steps?",
+        ),
         ({"stage1": {"method": "jem", "stps": 1}}, "stage1.stps is no setting. Did you mean stage1.steps?"),
         ({"stage1": {"method": "jem", "steps": "x"}}, "stage1.steps is 'x'"),
         ({"stage1": {"method": 5, "steps": 1}}, "method is 5"),
@@ -114,7 +120,12 @@ def test_what_older_versions_wrote_is_read():
         "stage2": {"epochs": 100.0, "steps": None},
     }
     method: Any = build_config(old).stages[1].method
-    assert (method.chain.steps, method.chain.noise, method.chain.buffer, method.sharpness.rho) == (5, 0.0, 50, 0.5)
+    assert (method.chain.steps, method.chain.noise, method.chain.buffer, method.sharpness.rho) == (
+        5,
+        0.0,
+        50,
+        0.5,
+    )
     assert load_recipe("digits", {"method": "jem", "chain.steps": None}).stages[1].method == JEMSettings()
 
 

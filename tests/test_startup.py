@@ -1,8 +1,8 @@
 """Starting up is quick: configuration and help wait for neither torch nor timm."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -17,12 +17,14 @@ def test_configuration_imports_neither_torch_nor_timm():
     assert result.stdout.strip() == "", f"dualat.config imports {result.stdout.strip()}."
 
 
-def test_help_answers_within_a_second():
+def test_help_takes_less_than_a_second_of_a_core():
+    """Processor time, not the clock's: other work on the machine is not our fault."""
     seconds = []
-    for _ in range(3):  # the best of three: other work on the machine is not our fault
-        start = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = run(str(Path(sys.executable).with_name("dualat")), "--help")
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.returncode == 0, result.stderr
         assert "train" in result.stdout
     assert min(seconds) < 1, f"dualat --help took {min(seconds):.2f} s at best."

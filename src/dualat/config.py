@@ -59,6 +59,9 @@ class RunConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the gradient loop's step while training, which takes up to a minute per stage; auto: on an accelerator,
     and on a CPU where the run is long enough for that to pay. Without a compiler the loop runs uncompiled."""
+    deterministic: bool = False
+    """On GPUs, use kernels alone that give the same bits every time on the same hardware: slower, and a resumed run is then
+    bit for bit one that never stopped, as on CPUs. Without, they agree up to rounding."""
     data: DataSettings = field(default_factory=DataSettings)
     """Real images."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -265,13 +268,18 @@ def setting_names(groups: bool = True) -> Iterator[str]:
     yield from ("method", "stages")
     seen = set()
     for name, kind in known_groups():
-        for found in [*([name] if groups or not is_dataclass(kind) else []), *_inner(kind, f"{name}.", groups)]:
+        for found in [
+            *([name] if groups or not is_dataclass(kind) else []),
+            *_inner(kind, f"{name}.", groups),
+        ]:
             if name not in OWN and found not in seen:
                 seen.add(found)
                 yield found
     for number in range(1, most_stages() + 1):
         yield from [f"stage{number}"] if groups else []
-        yield from (f"stage{number}.{name}" for name in names_of(StageSettings, groups=groups) if name in _OF_A_STAGE)
+        yield from (
+            f"stage{number}.{name}" for name in names_of(StageSettings, groups=groups) if name in _OF_A_STAGE
+        )
     yield from (name for name in names_of(RunConfig, groups=groups) if name != "stages")
 
 
@@ -299,7 +307,9 @@ def refuse_unused(config: RunConfig, names: Iterable[str]) -> None:
     several methods; what is asked for beside it must matter."""
     for name in names:
         if not is_used(config, name):
-            raise ValueError(f"{name} has no effect on method {config.method}, which {_reads(config, name)}: leave it out.")
+            raise ValueError(
+                f"{name} has no effect on method {config.method}, which {_reads(config, name)}: leave it out."
+            )
 
 
 def is_used(config: RunConfig, name: str) -> bool:
@@ -334,7 +344,9 @@ def plain(config: RunConfig) -> dict[str, Any]:
     """A configuration as nested mappings, complete, in the form that recipes have: stage1, stage2 ... at the top."""
     values: dict[str, Any] = {}
     for name, value in asdict(config).items():
-        values |= {f"stage{n}": stage for n, stage in sorted(value.items())} if name == "stages" else {name: value}
+        values |= (
+            {f"stage{n}": stage for n, stage in sorted(value.items())} if name == "stages" else {name: value}
+        )
     return values
 
 

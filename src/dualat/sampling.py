@@ -16,6 +16,7 @@ from dualat.core.energy import check_labels
 from dualat.core.loop import Schedule, normal, pgd
 from dualat.core.objectives import lower_energy
 from dualat.core.sampler_settings import SamplingSettings
+from dualat.data.draws import draws_for
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 
@@ -76,7 +77,7 @@ def draw(
     device = next(model.parameters()).device
     of_starts = labels
     if labels is None and initial.classes:  # of no class in particular: of any
-        of_starts = torch.randint(initial.classes, (count,), generator=generator)
+        of_starts = draws_for(count, generator).integers(initial.classes)
     starts = initial.sample(count, None if of_starts is None else of_starts.cpu(), generator)
     if labels is None:
         sampling = replace(sampling, energy="marginal")
@@ -112,7 +113,7 @@ def sample(
             or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
         conditional: True descends the joint energy E(x, y), unless the model's own sampler knows no classes; False the
             marginal energy E(x).
-        generator: a CPU generator; the same seed gives the same samples.
+        generator: on any device; the same seed gives the same samples, on GPUs up to rounding.
         callback: called as callback(t, x_t, -E) at every step, start included, for each batch of up to 500 images.
 
     Returns:

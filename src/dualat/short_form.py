@@ -109,7 +109,9 @@ def _chosen(which: Any, plan: Mapping[int, Any], method: Any) -> list[int]:
         raise ValueError(f"stages is {shown(which)}: give {either(['both', *map(str, plan)])}.")
     others = [other for other, row in METHODS.items() if str(which) in map(str, range(1, len(row.plan) + 1))]
     hint = f", or method to {either(others)}" if others else ""
-    raise ValueError(f"stages is {shown(which)}, but {name} has one stage only: set stages to {max(plan)}{hint}.")
+    raise ValueError(
+        f"stages is {shown(which)}, but {name} has one stage only: set stages to {max(plan)}{hint}."
+    )
 
 
 def spread(values: Mapping[str, Any], name: str) -> list[str]:
@@ -150,7 +152,9 @@ def mistakes(draft: Draft) -> Iterator[str]:
     for name, value in leaves(draft.unread):
         head, _, rest = name.partition(".")
         rows = [row for row in METHODS.values() if row.knows(name)]
-        owner, path = (StageSettings, rest) if STAGE.fullmatch(head) else (rows[0].settings if rows else None, name)
+        owner, path = (
+            (StageSettings, rest) if STAGE.fullmatch(head) else (rows[0].settings if rows else None, name)
+        )
         if owner is not None and value is not None and path.partition(".")[0] != "method":
             yield from _mistake(name, value, owner, path)
 

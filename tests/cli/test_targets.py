@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "images" / split / name).mkdir(parents=True)
             for i in range(count):
                 (root / "images" / split / name / f"{split}{k}{i}.JPEG").write_bytes(
-                    jpeg(40 * k + i, height=40, width=40)
+                    jpeg(40 * k + i + (20 if split == "val" else 0), height=40, width=40)
                 )
                 listed += [f"{name}/{split}{k}{i}.JPEG"] if split == "val" and i < 2 else []
     (root / "list.txt").write_text("\n".join(listed) + "\n")

@@ -118,3 +118,25 @@ def test_bad_threat_models_are_refused():
             ThreatModel("L2", eps)
     with pytest.raises(ValueError, match="finite eps"):
         ThreatModel("L2").random_start(torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_random_start_is_drawn_where_its_generator_is(norm, monkeypatch):
+    """Images on a GPU with a CPU's generator; PyTorch itself refuses to draw there. "meta" stands for the GPU."""
+    drawn = []
+
+    def drawing(function):
+        def draw(*args, generator=None, device=None, **kwargs):
+            drawn.append(device)
+            return function(*args, generator=generator, device=device, **kwargs)
+
+        return draw
+
+    monkeypatch.setattr(torch, "rand", drawing(torch.rand))
+    monkeypatch.setattr(torch, "randn", drawing(torch.randn))
+    threat = ThreatModel(norm, 0.1)
+    start = threat.random_start(torch.empty(SHAPE, device="meta"), seeded())
+    assert start.device.type == "meta" and {torch.device(d).type for d in drawn} == {"cpu"}
+    drawn.clear()
+    threat.random_start(torch.empty(SHAPE, device="meta"))
+    assert {torch.device(d).type for d in drawn} == {"meta"}

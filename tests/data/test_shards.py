@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import imagenet_samples, jpeg, write_classes, write_shard
+from pictures_on_disk import imagenet_samples, jpeg, picture, write_classes, write_shard
 
 from dualat.data import shards
 from dualat.data.decode import View, decode_image
@@ -19,6 +19,7 @@ from dualat.data.lazy import LazyImages
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import DataSettings
 from dualat.data.shards import make_index, open_shards, read_index
+from dualat.data.sources import all_shards, find_shards
 
 SHAPE = (3, 8, 8)
 
@@ -219,3 +220,45 @@ def test_names_as_in_tar_files_of_other_tools(tmp_path):
     write_shard(tmp_path / "b.tar", [("x", {"left.jpg": jpeg(0), "cls": b"7\n"})])
     index = make_index(tmp_path / "b.tar")
     assert index.names == ["x.left.jpg"] and index.labels.tolist() == [7]
+
+
+def test_samples_of_other_formats_are_counted_and_hidden_names_are_skipped(tmp_path):
+    gif = io.BytesIO()
+    picture(5).save(gif, "GIF")
+    samples = [(f"x{i}", {"jpg": jpeg(i), "json": b"{}"}) for i in range(3)]
+    samples += [("g", {"gif": gif.getvalue()}), ("h", {"heic": b"x", "json": b"{}"}), ("t", {"txt": b"x"})]
+    samples += [
+        ("./.ipynb_checkpoints/a", {"jpg": jpeg(9)}),
+        ("b/._a", {"jpg": b"x"}),
+        ("./d/a", {"jpg": jpeg(8)}),
+    ]
+    write_shard(tmp_path / "a.tar", samples)
+    (tmp_path / "._a.tar").write_bytes(b"\0\5\26\7 no shard")
+    for _ in range(2):  # made, then kept
+        with pytest.warns(UserWarning) as caught:
+            data = load_images(str(tmp_path), None, SHAPE)
+        assert len(data) == 5
+        (message,) = [str(w.message) for w in caught]
+        assert "2 samples are left out" in message and "(1 .heic, 1 .txt), the first is h.heic." in message
+    assert find_shards(str(tmp_path)) == all_shards(str(tmp_path)) == [tmp_path / "a.tar"]
+
+
+def test_an_index_of_fewer_formats_is_made_anew(tmp_path, monkeypatch):
+    path, _ = write_two(tmp_path)
+    read_index(path)
+    assert not read_index(path)[1]
+    monkeypatch.setattr(shards, "suffixes", lambda: frozenset({".jpg", ".new"}))
+    assert read_index(path)[1]
+
+
+def test_other_names_of_classes_beside_other_splits_are_refused(tmp_path):
+    """The numbers of val/ would be read as the names of train/."""
+    for split in ("train", "val"):
+        write_shard(tmp_path / split / "a.tar", imagenet_samples(12, 0 if split == "train" else 50))
+        (tmp_path / split / "classnames.txt").write_text("ant\nbee\ncow\n")
+    assert load_splits(settings(tmp_path)).validation.class_names == ("ant", "bee", "cow")
+    (tmp_path / "val" / "classnames.txt").write_text("bee\nant\ncow\n")
+    with pytest.raises(
+        ValueError, match=r"val.classnames.txt calls class 0 'bee', and the training shards 'ant'"
+    ):
+        load_splits(settings(tmp_path))

@@ -1,15 +1,18 @@
 """Judges of samples: right on real images, fixed by their training images, and never in the way of a run."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
+from dualat.config import load_recipe
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.data.settings import DataSettings
 from dualat.evaluation import judge as module
 from dualat.evaluation.judge import Judge, JudgeNetwork
+from dualat.system.precision import deterministic
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,36 @@ def test_larger_images_are_judged_by_the_network():
     judge = Judge(data, steps=30)
     assert judge.name == "judge-cnn"
     assert torch.equal(judge.predict(data.float()), data.labels)
+
+
+def test_the_network_is_trained_on_the_device_asked_for(monkeypatch):
+    """meta: a device that every PyTorch has and no other code here uses."""
+    trained = []
+    monkeypatch.setattr(
+        module, "fit", lambda network, *_: trained.append(next(network.parameters()).device.type)
+    )
+    monkeypatch.setattr(module, "save_file", lambda *_: None)
+    data = colours()
+    Judge(data, steps=1, device="meta")
+    assert trained == ["meta"]
+    with deterministic(True):  # its pooling has no deterministic kernel on GPUs
+        Judge(data, steps=1, device="meta")
+    assert trained == ["meta", "cpu"]
+
+
+def test_training_asks_for_the_judge_on_its_own_device(digits, monkeypatch, tmp_path):
+    asked = []
+
+    class Asked(Judge):
+        def __init__(self, train, steps=None, device="cpu"):
+            asked.append(device)
+            super().__init__(train, 1)
+
+    evaluation = importlib.import_module("dualat.run.evaluation")
+    monkeypatch.setattr(evaluation, "Judge", Asked)
+    monkeypatch.setattr(evaluation, "choose_device", lambda name: f"the one named {name}")
+    evaluation.validation_evaluator(load_recipe("digits", {"device": "auto"}), digits, tmp_path)
+    assert asked == ["the one named auto"]
 
 
 def test_features_do_not_depend_on_the_other_images():

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dualat.data.arrays import read_array
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.evaluation import samples as module
+from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
@@ -193,13 +195,90 @@ def test_content_tells_pixels_and_shapes_apart():
     assert ImageSet(images.clone(), None, "y").content == sets[0].content
 
 
-def test_labels_of_class_folders_and_of_file_names(tmp_path):
+def labelled(folder: Path, names: list[str], classes: tuple[str, ...]) -> list[int] | None:
+    """Labels, among these classes, of pictures with these names."""
+    found = read_samples(png_folder(folder, pixels(len(names), channels=1), names)).of_classes(
+        classes, "toys"
+    )
+    return None if found.labels is None else found.labels.tolist()
+
+
+DIGITS = tuple(map(str, range(10)))
+
+
+def test_class_folders_are_matched_by_name_not_by_position(tmp_path):
+    """3/ and 8/ alone were taken for the classes 0 and 1."""
+    assert labelled(tmp_path / "a", ["3/0.png", "8/1.png", "3/2.png"], DIGITS) == [3, 3, 8]
+    words = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")  # not sorted
+    assert labelled(tmp_path / "b", ["Bag/0.png", "Ankle boot/0.png"], words) == [3, 2]
+    # a number counts the classes, where no class is called by a number
+    assert labelled(tmp_path / "c", ["1/0.png", "03/0.png"], words) == [3, 1]
+    assert labelled(tmp_path / "d", ["10/0.png", "2/0.png"], ("10", "2", "7")) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "match"),
+    [
+        ("cat/0.png", DIGITS, "cat of .* is no class: toys has no class 'cat': it has 0, 1, 2"),
+        ("11/0.png", DIGITS, "no class '11'"),
+        ("1/0.png", ("10", "2", "7"), "no class '1'"),
+        ("Bags/0.png", ("Bag", "Coat"), r"no class 'Bags' .did you mean 'Bag'"),
+        ("4/0.png", ("Bag", "Coat"), "no class '4'.*or numbers 0 to 1"),
+        ("bag/0.png", ("Bag", "Coat"), "no class 'bag'"),
+        ("crane/0.png", ("crane", "dog", "crane"), "'crane' is the name of the classes 0, 2"),
+    ],
+)
+def test_a_folder_that_is_no_class_is_refused(tmp_path, name, classes, match):
+    folder = png_folder(tmp_path / "a", pixels(1), [name])
+    with pytest.raises(ValueError, match=match) as caught:
+        read_samples(folder).of_classes(classes, "toys")
+    assert str(folder) in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_labels_in_file_names(tmp_path):
+    named = [f"{i:05d}-class{i % 3}.png" for i in range(6)]
+    assert labelled(tmp_path / "a", named, DIGITS) == [0, 1, 2, 0, 1, 2]
+    assert read_samples(tmp_path / "a").shape == (1, 5, 5)
+    with pytest.raises(ValueError, match="label 2, but toys has only the classes 0 to 1"):
+        read_samples(tmp_path / "a").of_classes(("x", "y"), "toys")
+    assert labelled(tmp_path / "b", ["0-unconditional.png", "1-unconditional.png"], DIGITS) is None
+    assert labelled(tmp_path / "c", ["3/0-class3.png", "8/1-class8.png"], DIGITS) == [3, 8]
+    assert labelled(tmp_path / "d", ["part1/0-class3.png", "part2/1-class8.png"], DIGITS) == [3, 8]
+    with pytest.raises(
+        ValueError, match=r"3/0-class4.png lies in the folder of class 3, but its name says 4"
+    ):
+        labelled(tmp_path / "e", ["3/0-class4.png", "8/1-class8.png"], DIGITS)
+
+
+def test_where_some_pictures_tell_no_class_none_is_labelled_and_that_is_said(tmp_path):
+    for folder, names in (
+        ("a", ["3/0.png", "8/1.png", "loose.png"]),
+        ("b", ["0-class3.png", "1-class8.png", "loose.png"]),
+    ):
+        with pytest.warns(UserWarning, match=r"2 of 3 pictures tell their class, but not loose.png"):
+            assert labelled(tmp_path / folder, names, DIGITS) is None
+
+
+def test_numbers_in_arrays_must_be_classes(tmp_path):
+    found = read_samples(npz(tmp_path / "a.npz", arr_0=pixels(), arr_1=np.array([0, 1, 2, 3, 4, 9])))
+    assert found.of_classes(DIGITS, "toys").labels.tolist() == [0, 1, 2, 3, 4, 9]
+    with pytest.raises(ValueError, match=r"a.npz has the label 9, but toys has only the classes 0 to 4"):
+        found.of_classes(DIGITS[:5], "toys")
+    below = read_samples(npz(tmp_path / "b.npz", arr_0=pixels(), arr_1=np.array([0, 1, 2, -1, 4, 9])))
+    with pytest.raises(ValueError, match="the label -1"):
+        below.of_classes(DIGITS, "toys")
+
+
+def test_grey_pictures_with_a_palette_are_grey_and_go_with_colour(tmp_path):
+    """Pillow opens grey .gif files as pictures with a palette."""
     grey = pixels(channels=1)
-    names = [f"{'ab'[i % 2]}/{i}.png" for i in range(6)]
-    assert read_samples(png_folder(tmp_path / "c", grey, names)).labels.tolist() == [0, 0, 0, 1, 1, 1]
-    named = png_folder(tmp_path / "d", grey, [f"{i:05d}-class{i % 3}.png" for i in range(6)])
-    assert read_samples(named).labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert read_samples(named).shape == (1, 5, 5)
+    for i, image in enumerate(grey):
+        (tmp_path / "g").mkdir(exist_ok=True)
+        Image.fromarray(image.squeeze(-1)).save(tmp_path / "g" / f"{i}.gif")
+    assert torch.equal(read_samples(tmp_path / "g").images, torch.from_numpy(grey).permute(0, 3, 1, 2))
+    folder = png_folder(tmp_path / "c", pixels())
+    Image.fromarray(grey[0].squeeze(-1)).convert("P").save(folder / "9.png")
+    assert read_samples(folder).shape == (3, 5, 5)
 
 
 def test_fewer_than_all_are_picked_by_a_fixed_seed(tmp_path):
@@ -228,6 +307,26 @@ def test_bad_arrays_are_refused(tmp_path):
     refuses("3x32x32", npz(tmp_path / "f.npz", arr_0=array), shape=(3, 32, 32))
     refuses("has 6 images, but 7 are wanted", npz(tmp_path / "g.npz", arr_0=array), wanted=7)
     refuses("run code", npz(tmp_path / "h.npz", arr_0=np.array([object()], dtype=object)))
+
+
+def test_zeros_and_ones_are_no_levels_of_8_bits(tmp_path):
+    """Images in [0, 1] cast to uint8 are black but for their brightest pixels, and were scored without a hint."""
+    bits = pixels() % 2
+    refuses("only zeros and ones.*multiply by 255", npz(tmp_path / "a.npz", arr_0=bits))
+    refuses("only zeros and ones", png_folder(tmp_path / "b", bits))
+    with pytest.raises(ValueError, match="only zeros and ones"):
+        read_reference(npz(tmp_path / "c.npz", arr_0=bits))
+    with pytest.raises(ValueError, match="only zeros and ones"):
+        read_array(npz(tmp_path / "d.npz", pictures=bits))
+    with pytest.warns(UserWarning, match="e.npz are black"):
+        assert len(read_samples(npz(tmp_path / "e.npz", arr_0=bits * 0))) == 6
+    assert read_samples(npz(tmp_path / "f.npz", arr_0=bits * 255)).images.max() == 255
+    assert (
+        read_samples(
+            npz(tmp_path / "g.npz", arr_0=bits + (np.arange(6) == 5)[:, None, None, None])
+        ).images.max()
+        == 2
+    )
 
 
 def test_damaged_files_are_refused(tmp_path):

@@ -62,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Small ones of each method."""
 
+
 def made(name: str) -> Method:
     """The method of this name, with small settings."""
     return build_method(method_settings({"name": name, **SETTINGS[name]}), COUNT)
@@ -358,7 +359,9 @@ def test_auroc_of_at_ebm_compares_images_with_contrastive_ones(bright):
     batch.energy_images = torch.full((COUNT, 1, 2, 2), 0.9 if bright else 0.1)
     batch.starts = torch.full((COUNT, 1, 2, 2), 0.5)
     groups = ATEBMSettings(
-        contrastive=CurriculumSettings(t_max=2, window=32), positive=PositiveSettings(steps=1), loss=EnergyLossSettings(r1=0.0)
+        contrastive=CurriculumSettings(t_max=2, window=32),
+        positive=PositiveSettings(steps=1),
+        loss=EnergyLossSettings(r1=0.0),
     )
     at_ebm = ATEBM(groups, COUNT)
     at_ebm.loss(FirstPixels(), batch)

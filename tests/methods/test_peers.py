@@ -14,7 +14,7 @@ from dualat.core.objectives import uniform_kl
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method, batchnorm_modules
 from dualat.methods.jem import JEM
-from dualat.methods.jempp import JEMPP, adjoint, first_layer
+from dualat.methods.jempp import adjoint, first_layer
 from dualat.methods.registry import build_method, method_settings
 from dualat.methods.settings import DiffusionSettings
 from dualat.models.normalize import Normalized

@@ -168,7 +168,9 @@ def test_a_chain_is_the_papers(name, scale, steps):
         torch.manual_seed(2)
         expected = chain(f, 2 * start - 1, steps or published)
         torch.manual_seed(2)
-        found = chains(name, **({"steps": steps} if steps else {})).walk(f.network, start.view(COUNT, 1, SIDE, SIDE))
+        found = chains(name, **({"steps": steps} if steps else {})).walk(
+            f.network, start.view(COUNT, 1, SIDE, SIDE)
+        )
     torch.testing.assert_close(2 * found.flatten(1) - 1, expected, rtol=1e-4, atol=2e-5)
     if steps:
         assert (f.slope(2 * start - 1).abs() > 1).any() and (f.slope(2 * start - 1).abs() < 1).any()

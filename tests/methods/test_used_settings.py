@@ -175,7 +175,9 @@ def code(path: Path) -> str:
 def test_a_method_s_name_stands_in_its_row_and_its_own_file_alone(name):
     own = {SOURCE / "methods" / "registry.py", SOURCE / "methods" / f"{name.replace('-', '_')}.py"}
     word = re.compile(rf"""(['"]){re.escape(name)}\1""")
-    networks = SOURCE / "models"  # whose layouts are called after those who drew them, as in network.layout: jem
+    networks = (
+        SOURCE / "models"
+    )  # whose layouts are called after those who drew them, as in network.layout: jem
     files = [p for p in sorted(SOURCE.rglob("*.py")) if p not in own and networks not in p.parents]
     others = [path for path in files if word.search(code(path))]
     said = [path for path in files if "-" in name and name in path.read_text(encoding="utf-8")]
@@ -223,10 +225,13 @@ def test_at_ebm_has_no_energy_of_a_class_to_sample_from():
 
 def test_an_override_without_effect_is_refused_with_what_has_one():
     with pytest.raises(
-        ValueError, match=r"^contrastive.t_max has no effect on method standard-at, which reads attack, robust_"
+        ValueError,
+        match=r"^contrastive.t_max has no effect on method standard-at, which reads attack, robust_",
     ):
         load_recipe("digits", {"method": "standard-at", "contrastive.t_max": 5})
-    with pytest.raises(ValueError, match=r"which reads attack\.norm, attack\.eps, attack\.steps, attack\.step_s"):
+    with pytest.raises(
+        ValueError, match=r"which reads attack\.norm, attack\.eps, attack\.steps, attack\.step_s"
+    ):
         load_recipe("digits", {"method": "eb-jdat", "attack.random_start": True})
     refuse_unused(config("dat"), ["contrastive.t_max", "seed"])
     load_recipe("digits", {"method": "standard-at"})  # the recipe's own contrastive settings stay, unread

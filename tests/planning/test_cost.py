@@ -26,7 +26,7 @@ from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
 from dualat.training.step import set_train_mode, train_step
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def network(
@@ -212,7 +212,9 @@ def test_a_real_training_step_takes_what_was_seen_without_data(parts: int):
     set_train_mode(bare, True)
     cost = step_cost(bare, dat, count_passes(dat, 3, 10), size // parts, shape, torch.float32)
     model: Any = network("wrn-10-1", 32, "cpu")
-    stage = StageSettings(method=dat.settings, steps=1, batch_size=size, freeze_batchnorm=True, accumulate=parts)
+    stage = StageSettings(
+        method=dat.settings, steps=1, batch_size=size, freeze_batchnorm=True, accumulate=parts
+    )
     optimizer = build_optimizer(model, stage.optimizer)
 
     def step() -> None:

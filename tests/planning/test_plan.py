@@ -13,7 +13,7 @@ from dualat.methods.registry import METHODS
 from dualat.planning.plan import plan as plan_of
 from dualat.planning.settings import PlanSettings
 
-MEASURED = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu-2-cores-avx512-bf16.json"
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu-2-cores-avx512-bf16.json"
 SMALL = {"network.name": "wrn-10-1"}
 
 

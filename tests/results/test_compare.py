@@ -303,6 +303,6 @@ def test_what_is_no_source_is_one_sentence(source, tmp_path):
 
 
 def test_comparing_needs_no_torch():
-    code = "import sys, dualat.compare; print(*sorted({'torch', 'timm', 'rich'} & set(sys.modules)))"
+    code = "import sys, dualat.results.compare; print(*sorted({'torch', 'timm', 'rich'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and result.stdout.strip() == "", result.stdout + result.stderr

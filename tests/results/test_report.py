@@ -278,9 +278,7 @@ def test_the_page_is_written_beside_the_run_and_only_for_runs(tmp_path):
 
 
 def test_the_report_needs_no_torch():
-    code = (
-        "import sys, dualat.report.page; print(*sorted({'torch', 'timm', 'matplotlib'} & set(sys.modules)))"
-    )
+    code = "import sys, dualat.results.report.page; print(*sorted({'torch', 'timm', 'matplotlib'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and result.stdout.strip() == "", result.stdout + result.stderr
 

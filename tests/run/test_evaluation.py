@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, fields, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from dualat.evaluation import metrics as metrics_module
 from dualat.evaluation.context import Subject
 from dualat.evaluation.inception_weights import FILE
 from dualat.evaluation.metrics import METRICS, outside_images
-from dualat.evaluation.samples import from_model, read_samples
+from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.results.record import Record, read_records
 from dualat.run.evaluation import complete, save_strips, warnings_of
@@ -310,6 +311,60 @@ def test_from_python_too_missing_weights_are_told_first(tiny_run, splits, tmp_pa
     monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], measure=never))
     with pytest.raises(FileNotFoundError, match="get weights-inception"):
         dualat.evaluate(dualat.load(tiny_run), splits, ["clean_accuracy", "inception"], SMALL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics", "match"),
+    [
+        ({"reference": "nothing"}, ("generation",), "nothing does not exist"),
+        ({"reference": "nothing"}, ("clean_accuracy", "imagenet_features"), "nothing does not exist"),
+        ({"reference": "{}/seven.npz"}, ("clean_accuracy", "generation"), "statistics of 7 features"),
+        ({"reference": "{}/few.npz"}, ("generation",), "need more than .* but there are 30 and 2"),
+        ({"ood_sources": ("uniform", "nowhere")}, ("clean_accuracy", "ood"), "'nowhere' is neither a folder"),
+        ({"ood_sources": ("{}",)}, ("clean_accuracy", "energy"), "no readable image"),
+    ],
+)
+def test_what_is_compared_with_is_looked_at_before_anything_is_drawn(
+    tiny_run, splits, tmp_path, monkeypatch, changes, metrics, match
+):
+    """`--reference nothing` was noticed after all samples were drawn, and after hours of other metrics."""
+
+    def never(*_, **__):
+        raise AssertionError("drawn or measured")
+
+    np.savez(tmp_path / "seven.npz", mu=np.zeros(7), sigma=np.eye(7))
+    np.savez(tmp_path / "few.npz", arr_0=np.full((2, 8, 8, 1), 9, np.uint8))
+    monkeypatch.setattr("dualat.evaluation.context.from_model", never)
+    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], measure=never))
+    changes = {
+        key: tuple(v.format(tmp_path) for v in value) if isinstance(value, tuple) else value.format(tmp_path)
+        for key, value in changes.items()
+    }
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        complete(tmp_path / "e.json", subject(tiny_run, splits, **changes), "final", metrics, by_name=True)
+    assert not (tmp_path / "e.json").exists()
+
+
+def test_a_run_that_could_not_be_evaluated_is_not_trained(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("dualat.run.train"), "new_model", None)  # training begins with it
+    changes = {**tiny, "evaluation.reference": "nothing", "output": str(tmp_path / "run")}
+    with pytest.raises(FileNotFoundError, match="nothing does not exist"):
+        dualat.train("digits", changes)
+
+
+def test_other_labels_are_other_samples(splits):
+    """Figures of samples with labels corrected must not be those kept of the wrong ones."""
+    images = splits.test.images[:20]
+    keys = set()
+    for labels in (torch.arange(20) % 10, torch.zeros(20, dtype=torch.int64), None):
+        given = ImageSet(images, labels, "s")
+        keys.add(Subject(None, splits, SMALL, 0, given=given).key("generation", ("samples", "reference")))
+    assert len(keys) == 3
+
+
+def test_samples_of_another_class_are_refused_at_once(splits):
+    with pytest.raises(ValueError, match="the label 10, but .* has only the classes 0 to 9"):
+        Subject(None, splits, SMALL, 0, given=ImageSet(splits.test.images[:1], torch.tensor([10]), "s"))
 
 
 def test_samples_from_a_file_measure_as_those_of_the_model(tiny_run, splits, measured, tmp_path):

@@ -8,13 +8,13 @@ import yaml
 from pictures_on_disk import write_classes
 
 import dualat
-from dualat.config import RunConfig, load_recipe, resolved, to_yaml
+from dualat.config import RunConfig, load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
 from dualat.models.model import save_model
-from dualat.system.lock import locked
 from dualat.run.data import check_same, known_content, load_run_splits, located, write_data
 from dualat.run.folder import LOCK, check_folder, check_unused, clear_run, run_files
 from dualat.run.train import new_model
+from dualat.system.lock import locked
 
 OURS = (
     "metrics.jsonl",
@@ -60,7 +60,7 @@ def files(folder: Path) -> set[str]:
 
 
 def config(folder: Path, **changes) -> RunConfig:
-    return resolved(load_recipe("digits", {"output": str(folder), **changes}))
+    return load_recipe("digits", {"output": str(folder), **changes})
 
 
 @pytest.fixture

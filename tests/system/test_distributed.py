@@ -94,6 +94,14 @@ with d.processes():
     assert list(d.mine(range(5))) == [[0, 2, 4], [1, 3]][r]
     assert d.total(r + 1) == 3 and d.mean_of({"a": r, "b": 4.0}) == {"a": 0.5, "b": 4.0}
     assert d.gathered(torch.tensor([r, 10 + r])).tolist() == [0, 10, 1, 11]
+    here = torch.full((2, 3, 4, 4), float(r)).to(memory_format=torch.channels_last), torch.tensor(5 + r)
+    here[0][1, 2, 3, 0] = 7.0 - 10 * r
+    strides = here[0].stride()
+    d.from_first(here)
+    expected = torch.zeros(2, 3, 4, 4)
+    expected[1, 2, 3, 0] = 7
+    assert torch.equal(here[0], expected) and here[0].stride() == strides and here[1] == 5
+    assert d.of_first(10 + r) == 10
     d.BUCKET = 5  # several buckets
     linear = nn.Linear(3, 2)
     for p in linear.parameters():
@@ -180,6 +188,79 @@ def test_only_errors_of_the_engine_become_lost_ranks(monkeypatch):
     with pytest.raises(RuntimeError, match="out of memory") as caught, distributed.lost_ranks():
         raise RuntimeError("CUDA out of memory")
     assert not isinstance(caught.value, distributed.LostRank)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """A machine with two GPUs and a process of two; what is given to set_device is listed."""
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    return taken
+
+
+def test_each_process_takes_its_own_gpu_where_gpus_are_meant(gpus, monkeypatch):
+    assert not distributed.takes_gpu("cpu") and not gpus
+    assert distributed.takes_gpu("auto") and distributed.takes_gpu("cuda")
+    assert gpus == [torch.device("cuda:1")] * 2
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one on each machine
+    assert distributed.takes_gpu("cuda:1") and gpus[2:] == [torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not distributed.takes_gpu("auto") and len(gpus) == 3
+
+
+def test_a_gpu_that_cannot_be_taken_is_one_sentence(gpus, monkeypatch):
+    with pytest.raises(ValueError, match="device is cuda:0, which 2 processes .* cannot share"):
+        distributed.takes_gpu("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="3 processes and 2 GPUs"):
+        distributed.takes_gpu("auto")
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(ValueError, match="use torchrun"):
+        distributed.takes_gpu("cuda")
+    assert not gpus
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("auto", "cpu:gloo,cuda:nccl")])
+def test_nccl_joins_the_processes_where_they_compute_on_gpus(gpus, monkeypatch, device, backend):
+    joined = []
+
+    def join(chosen: str, **kwargs: object) -> None:
+        joined.append((chosen, kwargs["timeout"]))
+        raise RuntimeError("far enough")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(torch.distributed.HashStore(), 1, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    with pytest.raises(RuntimeError, match="far enough"), distributed.processes(device):
+        pass
+    assert joined == [(backend, distributed.TIMEOUT)] and len(gpus) == (device == "auto")
+
+
+def test_what_nccl_has_begun_is_ended_where_there_is_nccl(monkeypatch):
+    ended = []
+
+    class Group:
+        def _get_backend(self, device: torch.device) -> "Group":
+            assert device.type == "cuda"
+            return self
+
+        def abort(self) -> None:
+            ended.append("nccl")
+
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_group", Group)
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cpu:gloo,cuda:gloo")
+    distributed.abandon_gpus()
+    assert not ended
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cpu:gloo,cuda:nccl")
+    distributed.abandon_gpus()
+    assert ended == ["nccl"]
 
 
 @pytest.fixture(scope="module")

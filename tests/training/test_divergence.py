@@ -9,7 +9,7 @@ import torch
 
 import dualat
 from dualat.training import loop
-from dualat.training.divergence import Diverged, has_diverged, read_outcome
+from dualat.training.divergence import Diverged, has_diverged, read_outcome, record_divergence
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,12 @@ def test_batches_that_cannot_be_divided_are_refused_before_a_run_is_replaced(tin
     with pytest.raises(ValueError, match="equal parts"):
         dualat.train("digits", {**tiny, "output": str(folder), "stage2.accumulate": 3}, overwrite=True)
     assert (folder / "model.safetensors").is_file() and (folder / "evaluation.json").is_file()
+
+
+def test_all_processes_go_by_what_the_first_one_counts(tmp_path, monkeypatch):
+    """Else a network disk that shows outcome.json late gives them other random numbers, or lets some restart alone."""
+    assert loop.divergences(tmp_path) == 0
+    record_divergence(tmp_path, 1, 8, float("nan"), 1.0)
+    assert loop.divergences(tmp_path) == 1
+    monkeypatch.setattr(loop, "of_first", lambda own: own + 1)
+    assert loop.divergences(tmp_path) == 2

@@ -8,6 +8,7 @@ import torch
 
 import dualat
 from dualat.training import checkpoint, loop
+from dualat.training import step as training_step
 from dualat.training.checkpoint import load_state
 from dualat.training.divergence import Diverged
 
@@ -46,6 +47,37 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_older_checkpoint(tiny, tmp_pa
     state = load_state(tmp_path / "run" / "checkpoints")
     assert state is not None and (state.stage, state.step) == (1, 6)
     assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
+
+
+def test_a_lost_process_frees_the_gpus_before_their_memory_is_read(tiny, tmp_path, monkeypatch):
+    """Behind an exchange by NCCL that never ends, the copy of the weights to the CPU would wait for ever."""
+    done, save = [], loop.save_state
+
+    def saved(*args):
+        done.append("saved")
+        save(*args)
+
+    def lost(model):
+        raise loop.LostRank("another process of this run is gone")
+
+    monkeypatch.setattr(loop, "save_state", saved)
+    monkeypatch.setattr(loop, "abandon_gpus", lambda: done.append("freed"))
+    monkeypatch.setattr(training_step, "average_gradients", lost)
+    with pytest.raises(loop.LostRank):
+        dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
+    assert done == ["freed", "saved"]
+
+
+def test_processes_that_find_different_checkpoints_say_so(tmp_path, monkeypatch):
+    """As where a network disk shows the newest one to some machines only."""
+    state = checkpoint.TrainingState(1, 20, {}, {}, 0, {"state": {}, "param_groups": []}, {})
+    checkpoint.save_state(tmp_path, state)
+    monkeypatch.setattr(checkpoint, "gathered", lambda own: torch.cat([own, torch.tensor([[1, 10]])]))
+    with pytest.raises(ValueError, match=r"stage 1 step 10, stage 1 step 20.*--resume"):
+        load_state(tmp_path)
+    monkeypatch.setattr(checkpoint, "gathered", lambda own: torch.cat([own, own]))
+    found = load_state(tmp_path)
+    assert found is not None and found.step == 20
 
 
 def test_an_unknown_tracker_is_refused(tiny, tmp_path):

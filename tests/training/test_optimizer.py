@@ -6,6 +6,7 @@ from torch import nn
 
 from dualat.training import optimizer as module
 from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
+from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer, kernels
 from dualat.training.settings import OptimizerSettings
 
@@ -95,3 +96,52 @@ def test_a_checkpoint_of_one_kind_goes_on_as_the_other(name, before, after, tmp_
     for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert resumed[0].weight.sub(network()[0].weight).abs().max() > 1e-3  # type: ignore[operator]
+
+
+def channels_last_network() -> nn.Module:
+    """Convolutions of several channels, whose weights lie in memory channels last, as train.new_model makes them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def image_step(model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA, seed: int) -> None:
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    optimizer.zero_grad()
+    model(x.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+    optimizer.step()
+    ema.update(model)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_fused_steps_of_channels_last_weights_go_on_bit_for_bit(name, tmp_path, monkeypatch):
+    """Fused kernels walk through memory, so that state must lie as its weight does; the file holds it contiguous."""
+    monkeypatch.setattr(module, "kernels", lambda weights: FUSED)
+    whole, broken = channels_last_network(), channels_last_network()
+    ways = {m: (build_optimizer(m, SETTINGS[name]), EMA(m, 0.9)) for m in (whole, broken)}
+    for seed in range(3):
+        for model, (optimizer, ema) in ways.items():
+            image_step(model, optimizer, ema, seed)
+    optimizer, ema = ways[broken]
+    state = TrainingState(1, 3, broken.state_dict(), ema.average, ema.updates, optimizer.state_dict(), {})
+    save_state(tmp_path, state)
+    found = load_state(tmp_path)
+    assert found is not None
+
+    resumed = channels_last_network()
+    resumed.load_state_dict(found.model)
+    again, average = build_optimizer(resumed, SETTINGS[name]), EMA(resumed, 0.9)
+    restore_optimizer(again, found.optimizer)
+    average.restore(found.ema, found.ema_updates)
+    for weight, slots in again.state.items():
+        for slot in slots.values():
+            assert slot.dim() == 0 or slot.stride() == weight.stride()
+    strides = {key: value.stride() for key, value in resumed.state_dict().items()}
+    assert {key: value.stride() for key, value in average.average.items()} == strides
+    for seed in range(3, 6):
+        image_step(whole, *ways[whole], seed)
+        image_step(resumed, again, average, seed)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
+    for key, value in ways[whole][1].average.items():
+        assert torch.equal(value, average.average[key])

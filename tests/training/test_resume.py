@@ -102,7 +102,11 @@ def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, mon
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
-    settings = {name: value for name, value in settings.items() if is_used(load_recipe("digits", {"method": method}), name)}
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if is_used(load_recipe("digits", {"method": method}), name)
+    }
     monkeypatch.setattr(importlib.import_module("dualat.run.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}
@@ -113,6 +117,12 @@ def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, met
     assert read_outcome(tmp_path / "parts")["outcome"] == "stopped"
     folder = dualat.train("digits", parts, resume=True)
     assert same_weights(folder, whole) and metric_lines(folder) == metric_lines(whole)
+
+
+def test_deterministic_kernels_change_nothing_on_a_cpu(tiny, tiny_run, tmp_path):
+    """A CPU has them for all that both stages do, and repeats its bits without being told to."""
+    folder = dualat.train("digits", {**tiny, "output": str(tmp_path / "run"), "deterministic": True})
+    assert same_weights(folder, tiny_run) and metric_lines(folder) == metric_lines(tiny_run)
 
 
 @pytest.mark.parametrize("place", ["load_run_splits", "evaluate_run"])

@@ -72,7 +72,11 @@ def stage_of(
     of_dat = DATSettings(attack=attack, contrastive=contrastive)
     method = DAT(of_dat, settings.batch_size)
     stage = StageSettings(
-        method=of_dat, steps=1, batch_size=settings.batch_size, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3)
+        method=of_dat,
+        steps=1,
+        batch_size=settings.batch_size,
+        freeze_batchnorm=True,
+        optimizer=OptimizerSettings(lr=1e-3),
     )
     folder, dtype = tracker.path.parent, dtype_of(precision)
     run = Run(folder, 0, dtype, tracking, tracker, lambda *_: {}, StopRequest())

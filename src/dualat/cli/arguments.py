@@ -25,12 +25,18 @@ def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -
     try:
         with contextlib.redirect_stderr(errors):
             if default is None:
-                return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-            return tyro.cli(kind, args=args, prog=prog, default=default)
+                parsed = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            else:
+                parsed = tyro.cli(kind, args=args, prog=prog, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(sentence(errors.getvalue(), prog, field_names(kind))) from None
+    for name in field_names(kind):
+        option = f"--{name.replace('_', '-')}"
+        if option in args and getattr(parsed, name) == ():
+            raise UsageError(f"{option} is given without a value: give one or more, or leave it out.")
+    return parsed
 
 
 def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:

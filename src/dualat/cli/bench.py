@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualat.bench.settings import BenchSettings
 from dualat.cli.arguments import field_names, parse
+from dualat.cli.outputs import output_file
 from dualat.settings import strict
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class BenchArguments(BenchSettings):
 
 def main(args: list[str]) -> int:
     parsed = parse(BenchArguments, args, "dualat bench")
+    if parsed.output is not None:
+        output_file(parsed.output)
     settings = BenchSettings(**{k: v for k, v in asdict(parsed).items() if k in field_names(BenchSettings)})
     from rich.console import Console
 

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
+from dualat.cli.outputs import output_file
 from dualat.settings import strict
+
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
 
 
 @strict
@@ -25,7 +28,7 @@ class CompareArguments:
     figures: tuple[str, ...] = ()
     """Figures to show, by their metric's name, as in clean_accuracy robust_accuracy fid; none: all."""
     format: Literal["table", "markdown", "csv", "latex", "json"] | None = None
-    """Format; None: by the ending of --output (.md, .csv, .tex, .json), else table."""
+    """Format; None: by the ending of --output (.md, .csv, .tex, .json; .txt: table), else table."""
     output: str | None = None
     """File to write; None: print."""
 
@@ -38,6 +41,9 @@ def main(args: list[str]) -> int:
         raise UsageError("--models names none: give at least one, as in --models final.")
     if len(set(parsed.sources)) != len(parsed.sources):
         raise UsageError("a source is given twice: give each once.")
+    if parsed.output is not None:
+        endings = (*_ENDINGS, ".txt") if parsed.format is None else ()
+        output_file(parsed.output, endings, inputs=parsed.sources)
     from dualat.results.compare import FORMATS, compare, published_names
 
     if parsed.published is not None and parsed.published not in published_names():
@@ -45,9 +51,8 @@ def main(args: list[str]) -> int:
             f"--published is {parsed.published!r}, but there are {', '.join(published_names())}."
         )
     comparison = compare([Path(s) for s in parsed.sources], parsed.published, parsed.models, parsed.figures)
-    ending = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
-    suffix = Path(parsed.output).suffix if parsed.output else ""
-    text = FORMATS[parsed.format or ending.get(suffix, "table")](comparison)
+    suffix = Path(parsed.output).suffix.lower() if parsed.output else ""
+    text = FORMATS[parsed.format or _ENDINGS.get(suffix, "table")](comparison)
     if parsed.output:
         from dualat.system.files import write_text
 

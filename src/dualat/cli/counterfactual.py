@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
+from dualat.cli.outputs import output_file
 from dualat.settings import strict
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def main(args: list[str]) -> int:
         raise UsageError(
             f"--eps {eps:g} in Linf lets every pixel take any value: give less than 1, say 0.06."
         )
+    output = output_file(parsed.output, (".png",), inputs=[parsed.image])
     import torch
 
     from dualat.cli.sample import wanted_labels
@@ -78,7 +80,7 @@ def main(args: list[str]) -> int:
     else:
         targets = [k for k in range(len(model.class_names)) if k != seen][:10]
     changes = explain(model, x, targets, ThreatModel(parsed.norm, eps), parsed.steps, parsed.climb)
-    save_picture(change_strip(x, f"{name}, p = {before[seen]:.2f}", changes, parsed.norm), parsed.output)
+    save_picture(change_strip(x, f"{name}, p = {before[seen]:.2f}", changes, parsed.norm), output)
     if parsed.json:
         print(json.dumps(as_json(parsed, eps, seen, float(before[seen]), changes)))
         return 0

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
+from dualat.cli.outputs import output_file
 from dualat.settings import strict
 
 USAGE = """usage: dualat data prepare KIND ...
@@ -164,6 +165,7 @@ def images(parsed: ImagesArguments) -> Outcome:
 
     if parsed.workers is not None and parsed.workers < 0:
         raise UsageError(f"--workers is {parsed.workers}, but must be 0 (no threads) or more.")
+    output_file(parsed.output, inputs=[parsed.source])
     found = check_images(parsed.source, Path(parsed.output), parsed.workers, Lines())
     for problem in found.bad.values():
         print(f"dualat: warning: {problem}", file=sys.stderr)
@@ -176,6 +178,10 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
         raise UsageError("--annotations and --descriptions are needed: name Open Images' CSV files.")
     if parsed.skip < 0:
         raise UsageError(f"--skip is {parsed.skip}, but must be 0 or more.")
+    inputs = [*parsed.annotations, parsed.descriptions, *([parsed.classes] if parsed.classes else [])]
+    output_file(parsed.output, inputs=inputs)
+    if parsed.labels_output is not None:
+        output_file(parsed.labels_output, inputs=[*inputs, parsed.output], option="--labels-output")
     from dualat.cli.evaluate import Lines
     from dualat.data import open_images as filters
     from dualat.system.files import write_text
@@ -206,6 +212,7 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
 def exclusions(parsed: ExclusionsArguments) -> Outcome:
     if not parsed.one_based and not parsed.zero_based:
         raise UsageError("there is no list: give --one-based or --zero-based.")
+    output_file(parsed.output, inputs=[*parsed.one_based, *parsed.zero_based])
     from dualat.data.names import read_positions, write_positions
 
     entries = [f"one-based:{path}" for path in parsed.one_based]

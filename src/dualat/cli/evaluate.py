@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.cli.outputs import output_file
 from dualat.config import RunConfig, load_recipe
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.shipped import FOLDER, shipped_file
@@ -76,6 +77,8 @@ def main(args: list[str]) -> int:
             f"{target} is neither .safetensors (weights of dualat) nor .npz (samples): other formats may run code when "
             "they are read, and are refused."
         )
+    if parsed.output is not None:
+        output_file(parsed.output, inputs=[str(target)])
     if parsed.weights != "final" and not (target / "config.yaml").is_file():
         raise UsageError("--weights chooses among those of a run folder: leave it out.")
     if config and (parsed.source or parsed.root):
@@ -87,7 +90,7 @@ def main(args: list[str]) -> int:
     refuse_unused(parsed, base)
     from dualat.system.distributed import processes
 
-    with processes():
+    with processes(parsed.device):
         return evaluate(target, parsed, config)
 
 

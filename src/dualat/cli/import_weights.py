@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.cli.outputs import output_file
 from dualat.config import load_recipe
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import DataSettings, InitialSettings
@@ -94,11 +95,9 @@ def defaults(args: list[str]) -> ImportArguments:
 
 def check_arguments(parsed: ImportArguments) -> Path:
     """The file to write; UsageError for arguments that do not go together."""
-    output = Path(parsed.output)
     if not parsed.file:
         raise UsageError("FILE is missing. `dualat import-weights --help` lists all options.")
-    if output.suffix != ".safetensors":
-        raise UsageError(f"--output is {parsed.output}, but must end in .safetensors.")
+    output = output_file(parsed.output, (".safetensors",), inputs=[parsed.file])
     if output.exists() and not parsed.overwrite:
         raise UsageError(f"{output} is there already: give --overwrite to replace it, or another --output.")
     return output

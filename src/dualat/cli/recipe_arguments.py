@@ -97,7 +97,11 @@ def refuse_unknown(args: list[str], own: set[str], command: str) -> None:
     """UsageError that names an option that does not exist, with the nearest that does."""
     for written, option in options(args):
         number = STAGE.match(option)
-        if option in own or option == "help" or is_setting(option, max(most_stages(), int(number[1]) if number else 0)):
+        if (
+            option in own
+            or option == "help"
+            or is_setting(option, max(most_stages(), int(number[1]) if number else 0))
+        ):
             continue
         near = [f"--{name.replace('_', '-')}" for name in nearest_settings(option)]
         guess = f"Did you mean {either(near)}? " if near else ""
@@ -120,7 +124,12 @@ def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type
     plan = [name for name, _ in row_of(config.method).plan]
     whole = [stage.method.name for _, stage in sorted(config.stages.items())] == plan
     numbers = [str(number) for number in range(1, most_stages() + 1)]
-    add("method", Literal[tuple(METHODS)], "System to train in place of the recipe's, by its name.", config.method)
+    add(
+        "method",
+        Literal[tuple(METHODS)],
+        "System to train in place of the recipe's, by its name.",
+        config.method,
+    )
     add(
         "stages",
         Literal[("both", *numbers)],
@@ -144,7 +153,11 @@ def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type
 
 def _entry(kind: type, entry: "Field[Any]", default: Any) -> tuple[str, Any, Any]:
     hint = get_type_hints(kind, include_extras=True)[entry.name]
-    return entry.name, Annotated[hint, tyro.conf.arg(help=docs(kind)[entry.name])], field(default_factory=lambda: default)
+    return (
+        entry.name,
+        Annotated[hint, tyro.conf.arg(help=docs(kind)[entry.name])],
+        field(default_factory=lambda: default),
+    )
 
 
 def _stage(number: int, stage: StageSettings, args: list[str]) -> tuple[type, Any]:
@@ -179,6 +192,10 @@ def docs(kind: type) -> dict[str, str]:
             continue  # made at run time
         body = tree.body[0].body  # type: ignore[attr-defined]
         for entry, below in zip(body, body[1:], strict=False):
-            if isinstance(entry, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            if (
+                isinstance(entry, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
                 found[entry.target.id] = inspect.cleandoc(str(below.value.value))  # type: ignore[union-attr]
     return found

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from dualat.cli.arguments import parse
+from dualat.cli.outputs import output_file
 from dualat.settings import strict
 
 
@@ -21,8 +22,9 @@ class ReportArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(ReportArguments, args, "dualat report")
+    output = None if parsed.output is None else output_file(parsed.output, (".html", ".htm"))
     from dualat.results.report.page import write_report
 
-    written = write_report(Path(parsed.run), Path(parsed.output) if parsed.output else None)
+    written = write_report(Path(parsed.run), output)
     print(f"report: {written}")
     return 0

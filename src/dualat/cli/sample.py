@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
+from dualat.cli.outputs import output_file, remove_samples, sample_folder, sample_name
 from dualat.settings import strict
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ class SampleArguments:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, .safetensors file, or a model that comes with dualat: fashion-mnist."""
     output: str = "samples.png"
-    """Where to: a .png file (one grid), a .npz file (arr_0: uint8 NHWC, arr_1: labels), or a folder (one PNG each)."""
+    """Where to: a .png file (one grid), a .npz file (arr_0: uint8 NHWC, arr_1: labels), or a folder (one PNG each, named
+    NNNNN-classK.png). Labels are the classes asked for; there are none of --unconditional."""
+    overwrite: bool = False
+    """Replace the samples in a folder; nothing else in it is touched, and files are replaced without it."""
     classes: tuple[str, ...] = ()
     """Classes to draw, by name or number, in turn; none: all. Several give mixed labels."""
     unconditional: bool = False
@@ -55,10 +59,10 @@ def main(args: list[str]) -> int:
         raise UsageError("--unconditional and --classes contradict each other: give one of them.")
     if parsed.initial and parsed.initial_images:
         raise UsageError("--initial and --initial-images contradict each other: give one of them.")
-    if Path(parsed.output).suffix not in (".png", ".npz", ""):
-        raise UsageError(
-            f"--output is {parsed.output}, but must end in .png or .npz, or be a folder without an ending."
-        )
+    if parsed.output.strip() and not Path(parsed.output).suffix:
+        output = sample_folder(parsed.output, parsed.overwrite)
+    else:
+        output = output_file(parsed.output, (".png", ".npz"))
     import torch
 
     from dualat.data.settings import InitialSettings
@@ -86,23 +90,20 @@ def main(args: list[str]) -> int:
     )
     with torch.no_grad():
         seen = model(images).argmax(dim=1).cpu()
-    kept = seen.tolist() if parsed.unconditional else labels
     columns = min(len(parsed.classes) or len(model.class_names), 20)
-    write(Path(parsed.output), images, kept, columns)
     of_classes = not parsed.unconditional and model.sampling.energy == "joint"
+    write(output, images, labels if of_classes else None, columns)
     share = float((seen == torch.tensor(labels)).float().mean()) if of_classes else None
     if parsed.json:
-        print(
-            json.dumps(
-                {
-                    "output": parsed.output,
-                    "count": parsed.count,
-                    "seed": parsed.seed,
-                    "labels": kept,
-                    "class_reached": share,
-                }
-            )
-        )
+        told = {
+            "output": parsed.output,
+            "count": parsed.count,
+            "seed": parsed.seed,
+            "labels": labels if of_classes else None,
+            "seen": seen.tolist(),
+            "class_reached": share,
+        }
+        print(json.dumps(told))
     else:
         print(
             f"{parsed.count} samples in {parsed.output}"
@@ -113,36 +114,36 @@ def main(args: list[str]) -> int:
 
 def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> list[int]:
     """Class numbers of `count` images: the classes asked for, in turn."""
-    numbers = []
-    for text in classes:
-        if text in names:
-            numbers.append(names.index(text))
-        elif text.isdigit() and int(text) < len(names):
-            numbers.append(int(text))
-        else:
-            raise UsageError(
-                f"this model has no class {text!r}: it has {', '.join(names[:20])}"
-                f"{' ...' if len(names) > 20 else ''} (or numbers 0 to {len(names) - 1})."
-            )
+    from dualat.data.class_names import class_number
+
+    try:
+        numbers = [class_number(text, names, "this model") for text in classes]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     numbers = numbers or list(range(len(names)))
     return [numbers[i % len(numbers)] for i in range(count)]
 
 
-def write(path: Path, images: "Tensor", labels: list[int], columns: int) -> None:
-    """One PNG grid, one .npz, or a folder of PNGs, by the path's ending."""
+def write(path: Path, images: "Tensor", labels: list[int] | None, columns: int) -> None:
+    """One PNG grid, one .npz, or a folder of PNGs, by the path's ending; labels: the classes asked for, where any were."""
     import numpy as np
     from PIL import Image
 
     from dualat.data.pictures import grid, save_picture, to_uint8
     from dualat.system.files import atomic_path
 
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         save_picture(grid(images, columns), path)
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
+        arrays = {"arr_0": to_uint8(images)} | (
+            {} if labels is None else {"arr_1": np.array(labels, dtype=np.int64)}
+        )
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez(handle, arr_0=to_uint8(images), arr_1=np.array(labels, dtype=np.int64))
+            np.savez(handle, **arrays)  # pyright: ignore[reportArgumentType]
     else:
         path.mkdir(parents=True, exist_ok=True)
-        for i, (image, label) in enumerate(zip(to_uint8(images), labels, strict=True)):
+        remove_samples(path)
+        for i, image in enumerate(to_uint8(images)):
             pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
-            save_picture(Image.fromarray(pixels), path / f"{i:05d}-class{label}.png")
+            name = sample_name(i, None if labels is None else labels[i])
+            save_picture(Image.fromarray(pixels), path / name)

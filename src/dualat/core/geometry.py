@@ -93,10 +93,15 @@ class ThreatModel:
             raise ValueError(
                 "a random start needs a finite eps: give the threat model one, or start without it."
             )
+        where = (
+            centre.device if generator is None else generator.device
+        )  # a generator draws on its own device alone
         if self.norm == "Linf":
-            noise = torch.rand(centre.shape, generator=generator, device=centre.device) * 2 - 1
+            noise = torch.rand(centre.shape, generator=generator, device=where).to(centre.device) * 2 - 1
             return self.project(centre + self.eps * noise, centre)
-        direction = torch.randn(centre.shape, generator=generator, device=centre.device)
+        direction = torch.randn(centre.shape, generator=generator, device=where).to(centre.device)
         dimension = centre[0].numel()
-        radius = torch.rand(len(centre), generator=generator, device=centre.device) ** (1 / dimension)
+        radius = torch.rand(len(centre), generator=generator, device=where).to(centre.device) ** (
+            1 / dimension
+        )
         return self.project(centre + self.step(direction, self.eps) * per_image(radius, centre), centre)

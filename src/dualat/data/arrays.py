@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.data.images import Shape, fit_pixels
+from dualat.data.images import Shape, check_levels, evenly, fit_pixels
 from dualat.data.lazy import Pictures
 
 TINY_BYTES = 3072
 _TINY_SHAPE = (3, 32, 32)
+_LOOKED_AT = 1000  # pictures whose levels are checked
 
 
 class TinyImages(Pictures):
@@ -109,7 +110,9 @@ def read_array(path: Path) -> ArrayPictures:
             f"{path} holds {found.dtype} of shape {found.shape}, but pictures must be one array, uint8 of shape "
             "(N, H, W, C) with 1 or 3 channels: write it anew."
         )
-    return ArrayPictures(array)
+    pictures = ArrayPictures(array)
+    check_levels(pictures.gather(evenly(len(array), _LOOKED_AT)), str(path))
+    return pictures
 
 
 class Fitted(Pictures):

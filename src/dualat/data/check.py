@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from dualat.data.decode import BadImage, View
-from dualat.data.folder import FolderFiles, list_images
+from dualat.data.folder import FolderFiles
 from dualat.data.lazy import LazyImages, decoded
+from dualat.data.listing import list_images
 from dualat.data.shards import ShardFiles
 from dualat.data.sources import all_shards, require_images
 from dualat.system.files import write_text

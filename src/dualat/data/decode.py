@@ -7,7 +7,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dualat.data.images import Shape, cover_size
+from dualat.data.formats import open_picture
+from dualat.data.images import Shape, cover_size, is_long
 
 
 class BadImage(ValueError):
@@ -33,13 +34,18 @@ class View:
         """The same with another shape, resized just enough."""
         return replace(self, shape=shape, resize=None)
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width that a resized image just covers."""
+        _, height, width = self.shape
+        if self.resize is None:
+            return height, width
+        larger = self.resize / min(height, width)
+        return round(height * larger), round(width * larger)
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this size is resized to."""
-        _, to_height, to_width = self.shape
-        if self.resize is None:
-            return cover_size(height, width, to_height, to_width)
-        larger = self.resize / min(to_height, to_width)
-        return cover_size(height, width, round(to_height * larger), round(to_width * larger))
+        return cover_size(height, width, *self.covered)
 
 
 def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndarray:
@@ -49,9 +55,9 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
     Raises:
         BadImage: the file cannot be read; the sentence calls it `name`.
     """
-    channels, height, width = view.shape
+    channels = view.shape[0]
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             image = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise BadImage(f"{name} cannot be read as an image (its format is unknown)") from error
@@ -61,13 +67,23 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
         raise
     except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
         raise BadImage(f"{name} cannot be read as an image ({error or type(error).__name__})") from error
-    new_height, new_width = view.size(image.height, image.width)
-    if (new_width, new_height) != image.size:
-        method = Image.Resampling.BICUBIC if view.bicubic else Image.Resampling.BILINEAR
-        image = image.resize((new_width, new_height), method)
-    left, top = (new_width - width) // 2, (new_height - height) // 2
-    array = np.asarray(image.crop((left, top, left + width, top + height)))
+    array = np.asarray(_resized(image, view))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _resized(image: Image.Image, view: View) -> Image.Image:
+    """Resized, and H x W cut from the centre."""
+    _, height, width = view.shape
+    new_height, new_width = view.size(image.height, image.width)
+    left, top = (new_width - width) // 2, (new_height - height) // 2
+    method = Image.Resampling.BICUBIC if view.bicubic else Image.Resampling.BILINEAR
+    if is_long(new_height, new_width, *view.covered):  # the same filter at the same places, for H x W alone
+        across, down = image.width / new_width, image.height / new_height
+        box = (left * across, top * down, (left + width) * across, (top + height) * down)
+        return image.resize((width, height), method, box=box)
+    if (new_width, new_height) != image.size:
+        image = image.resize((new_width, new_height), method)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -1,47 +1,19 @@
-"""Images from folders: found, listed by class, and read."""
+"""Images from folders: listed by class, and read."""
 
 import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dualat.data.decode import View, decode_image
+from dualat.data.decode import BadImage, View, decode_image
+from dualat.data.formats import WANTED
 from dualat.data.images import Shape
 from dualat.data.lazy import Files, LazyImages
+from dualat.data.listing import class_folders, list_images
 from dualat.data.names import select
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def list_images(folder: Path) -> list[tuple[str, int]]:
-    """Paths below a folder, with /, and sizes in bytes of all image files, by suffix, sorted by path."""
-    return sorted(_walk(str(folder), ""), key=lambda entry: entry[0].split("/"))
-
-
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
-                yield f"{prefix}{entry.name}", entry.stat().st_size
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, by suffix, sorted by path."""
-    return [folder / name for name, _ in list_images(folder)]
-
-
-def has_images(folder: Path) -> bool:
-    """Whether there is any image file below a folder."""
-    return next(_walk(str(folder), ""), None) is not None
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Names of the subfolders, sorted, hidden ones left out."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def read_image(path: Path, shape: Shape) -> np.ndarray:
@@ -66,6 +38,13 @@ class FolderFiles(Files):
     def read(self, position: int) -> np.ndarray:
         path = os.path.join(self.folder, self.entries[position][0])
         return decode_image(path, self.view, path)
+
+    def raw(self, position: int) -> bytes:
+        path = os.path.join(self.folder, self.entries[position][0])
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BadImage(f"{path} cannot be read ({error.strerror})") from error
 
     def told(self, position: int) -> tuple[str, int]:
         return self.entries[position]
@@ -94,15 +73,19 @@ def open_class_folder(
         raise ValueError(
             f"{folder} has the class folder {unknown[0]!r}, which train/ lacks: remove or rename it."
         )
-    entries, labels = [], []
-    for name in found:
-        inside = list_images(folder / name)
-        entries += [(f"{name}/{path}", size) for path, size in inside]
-        labels += [names.index(name)] * len(inside)
-    if not entries:
-        raise ValueError(
-            f"{folder} has no images in its class folders: put {', '.join(SUFFIXES)} files there."
+    everything = list_images(folder)
+    entries = [entry for entry in everything if "/" in entry[0]]
+    if outside := [name for name, _ in everything if "/" not in name]:
+        many = "1 picture is" if len(outside) == 1 else f"{len(outside)} pictures are"
+        warnings.warn(
+            f"{folder}: {many} left out, lying in no class folder: {outside[0]}"
+            f"{' ...' if outside[1:] else ''}.",
+            stacklevel=2,
         )
+    if not entries:
+        raise ValueError(f"{folder} has no images in its class folders: put {WANTED} there.")
+    number = {name: k for k, name in enumerate(names)}
+    labels = [number[path.partition("/")[0]] for path, _ in entries]
     data = LazyImages(FolderFiles(folder, entries, view), torch.tensor(labels), names, str(folder), workers)
     return listed(data, include, exclude)
 
@@ -117,7 +100,7 @@ def open_flat_folder(
     """All images below a folder as one class. ValueError: there are none."""
     entries = list_images(folder)
     if not entries:
-        raise ValueError(f"{folder} has no readable image: put images ({', '.join(SUFFIXES)}) there.")
+        raise ValueError(f"{folder} has no readable image: put {WANTED} there.")
     labels = torch.zeros(len(entries), dtype=torch.int64)
     data = LazyImages(FolderFiles(folder, entries, view), labels, ("all",), str(folder), workers)
     return listed(data, include, exclude)

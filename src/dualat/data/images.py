@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from dualat.system.seeds import mix_seed
 
 Shape = tuple[int, int, int]
 MEMORY_LIMIT = 8 * 2**30  # bytes
+_LONG = 8  # of an image that is cut before it is resized: longer side by shorter, at least
 
 
 @dataclass(eq=False)
@@ -157,6 +159,22 @@ def check_memory(count: int, shape: Shape, name: str) -> None:
         )
 
 
+def check_levels(images: Tensor, name: str) -> None:
+    """Refuse uint8 images that were in [0, 1] before they were made whole numbers; a warning where all are black.
+
+    Raises:
+        ValueError: all levels are 0 and 1.
+    """
+    highest = int(images.max())
+    if highest == 1:
+        raise ValueError(
+            f"images of {name} hold only zeros and ones, but their levels go from 0 to 255: multiply by 255 and round "
+            "before they are written as uint8."
+        )
+    if highest == 0:
+        warnings.warn(f"all images of {name} are black.", stacklevel=4)
+
+
 def fit_to_shape(data: ImageData, shape: Shape) -> ImageData:
     """The same images with `shape` (C, H, W): grey or colour, resized to cover H x W (bilinear, antialiased) and
     cut to the centre.
@@ -212,9 +230,30 @@ def cover_size(height: int, width: int, to_height: int, to_width: int) -> tuple[
     return max(to_height, round(height * scale)), max(to_width, round(width * scale))
 
 
+def is_long(height: int, width: int, to_height: int, to_width: int) -> bool:
+    """Whether an image that covers to_height x to_width is so long that it is cut before it is resized; 1 x 4000 pixels
+    would take a gigabyte on their way to 224 x 224."""
+    return height * width > _LONG * to_height * to_width
+
+
 def _cover(images: Tensor, height: int, width: int) -> Tensor:
     size = cover_size(images.shape[2], images.shape[3], height, width)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    if is_long(*size, height, width):
+        down = _triangles(images.shape[2], size[0], top, height)
+        across = _triangles(images.shape[3], size[1], left, width)
+        return down @ images @ across.T
     if size != tuple(images.shape[2:]):
         images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return images[:, :, top : top + height, left : left + width]
+
+
+def _triangles(size: int, to_size: int, first: int, count: int) -> Tensor:
+    """(count, size) weights of antialiased bilinear interpolation from `size` pixels to `to_size`, of which `count` from
+    `first` on are wanted:  w_ji ~ max(0, 1 - |i + 1/2 - s (j + 1/2)| / max(s, 1)),  s = size / to_size,  sum_i w_ji = 1.
+    """
+    scale = size / to_size
+    centres = scale * (torch.arange(first, first + count) + 0.5)
+    distance = (torch.arange(size) + 0.5 - centres[:, None]).abs()
+    weights = (1 - distance / max(scale, 1)).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)

@@ -8,6 +8,7 @@ import torch
 
 from dualat.data.cifar import load_cifar
 from dualat.data.decode import View
+from dualat.data.duplicates import tell_duplicates
 from dualat.data.fashion import load_fashion_mnist
 from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_shape, split_off
 from dualat.data.lazy import LazyImages
@@ -54,7 +55,13 @@ def load_splits(settings: DataSettings) -> Splits:
         )
     parts = {"train": train, "validation": validation, "test": test}
     held = _fits(tuple(parts.values()), memory)
-    return Splits(**{part: _finished(data, part, settings, held) for part, data in parts.items()})
+    parts = {part: _seen(data, part, settings) for part, data in parts.items()}
+    listed = {part: data for part, data in parts.items() if isinstance(data, LazyImages)}
+    if held:
+        parts = {part: listed[part].held() if part in listed else data for part, data in parts.items()}
+    if listed:  # what named sources repeat is no mistake of whoever uses them
+        tell_duplicates(listed, parts, settings.source)
+    return Splits(**{part: data.renamed(f"{settings.source} {part}") for part, data in parts.items()})
 
 
 def _fits(parts: tuple[ImageData | None, ...], limit: float) -> bool:
@@ -95,14 +102,12 @@ def _skip(data: LazyImages) -> LazyImages:
     return data.take(kept)
 
 
-def _finished(data: ImageData, part: str, settings: DataSettings, held: bool) -> ImageData:
-    """A split as it is used: named, held-out images in their own view, in memory where all fit."""
-    if isinstance(data, LazyImages):
-        if part != "train" and (settings.test_resize or settings.test_interpolation != "bilinear"):
-            bicubic = settings.test_interpolation == "bicubic"
-            data = data.seen(View(data.shape, settings.test_resize, bicubic))
-        data = data.held() if held else data
-    return data.renamed(f"{settings.source} {part}")
+def _seen(data: ImageData, part: str, settings: DataSettings) -> ImageData:
+    """A split in its own view: held-out images may be resized in another way."""
+    own = settings.test_resize or settings.test_interpolation != "bilinear"
+    if part == "train" or not own or not isinstance(data, LazyImages):
+        return data
+    return data.seen(View(data.shape, settings.test_resize, settings.test_interpolation == "bicubic"))
 
 
 def load_images(

@@ -76,6 +76,10 @@ class Files(Pictures):
         """uint8 (C, H, W). Raises BadImage; called by several threads at a time."""
 
     @abstractmethod
+    def raw(self, position: int) -> bytes:
+        """The file as it is. Raises BadImage where it cannot be read."""
+
+    @abstractmethod
     def told(self, position: int) -> tuple[str, int]:
         """Name and size in bytes of the file."""
 

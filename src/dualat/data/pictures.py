@@ -31,7 +31,9 @@ def grid(x: Tensor, columns: int, gap: int = 1, smallest: int = 40) -> Image.Ima
 
 
 def save_picture(picture: Image.Image, path: Path | str) -> None:
-    """Write a PNG atomically."""
+    """Write a PNG atomically. ValueError: the name says that it is something else."""
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path} must end in .png, as it is written as PNG.")
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
 

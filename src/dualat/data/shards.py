@@ -13,6 +13,7 @@ import io
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ import numpy as np
 import torch
 
 from dualat.data.decode import BadImage, View, decode_image
-from dualat.data.folder import SUFFIXES, listed
+from dualat.data.folder import listed
+from dualat.data.formats import WANTED, ending, suffixes
 from dualat.data.lazy import Files, LazyImages
+from dualat.data.listing import tell_left_out
 from dualat.data.names import read_lines
 from dualat.system.files import atomic_path
 
 NO_CLASS = -1
-_VERSION = 1
+_VERSION = 2
 _LONGEST_CLASS = 32  # bytes of a .cls file
 
 
@@ -40,12 +43,14 @@ class ShardIndex:
         names: of the image files.
         offsets, sizes: (n,), int64, in bytes.
         labels: (n,), int64; NO_CLASS where there is no .cls file.
+        left_out: names of one file of each sample without a picture that is read.
     """
 
     names: list[str]
     offsets: np.ndarray
     sizes: np.ndarray
     labels: np.ndarray
+    left_out: list[str]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,25 +78,28 @@ def read_index(shard: Path) -> tuple[ShardIndex, bool]:
 
 
 def make_index(shard: Path) -> ShardIndex:
-    """Read the headers of a shard, and its .cls files."""
+    """Read the headers of a shard, and its .cls files. Names that begin with a dot are skipped."""
     names: list[str] = []
     rows: list[tuple[int, int]] = []
     keys: list[str] = []
     classes: dict[str, int] = {}
+    others: dict[str, str] = {}  # a file of each sample that is neither a picture nor a class
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 folder, _, last = member.name.rpartition("/")
-                stem, _, ending = last.partition(".")
-                if not member.isreg() or not stem:
+                stem, _, endings = last.partition(".")
+                if not member.isreg() or not stem or _hidden(folder):
                     continue
                 key = f"{folder}/{stem}"
-                if ending.lower() == "cls":
+                if endings.lower() == "cls":
                     classes[key] = _read_class(tar, member, shard)
-                elif f".{ending.rpartition('.')[2].lower()}" in SUFFIXES:
+                elif ending(last) in suffixes():
                     names.append(member.name)
                     rows.append((member.offset_data, member.size))
                     keys.append(key)
+                else:
+                    others.setdefault(key, member.name)
             with open(shard, "rb") as handle:  # tarfile takes a damaged header for the end, which is zeros
                 handle.seek(tar.offset)
                 if any(handle.read(tarfile.BLOCKSIZE)):
@@ -102,9 +110,15 @@ def make_index(shard: Path) -> ShardIndex:
             "compressed."
         ) from error
     _check(shard, names, rows, keys, classes)
+    known = set(keys)
     table = np.array(rows, dtype=np.int64).reshape(-1, 2)
     labels = np.array([classes.get(key, NO_CLASS) for key in keys], dtype=np.int64)
-    return ShardIndex(names, table[:, 0].copy(), table[:, 1].copy(), labels)
+    left_out = [name for key, name in others.items() if key not in known]
+    return ShardIndex(names, table[:, 0].copy(), table[:, 1].copy(), labels, left_out)
+
+
+def _hidden(folder: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in folder.split("/"))
 
 
 def _read_class(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
@@ -122,7 +136,7 @@ def _check(
     shard: Path, names: list[str], rows: list[tuple[int, int]], keys: list[str], classes: dict[str, int]
 ) -> None:
     if not names:
-        raise ValueError(f"{shard} has no images ({', '.join(SUFFIXES)}): give webdataset shards.")
+        raise ValueError(f"{shard} has no images: give webdataset shards of {WANTED}.")
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise ValueError(f"{shard} has two images named {twice.strip('/')}: give each a name of its own.")
@@ -136,9 +150,9 @@ def _check(
 
 
 def _state(shard: Path) -> np.ndarray:
-    """What must be as it was for an index to hold: version of the index, size, time of change in ns."""
-    found = shard.stat()
-    return np.array([_VERSION, found.st_size, found.st_mtime_ns], dtype=np.int64)
+    """What must be as it was for an index to hold: its version, the endings that are read, size, time of change in ns."""
+    found, read = shard.stat(), zlib.crc32(" ".join(sorted(suffixes())).encode())
+    return np.array([_VERSION, read, found.st_size, found.st_mtime_ns], dtype=np.int64)
 
 
 def _places(shard: Path) -> list[Path]:
@@ -157,19 +171,27 @@ def _kept(place: Path, state: np.ndarray) -> ShardIndex | None:
     with suppress(*damage), np.load(place) as kept:
         if not np.array_equal(kept["state"], state):
             return None
-        names = kept["names"].tobytes().decode("utf-8", "surrogateescape").split("\n")
-        index = ShardIndex(names, kept["offsets"], kept["sizes"], kept["labels"])
+        names, left_out = (_unpacked(kept[column]) for column in ("names", "left_out"))
+        index = ShardIndex(names, kept["offsets"], kept["sizes"], kept["labels"], left_out)
         if all(len(column) == len(names) for column in (index.offsets, index.sizes, index.labels)):
             return index
     return None
 
 
 def _keep(place: Path, index: ShardIndex, state: np.ndarray) -> None:
-    names = np.frombuffer("\n".join(index.names).encode("utf-8", "surrogateescape"), dtype=np.uint8)
+    columns = {"offsets": index.offsets, "sizes": index.sizes, "labels": index.labels}
+    columns |= {"names": _packed(index.names), "left_out": _packed(index.left_out)}
     with atomic_path(place) as temporary, open(temporary, "wb") as handle:
-        np.savez(
-            handle, state=state, names=names, offsets=index.offsets, sizes=index.sizes, labels=index.labels
-        )
+        np.savez(handle, state=state, **columns)  # pyright: ignore[reportArgumentType]
+
+
+def _packed(names: list[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(names).encode("utf-8", "surrogateescape"), dtype=np.uint8)
+
+
+def _unpacked(column: np.ndarray) -> list[str]:
+    text = column.tobytes().decode("utf-8", "surrogateescape")
+    return text.split("\n") if text else []
 
 
 class ShardFiles(Files):
@@ -179,6 +201,9 @@ class ShardFiles(Files):
         super().__init__(view)
         self.shards = [str(shard) for shard in shards]
         indexes = [read_index(shard)[0] for shard in shards]
+        others = [name for index in indexes for name in index.left_out]
+        told = [(name, ending(name) or "without an ending") for name in others]
+        tell_left_out(shards[0].parent, told, "sample")
         counts = [len(index) for index in indexes]
         self.names = [name for index in indexes for name in index.names]
         self.shard_of = np.repeat(np.arange(len(shards)), counts)
@@ -190,15 +215,18 @@ class ShardFiles(Files):
         return len(self.names)
 
     def read(self, position: int) -> np.ndarray:
-        shard = self.shards[self.shard_of[position]]
-        name = f"{self.names[position]} in {shard}"
+        return decode_image(io.BytesIO(self.raw(position)), self.view, self._name(position))
+
+    def raw(self, position: int) -> bytes:
         try:
-            with open(shard, "rb") as handle:
+            with open(self.shards[self.shard_of[position]], "rb") as handle:
                 handle.seek(int(self.offsets[position]))
-                content = handle.read(int(self.sizes[position]))
+                return handle.read(int(self.sizes[position]))
         except OSError as error:
-            raise BadImage(f"{name} cannot be read ({error.strerror})") from error
-        return decode_image(io.BytesIO(content), self.view, name)
+            raise BadImage(f"{self._name(position)} cannot be read ({error.strerror})") from error
+
+    def _name(self, position: int) -> str:
+        return f"{self.names[position]} in {self.shards[self.shard_of[position]]}"
 
     def told(self, position: int) -> tuple[str, int]:
         shard = self.shards[self.shard_of[position]].rpartition(os.sep)[2]
@@ -236,6 +264,8 @@ def open_shards(
                 f"{bare} in {files.shards[files.shard_of[without[0]]]} has no .cls file: write the shards anew with one "
                 "for each image."
             )
+        if classes is not None:
+            _check_names(shards[0].parent, classes)
         classes = classes or _class_names(shards[0].parent) or tuple(map(str, range(labels.max() + 1)))
         if labels.max() >= len(classes):
             raise ValueError(
@@ -249,3 +279,14 @@ def open_shards(
 def _class_names(folder: Path) -> tuple[str, ...] | None:
     path = folder / "classnames.txt"
     return tuple(read_lines(path)) if path.is_file() else None
+
+
+def _check_names(folder: Path, classes: tuple[str, ...]) -> None:
+    """ValueError where the folder's own names of the classes are not those of the training shards."""
+    numbered = classes == tuple(map(str, range(len(classes))))
+    for k, (own, name) in enumerate(zip(_class_names(folder) or (), classes, strict=False)):
+        if own != name and not numbered:
+            raise ValueError(
+                f"{folder / 'classnames.txt'} calls class {k} {own!r}, and the training shards {name!r}: give both the "
+                "same names in the same order."
+            )

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from dualat.data.decode import View
-from dualat.data.folder import (
-    SUFFIXES,
-    class_folders,
-    has_images,
-    listed,
-    open_class_folder,
-    open_flat_folder,
-)
+from dualat.data.folder import listed, open_class_folder, open_flat_folder
+from dualat.data.formats import WANTED
 from dualat.data.images import Shape
 from dualat.data.lazy import LazyImages
+from dualat.data.listing import class_folders, has_images
 from dualat.data.settings import NAMED_SOURCES, DataSettings
 from dualat.data.shards import open_shards
 
@@ -29,7 +24,7 @@ _WORDS = {"train": "train", "test": "test"} | dict.fromkeys(_VALIDATION, "valida
 def require_images(count: int, name: str) -> None:
     """ValueError where there are none."""
     if not count:
-        raise ValueError(f"{name} has no readable image: put images ({', '.join(SUFFIXES)}) there.")
+        raise ValueError(f"{name} has no readable image: put {WANTED} there.")
 
 
 def find_shards(source: str) -> list[Path]:
@@ -40,7 +35,7 @@ def find_shards(source: str) -> list[Path]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return sorted(path.glob("*.tar"))
+        return sorted(path.glob("[!.]*.tar"))
     if not any(sign in source for sign in "*?[") and path.suffix != ".tar":
         return []
     found = sorted(Path(name) for name in glob.glob(str(path)) if name.endswith(".tar"))
@@ -55,7 +50,7 @@ def all_shards(source: str) -> list[Path]:
     """The same, and for a folder those in its subfolders too. FileNotFoundError: nothing is there."""
     folder = Path(source).expanduser()
     if (found := find_shards(source)) or folder.is_dir():
-        return sorted([*found, *folder.glob("*/*.tar")])
+        return sorted([*found, *folder.glob("[!.]*/[!.]*.tar")])
     raise FileNotFoundError(f"{source!r} is no folder: name a folder of images, or webdataset shards (.tar).")
 
 

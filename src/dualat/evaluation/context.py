@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from dualat import __version__
-from dualat.data.images import ImageData, Splits, evenly
+from dualat.data.images import ImageData, Shape, Splits, evenly
+from dualat.data.listing import walk
 from dualat.evaluation.judge import Judge, cache_folder
-from dualat.evaluation.reference import Reference, read_reference
+from dualat.evaluation.needs import reference_of
+from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.evaluation.throughput import device_name
@@ -45,6 +47,10 @@ class Subject:
     keep: Path | None = None
     progress: Progress = lambda what, done, total: None
 
+    def __post_init__(self) -> None:
+        if self.given is not None:
+            self.given = self.given.of_classes(self.data.train.class_names, self.data.train.name)
+
     @property
     def required_model(self) -> LoadedModel:
         """The model, or a ValueError where there are samples alone."""
@@ -56,7 +62,7 @@ class Subject:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.data.train)
+        return Judge(self.data.train, device=self.device)
 
     def held_out(self, wanted: int | None = None) -> ImageData:
         """Test images: all, or `wanted` evenly picked ones."""
@@ -80,20 +86,28 @@ class Subject:
     @cached_property
     def reference(self) -> Reference:
         """What samples are compared with, in their shape."""
-        source = self.settings.reference
-        chosen: ImageData | str = source
-        if source in ("test", "train"):
-            chosen = self.data.test if source == "test" else self.data.train
-        return read_reference(chosen, self.samples.shape)
+        return reference_of(self.settings.reference, self.data, self.sample_shape)
+
+    @property
+    def sample_shape(self) -> Shape:
+        """(C, H, W) of the samples, drawn or not."""
+        return self.required_model.shape if self.given is None else self.given.shape
+
+    @property
+    def sample_count(self) -> int:
+        """Number of the samples, drawn or not."""
+        return self.settings.samples if self.given is None else len(self.given)
 
     @cached_property
     def content(self) -> str:
-        """Hash of the weights or samples and of every real image."""
+        """Hash of the weights, or of the samples with their labels, and of every real image."""
         digest = hashlib.sha256()
         for part in (self.data.train, self.data.validation, self.data.test):
             digest.update(part.content.encode())
         if self.given is not None:
             digest.update(self.given.content.encode())
+            if self.given.labels is not None:
+                digest.update(self.given.labels.contiguous().numpy().data)
         if self.model is not None:
             digest.update(json.dumps(asdict(self.model.description), sort_keys=True).encode())
             initial = self.model.initial.state() if self.model.initial else {}
@@ -141,8 +155,12 @@ def file_state(value: Any) -> list[Any]:
         path = Path(entry).expanduser() if isinstance(entry, str) else None
         if path is None or not path.exists():
             continue
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            state = file.stat()
+        files = (
+            [(path / name, entry.stat()) for name, entry in walk(path) if entry.is_file()]
+            if path.is_dir()
+            else []
+        )
+        for file, state in sorted(files) if path.is_dir() else [(path, path.stat())]:
             found.append([str(file), state.st_size, state.st_mtime_ns])
     return found
 

@@ -26,14 +26,9 @@ def generation_records(samples: ImageSet, reference: Reference, judge: Judge, se
     records = []
     features = JudgeFeatures(judge)
     features.check_shape(samples.images)
+    samples = samples.of_classes(judge.train.class_names, judge.train.name)
     if samples.labels is not None:
         began = time.perf_counter()
-        unknown = samples.labels[(samples.labels < 0) | (samples.labels >= len(judge.train.class_names))]
-        if len(unknown):
-            raise ValueError(
-                f"{samples.name} has the label {int(unknown[0])}, but {judge.train.name} has only the classes "
-                f"0 to {len(judge.train.class_names) - 1}."
-            )
         hits = int((judge.predict(samples.images.float() / 255) == samples.labels).sum())
         settings = {**samples.settings, "judge": judge.name}
         record = proportion("sample_class_accuracy", hits, len(samples), settings=settings, seed=seed)

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dualat.data.in_distribution import ImageData
+from dualat.system.distributed import from_first, is_first
 from dualat.system.files import atomic_path
+from dualat.system.precision import strict_fp32
 from dualat.system.seeds import mix_seed
 
 SVM_PIXELS = 256  # the SVM judges images of up to this many values
@@ -54,14 +56,19 @@ def cache_folder() -> Path:
 class Judge:
     """Says which class an image shows, and gives features for Frechet distances.
 
+    Of several processes the first trains it and the others receive it: all make one together.
+
     Args:
         train: the real training images; the judge sees no others.
         steps: training steps of the feature network, batch 128, Adam 2e-3 with cosine decay; None: 500, or 1500
             for more than 10,000 images.
+        device: where the network is trained and works, in float32; on the CPU where deterministic kernels are asked for,
+            as its pooling has none on GPUs.
     """
 
-    def __init__(self, train: ImageData, steps: int | None = None):
+    def __init__(self, train: ImageData, steps: int | None = None, device: torch.device | str = "cpu"):
         self.train = train
+        self.device = torch.device("cpu" if torch.are_deterministic_algorithms_enabled() else device)
         self.steps = steps or (1500 if len(train) > 10_000 else 500)
         self.network = self._trained_network()
         self.svm = None
@@ -79,50 +86,55 @@ class Judge:
         """Classes (N,) of images x: (N, C, H, W) in [0, 1]."""
         if self.svm is not None:
             return torch.from_numpy(self.svm.predict(x.cpu().flatten(1).numpy()))
-        with torch.no_grad():
-            return torch.cat([self.network(part.cpu()).argmax(1) for part in x.split(1000)])
+        with torch.no_grad(), strict_fp32():
+            return torch.cat([self.network(part.to(self.device)).argmax(1).cpu() for part in x.split(1000)])
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """Features (N, 64) of images x: (N, C, H, W) in [0, 1]."""
-        return torch.cat([self.network.body(part.cpu()) for part in x.split(1000)])
+        """Features (N, 64) of images x: (N, C, H, W) in [0, 1], on the CPU."""
+        with strict_fp32():
+            return torch.cat([self.network.body(part.to(self.device)).cpu() for part in x.split(1000)])
 
     def features_of(self, data: ImageData) -> Tensor:
         """Features (N, 64) of real images, which need not be in memory: 500 are read at a time."""
         return torch.cat([self.features(data.float(part)) for part in torch.arange(len(data)).split(500)])
 
     def _trained_network(self) -> JudgeNetwork:
-        classes = len(self.train.class_names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = JudgeNetwork(self.train.shape, classes)
-            key = mix_seed(
-                self.train.content,
-                self.steps,
-                torch.__version__,
-            )
-            path = cache_folder() / f"judge-{key:016x}.safetensors"
-            try:
-                network.load_state_dict(load_file(path))
-            except (OSError, SafetensorError, RuntimeError):  # absent or damaged: train it (again)
-                fit(network, self.train, self.steps)
-                try:
-                    with atomic_path(path) as temporary:
-                        save_file(network.state_dict(), temporary)
-                except OSError:
-                    pass  # a cache that cannot be written costs time, not the result
+            network = JudgeNetwork(self.train.shape, len(self.train.class_names)).to(self.device)
+            if is_first():
+                self._read_or_train(network)
+        from_first([*network.parameters(), *network.buffers()], alone=True)
         return network.eval()
+
+    def _read_or_train(self, network: JudgeNetwork) -> None:
+        """Weights from the cache; where they are absent or damaged, trained (again)."""
+        where = () if self.device.type == "cpu" else (self.device.type,)
+        key = mix_seed(self.train.content, self.steps, torch.__version__, *where)
+        path = cache_folder() / f"judge-{key:016x}.safetensors"
+        try:
+            network.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError):
+            with strict_fp32():
+                fit(network, self.train, self.steps)
+            try:
+                with atomic_path(path) as temporary:
+                    save_file(network.state_dict(), temporary)
+            except OSError:
+                pass  # a cache that cannot be written costs time, not the result
 
 
 def fit(network: nn.Module, train: ImageData, steps: int) -> None:
     """Train on clean images by cross-entropy; the data order is fixed by seed 0."""
+    device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)
     network.train()
     for _ in range(steps):
         picked = torch.randint(len(train), (128,), generator=generator)
-        loss = F.cross_entropy(network(train.float(picked)), train.labels[picked])
+        loss = F.cross_entropy(network(train.float(picked).to(device)), train.labels[picked].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -17,13 +17,20 @@ from dualat.evaluation.calibration import calibration, fit_temperature
 from dualat.evaluation.context import Subject
 from dualat.evaluation.counterfactuals import counterfactual_records
 from dualat.evaluation.energies import energy_records, r1_record
-from dualat.evaluation.features import ImageNetFeatures, imagenet_weights
+from dualat.evaluation.features import (
+    FeatureExtractor,
+    ImageNetFeatures,
+    InceptionFeatures,
+    JudgeFeatures,
+    imagenet_weights,
+)
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.generation import generation_records
 from dualat.evaluation.inception import inception_records
 from dualat.evaluation.inception_weights import find_inception_weights
 from dualat.evaluation.logits import attack_step_size, attacked_images, predict_logits
 from dualat.evaluation.masking import grey_radius
+from dualat.evaluation.needs import NOISE, check_outside, check_reference, own_split
 from dualat.evaluation.ood import noise_images, ood_records, scores
 from dualat.evaluation.robust import robust_accuracy
 from dualat.evaluation.samples import from_model
@@ -108,7 +115,7 @@ def _inception(subject: Subject) -> list[Record]:
 
 def outside_images(source: str, inside: ImageData, wanted: int, seed: int) -> ImageData:
     """`wanted` images (or all, of a smaller source) that the model has not learned, in the shape of `inside`."""
-    if source in ("uniform", "normal"):
+    if source in NOISE:
         return noise_images(source, inside.shape, wanted, seed)
     data = fit_to_shape(load_images(source, None, inside.shape), inside.shape)
     picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:wanted]
@@ -197,6 +204,30 @@ def _step_sweep(subject: Subject) -> list[Record]:
     ]
 
 
+def _suits(subject: Subject, kind: type[FeatureExtractor], features: str, published: bool = False) -> None:
+    split = own_split(subject.settings.reference, subject.data)
+    reference = subject.reference if split is None else split
+    check_reference(reference, subject.sample_count, kind.dimension, features, published)
+
+
+def _needs_of_generation(subject: Subject) -> None:
+    _suits(subject, JudgeFeatures, "features of the judge")
+
+
+def _needs_of_imagenet_features(subject: Subject) -> None:
+    imagenet_weights()
+    _suits(subject, ImageNetFeatures, "ImageNet features")
+
+
+def _needs_of_inception(subject: Subject) -> None:
+    find_inception_weights(subject.settings.inception_weights)
+    _suits(subject, InceptionFeatures, "Inception features", published=True)
+
+
+def _needs_of_outside(subject: Subject) -> None:
+    check_outside(subject.settings.ood_sources, subject.data.test.shape)
+
+
 @dataclass(frozen=True)
 class Metric:
     """One entry of the table."""
@@ -209,7 +240,8 @@ class Metric:
     of_samples: bool = False
     """Measured on samples, so that a file of them is enough."""
     needs: Callable[[Subject], object] | None = None
-    """Raises MissingWeights where weights are not there that not everybody has; asked before anything is measured."""
+    """Raises MissingWeights where weights are not there that not everybody has, and what the measure would raise for
+    images that it compares with; asked before anything is measured."""
 
 
 ATTACK = ("norm", "steps", "robust_images")
@@ -226,24 +258,28 @@ METRICS: dict[str, Metric] = {
         (*ATTACK, "bins", "temperature_scaling", "validation_eps"),
     ),
     "generation": Metric(
-        _generation, "samples: class accuracy; Frechet, kernel, precision, recall", SAMPLES, True
+        _generation,
+        "samples: class accuracy; Frechet, kernel, precision, recall",
+        SAMPLES,
+        True,
+        _needs_of_generation,
     ),
     "imagenet_features": Metric(
         _imagenet_features,
         "samples: the same in ImageNet features",
         SAMPLES,
         True,
-        lambda subject: imagenet_weights(),
+        _needs_of_imagenet_features,
     ),
     "inception": Metric(
         _inception,
         "samples: FID, KID, Inception Score, precision, recall",
         (*SAMPLES, "inception_weights"),
         True,
-        lambda subject: find_inception_weights(subject.settings.inception_weights),
+        _needs_of_inception,
     ),
     "step_sweep": Metric(_step_sweep, "number of sampling steps", ("sweep_steps", "sweep_samples")),
-    "ood": Metric(_ood, "OOD detection, clean and under the adaptive attack", OOD),
+    "ood": Metric(_ood, "OOD detection, clean and under the adaptive attack", OOD, needs=_needs_of_outside),
     "counterfactual": Metric(
         _counterfactual,
         "counterfactuals: validity, confidence, distance, Frechet distance",
@@ -253,6 +289,7 @@ METRICS: dict[str, Metric] = {
         _energy,
         "energy of train, test, contrastive, adversarial, OOD images; R1",
         ("energy_images", "ood_sources", "norm", "steps", "validation_eps"),
+        needs=_needs_of_outside,
     ),
     "throughput": Metric(_throughput, "images/s", ("norm", "steps", "validation_eps")),
     "apgd": Metric(

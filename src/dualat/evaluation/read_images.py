@@ -3,7 +3,6 @@
 No pickle is ever read: an array of Python objects may run code.
 """
 
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -15,8 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dualat.data.folder import SUFFIXES, class_folders, find_images, read_image
-from dualat.data.images import Shape, check_memory
+from dualat.data.folder import read_image
+from dualat.data.formats import WANTED, open_picture
+from dualat.data.images import Shape, check_levels, check_memory
+from dualat.data.listing import find_images
 
 Pick = Callable[[int], Tensor]
 _AT_A_TIME = 256
@@ -72,13 +73,15 @@ def read_npz(path: Path, shape: Shape | None, pick: Pick) -> tuple[Tensor, Tenso
         raise ValueError(_other_shape(f"images of {path}", found, shape))
     chosen = pick(len(images))
     kept = torch.from_numpy(images)[chosen].permute(0, 3, 1, 2).contiguous()
+    check_levels(kept, str(path))
     return kept, None if labels is None else torch.from_numpy(labels.astype(np.int64))[chosen]
 
 
 def read_folder(
     folder: Path, shape: Shape | None, pick: Pick, resize: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Images (N, C, H, W), uint8, of all image files below a folder, in the order of their paths, and labels.
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Images (N, C, H, W), uint8, of all image files below a folder, in the order of their paths, and these paths, below
+    the folder, with /.
 
     Args:
         shape: (C, H, W) that they must have; None: that of the first image.
@@ -87,15 +90,12 @@ def read_folder(
     """
     paths = find_images(folder)
     if not paths:
-        raise ValueError(f"{folder} has no images: put {', '.join(SUFFIXES)} files there.")
-    found = tuple(class_folders(folder))
-    labels = _labels(folder, paths, found)
-    chosen = pick(len(paths)).tolist()
-    paths = [paths[i] for i in chosen]
+        raise ValueError(f"{folder} has no images: put {WANTED} there.")
+    paths = [paths[i] for i in pick(len(paths)).tolist()]
     wanted = shape or natural_shape(paths[0])
     if not resize:
         for path in paths:
-            if (natural := natural_shape(path)) != tuple(wanted):
+            if (natural := natural_shape(path, wanted[0])) != tuple(wanted):
                 raise ValueError(_other_shape(str(path), natural, wanted))
     check_memory(len(paths), wanted, str(folder))
     images = torch.empty(len(paths), *wanted, dtype=torch.uint8)
@@ -104,23 +104,33 @@ def read_folder(
             some = paths[start : start + _AT_A_TIME]
             for i, array in enumerate(pool.map(lambda path: _read(path, wanted), some), start):
                 images[i] = torch.from_numpy(np.array(array))
-    return images, None if labels is None else torch.tensor([labels[i] for i in chosen])
+    check_levels(images, str(folder))
+    return images, tuple(path.relative_to(folder).as_posix() for path in paths)
 
 
-def natural_shape(path: Path) -> Shape:
+def natural_shape(path: Path, channels: int = 1) -> Shape:
     """(C, H, W) of an image file, upright, from its header.
+
+    Args:
+        channels: of a picture whose palette is grey, which is a grey picture and a colour one.
 
     Raises:
         ValueError: it is no readable image.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
+            if image.mode == "P" and _is_grey(image.getpalette() or []):
+                return channels, height, width
             return (1 if image.mode in _GREY_MODES else 3), height, width
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.") from error
+
+
+def _is_grey(palette: list[int]) -> bool:
+    return palette[::3] == palette[1::3] == palette[2::3]
 
 
 def _read(path: Path, shape: Shape) -> np.ndarray:
@@ -128,16 +138,6 @@ def _read(path: Path, shape: Shape) -> np.ndarray:
         return read_image(path, shape)
     except ValueError as error:
         raise ValueError(f"{error}: replace or remove it.") from error
-
-
-def _labels(folder: Path, paths: list[Path], classes: tuple[str, ...]) -> list[int] | None:
-    """Class of each file: its subfolder's position, or the number that its name ends in; None where neither is told."""
-    parts = [path.relative_to(folder).parts for path in paths]
-    if all(len(part) > 1 and part[0] in classes for part in parts):
-        return [classes.index(part[0]) for part in parts]
-    told = [re.search(r"-class(\d+)$", path.stem) for path in paths]
-    numbers = [int(match[1]) for match in told if match]
-    return numbers if len(numbers) == len(paths) else None
 
 
 def _other_shape(what: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:

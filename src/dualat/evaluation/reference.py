@@ -113,9 +113,9 @@ def read_reference(
     name = str(path)
     if path.is_dir():
         tall = None if shape is None else f"to {'x'.join(map(str, shape))}, bilinear, antialiased"
-        images, labels = read_folder(path, shape, lambda n: picked(n, wanted, name), resize=shape is not None)
+        images, _ = read_folder(path, shape, lambda n: picked(n, wanted, name), resize=shape is not None)
         settings = {"origin": "folder", "path": name} | ({"resize": tall} if tall else {})
-        return Reference(ImageSet(images, labels, name, settings), None, name)
+        return Reference(ImageSet(images, None, name, settings), None, name)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: give a folder of images, an .npz file, or one of {', '.join(NAMED_SOURCES)}."

@@ -9,7 +9,7 @@ and shifts each distance below.
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from dualat import __version__
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.images import ImageData, Shape
 from dualat.evaluation.read_images import read_folder, read_npz
+from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
 from dualat.sampling import descend
 from dualat.system.distributed import mine, summed
@@ -46,12 +47,14 @@ class ImageSet:
         labels: (N,), int64, the class that was asked for; None where it is unknown.
         name: what a message or a record calls this set.
         settings: how the images came about, as a record tells it.
+        paths: of the files in a folder, below it, with /; they may tell labels (`of_classes`). None for others.
     """
 
     images: Tensor
     labels: Tensor | None
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -83,6 +86,25 @@ class ImageSet:
         digest.update(self.images.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def of_classes(self, classes: Sequence[str], owner: str) -> "ImageSet":
+        """The same images with labels among these classes, where they tell any.
+
+        Args:
+            classes: names of the classes of the real images.
+            owner: what a message calls those.
+
+        Raises:
+            ValueError: a label, or a subfolder, that is no class.
+        """
+        labels = self.labels
+        if self.paths is not None:
+            labels = labels_of_paths(self.paths, classes, self.name, owner)
+        if labels is not None and len(wrong := labels[(labels < 0) | (labels >= len(classes))]):
+            raise ValueError(
+                f"{self.name} has the label {int(wrong[0])}, but {owner} has only the classes 0 to {len(classes) - 1}."
+            )
+        return self if labels is self.labels else replace(self, labels=labels, paths=None)
+
     @classmethod
     def of(cls, data: ImageData) -> "ImageSet":
         """The images of a data source."""
@@ -105,7 +127,8 @@ def from_model(
     points of each chunk are drawn by themselves.
 
     Args:
-        state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes.
+        state: folder that keeps finished chunks: a call that was killed goes on there and ends with the same bytes
+            (those of the chunks that were left, on a GPU, up to rounding).
             Other weights, settings, seeds and versions have chunks of their own, in subfolders.
         steps, step_size: in place of the model's own; 0 steps give the starting points.
         progress: called as progress(images done, count) after each chunk.
@@ -194,8 +217,8 @@ def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, 
 def read_samples(path: Path | str, wanted: int | None = None, shape: Shape | None = None) -> ImageSet:
     """Samples that something else has made: an .npz (arr_0: uint8 NHWC, arr_1: labels if there are any) or a folder.
 
-    Labels of a folder are its class subfolders in sorted order, or the K of file names that end in -classK, as
-    `dualat sample` writes them. Nothing is resized: all images must have one size.
+    Labels are the K of file names that end in -classK, as `dualat sample` writes them. Those that subfolders tell are
+    known once the classes are: `ImageSet.of_classes`. Nothing is resized: all images must have one size.
 
     Args:
         wanted: this many, picked by a fixed seed where there are more.
@@ -212,14 +235,16 @@ def read_samples(path: Path | str, wanted: int | None = None, shape: Shape | Non
     def pick(count: int) -> Tensor:
         return picked(count, wanted, str(path))
 
+    paths = None
     if path.is_dir():
-        images, labels = read_folder(path, shape, pick)
+        images, paths = read_folder(path, shape, pick)
+        labels = labels_of_names(paths)
     elif path.suffix == ".npz":
         images, labels = read_npz(path, shape, pick)
     else:
         raise ValueError(f"{path} is neither a folder of images nor an .npz file: give one of them.")
     origin = "folder" if path.is_dir() else "npz"
-    return ImageSet(images, labels, str(path), {"origin": origin, "path": str(path)})
+    return ImageSet(images, labels, str(path), {"origin": origin, "path": str(path)}, paths)
 
 
 def picked(count: int, wanted: int | None, name: str) -> Tensor:

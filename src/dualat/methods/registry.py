@@ -267,7 +267,9 @@ def method_settings(value: Any) -> Any:
         return replace(value)
     values = {"name": value} if isinstance(value, str) else value
     if not isinstance(values, Mapping) or "name" not in values:
-        raise ValueError(f"method is {shown(value)}: give a method's name, or a mapping with its name and settings.")
+        raise ValueError(
+            f"method is {shown(value)}: give a method's name, or a mapping with its name and settings."
+        )
     return row_of(values["name"]).settings(**values)
 
 
@@ -302,7 +304,9 @@ def register(
 
     def enter(method: type["Method"]) -> type["Method"]:
         if known is not None and _path(known.home) != _path(method):
-            raise ValueError(f"there is a method {name!r} already, {_path(known.home)}: give yours another name.")
+            raise ValueError(
+                f"there is a method {name!r} already, {_path(known.home)}: give yours another name."
+            )
         METHODS[name] = Row(kind, method, **facts)
         return method
 

@@ -135,7 +135,9 @@ class JointLossSettings(LossSettings):
     """Weight of the energy loss between real images and adversarial ones."""
 
     def __post_init__(self) -> None:
-        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy, adversarial_energy=self.adversarial_energy)
+        _check_weights(
+            cross_entropy=self.cross_entropy, energy=self.energy, adversarial_energy=self.adversarial_energy
+        )
 
 
 def _check_weights(**weights: float) -> None:

@@ -23,8 +23,8 @@ from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
-from dualat.system.files import atomic_path, write_text
 from dualat.settings import strict
+from dualat.system.files import atomic_path, write_text
 
 
 @strict

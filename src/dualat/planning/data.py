@@ -1,11 +1,9 @@
 """What is known of a run's images without reading them: shape, classes, and how many there are to learn from."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualat.data.folder import SUFFIXES, class_folders
+from dualat.data.listing import class_folders, pictures
 from dualat.data.names import read_lines
 from dualat.data.settings import DataSettings
 from dualat.data.sources import find_shards
@@ -81,7 +79,7 @@ def _folder(settings: DataSettings) -> tuple[Path | None, int | None, int | None
     if not train.is_dir() or not (classes := class_folders(train)):
         return None, None, None
     lists = bool(settings.exclude)  # they would have to be matched name by name
-    return train, len(classes), None if lists else sum(1 for _ in _images(train))
+    return train, len(classes), None if lists else sum("/" in name for name, _ in pictures(train))
 
 
 def _shards(source: str) -> list[Path]:
@@ -89,11 +87,6 @@ def _shards(source: str) -> list[Path]:
         return find_shards(source)
     except FileNotFoundError:
         return []
-
-
-def _images(folder: Path) -> Iterator[str]:
-    for _, _, files in os.walk(folder):
-        yield from (name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES)
 
 
 def _held_out(settings: DataSettings, train: Path | None) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from dualat.config import RunConfig
 from dualat.data.in_distribution import Splits
 from dualat.run.train import doubts, new_model, stage_plan
-from dualat.system.precision import choose_device, choose_dtype
+from dualat.system.precision import choose_device, choose_dtype, deterministic
 from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
 from dualat.training.step import check_division, train_step
@@ -46,7 +46,8 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
         for step in range(3):
             batch = feed.batch(streams, step, step, method.needs_energy_batch)
             began = time.perf_counter()
-            train_step(model, method, batch, optimizer, settings.optimizer.lr * 1e-3, settings, dtype)
+            with deterministic(config.deterministic):
+                train_step(model, method, batch, optimizer, settings.optimizer.lr * 1e-3, settings, dtype)
             times.append(time.perf_counter() - began)
         facts[f"stage{number}"] = {
             "method": method.name,

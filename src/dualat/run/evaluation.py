@@ -16,18 +16,20 @@ from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.pictures import grid, save_picture
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.context import Subject
+from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings
 from dualat.evaluation.metrics import BASIC, METRICS
+from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.robust import robust_accuracy
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
 from dualat.results.record import Record, read_records, write_records
-from dualat.system.distributed import first_alone, is_first, ranks, total
-from dualat.system.precision import strict_fp32
+from dualat.system.distributed import is_first, ranks, total
+from dualat.system.precision import choose_device, strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -152,9 +154,17 @@ def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Reco
 
 
 def check_needs(subject: Subject, name: str) -> None:
-    """MissingWeights where the metric needs weights that are not there, ValueError where they are others."""
+    """MissingWeights where the metric needs weights that are not there; ValueError or FileNotFoundError where they, or the
+    images that it compares with, are not as it needs them."""
     if (needs := METRICS[name].needs) is not None:
         needs(subject)
+
+
+def check_final(settings: EvaluationSettings, data: Splits) -> None:
+    """ValueError or FileNotFoundError, before training, where the reference is none for the figures a run ends with."""
+    split = own_split(settings.reference, data)
+    reference = reference_of(settings.reference, data, data.train.shape) if split is None else split
+    check_reference(reference, settings.samples, JudgeFeatures.dimension, "features of the judge")
 
 
 def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
@@ -239,8 +249,7 @@ def validation_evaluator(
     """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
-    with first_alone():
-        judge = Judge(splits.train)
+    judge = Judge(splits.train, device=choose_device(config.device))
     reference = judge.features_of(splits.validation)
 
     def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from dualat.config import RunConfig, load_recipe, plain
+from dualat.run.data import MOVABLE, known_content
 from dualat.short_form import STAGE
 from dualat.system.distributed import is_first, total
 from dualat.system.files import read_yaml
 from dualat.system.lock import Held, check_free, locked
-from dualat.run.data import MOVABLE, known_content
 
 CONFIG = "config.yaml"
 LOCK = ".lock"

@@ -26,11 +26,11 @@ from dualat.models.model import (
     save_model,
 )
 from dualat.run.data import check_same, load_run_splits, located, write_data
-from dualat.run.evaluation import evaluate_run, validation_evaluator
+from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import CONFIG, check_folder, check_unused, clear_run, flatten, run_lock
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
-from dualat.system.precision import choose_device, choose_dtype, fast_fp32
+from dualat.system.precision import choose_device, choose_dtype, deterministic, fast_fp32
 from dualat.system.seeds import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
@@ -73,11 +73,12 @@ def train(
     config = changed(plain(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
     if config.output is None:
         config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
-    with processes():
+    with processes(config.device):
         check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
-        with StopRequest() as stop, fast_fp32(choose_device(config.device)):
+        repeatable = deterministic(config.deterministic)
+        with StopRequest() as stop, repeatable, fast_fp32(choose_device(config.device)):
             _train(config, folder, resume, overwrite, stop)
     return folder
 
@@ -88,6 +89,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     torch.manual_seed(mix_seed(config.seed, "weights"))
     places = located(folder, config) if resume else config
     splits = load_run_splits(config, places)
+    check_final(config.evaluation, splits)
     model = new_model(places, splits.train, device)
     model.description.data, model.description.initial = config.data, config.initial  # as they were given
     stages = stage_plan(config, splits.train)

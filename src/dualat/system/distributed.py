@@ -11,6 +11,7 @@ one exchange per step takes a few percent at most and has nothing to overlap wit
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -26,32 +27,93 @@ class LostRank(ConnectionError):
     """Another process of the run is gone."""
 
 
+TIMEOUT = timedelta(minutes=30)
+"""How long an exchange waits for another rank that is there but busy, as with a checkpoint; PyTorch's own default."""
+STEP_TIMEOUT = timedelta(minutes=10)
+"""How long rank 0 waits for the others within a training step; then the slowest counts as gone."""
+ALONE_TIMEOUT = timedelta(hours=6)
+"""How long the others wait for what rank 0 does alone."""
+
+_meeting: dist.ProcessGroup | None = None
+_patient: dist.ProcessGroup | None = None
+
+
 @contextmanager
-def processes() -> Iterator[None]:
-    """Inside, the processes that torchrun has started are joined; one process alone, or those joined already, stay so."""
+def processes(device: str = "auto") -> Iterator[None]:
+    """Inside, the processes that torchrun has started are joined; one process alone, or those joined already, stay so.
+
+    device: a name as in `precision.choose_device`; where it means GPUs, each process takes its own.
+    """
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if joins:
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl" if takes_gpu(device) else "gloo"
         store, own, count = next(iter(rendezvous("env://")))
         # After a restart torchrun's store still has the addresses of the processes before: each attempt gets its own names.
         store = PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=own, world_size=count)
+        dist.init_process_group(backend, store=store, rank=own, world_size=count, timeout=TIMEOUT)
     try:
-        yield
+        with meetings():
+            yield
     finally:
         if joins:
             with suppress(RuntimeError):  # the others may be gone already
                 dist.destroy_process_group()
 
 
-def wait() -> None:
-    """Until every rank is here."""
+def takes_gpu(device: str) -> bool:
+    """Whether this process computes on a GPU by that name; its own is the current one from then on.
+
+    Raises ValueError where there is none for it, or several processes are to share one.
+    """
+    if not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available()):
+        return False
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError(
+            "several processes are started without LOCAL_RANK, which says whose GPU is whose: use torchrun."
+        )
+    own, beside = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if ":" in device and beside > 1:
+        raise ValueError(
+            f"device is {device}, which {beside} processes of one machine cannot share: give cuda, and each takes its own."
+        )
+    if ":" not in device and own >= torch.cuda.device_count():
+        raise ValueError(
+            f"there are {beside} processes and {torch.cuda.device_count()} GPUs on this machine: give torchrun as many "
+            "--nproc-per-node as there are GPUs, or --device cpu."
+        )
+    torch.cuda.set_device(torch.device(device) if ":" in device else torch.device("cuda", own))
+    return True
+
+
+@contextmanager
+def meetings() -> Iterator[None]:
+    """Inside, the ranks are joined by gloo alone too, with the times above; made now, while all are here."""
+    global _meeting, _patient
+    if ranks() == 1 or _meeting is not None:
+        yield
+        return
+    made = _meeting, _patient = by_gloo(TIMEOUT), by_gloo(ALONE_TIMEOUT)
+    try:
+        yield
+    finally:
+        _meeting = _patient = None
+        for group in made:
+            with suppress(RuntimeError):
+                dist.destroy_process_group(group)
+
+
+def by_gloo(timeout: timedelta) -> dist.ProcessGroup:
+    """All ranks once more, joined by gloo alone."""
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def wait(timeout: timedelta | None = None) -> None:
+    """Until every rank is here. LostRank where one is gone, or has not come to rank 0 within `timeout` (TIMEOUT)."""
     if ranks() > 1:
         with lost_ranks():
-            dist.barrier()
+            dist.monitored_barrier(_meeting, timeout or TIMEOUT)
 
 
 def ranks() -> int:
@@ -120,9 +182,10 @@ def gathered(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_gradients(model: nn.Module) -> None:
-    """Replace each weight's gradient by its mean over the ranks."""
+    """Replace each weight's gradient by its mean over the ranks, once all have come here."""
     if ranks() == 1:
         return
+    wait(STEP_TIMEOUT)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     while gradients:
         bucket, size = [], 0
@@ -134,19 +197,36 @@ def average_gradients(model: nn.Module) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
-@contextmanager
-def first_alone() -> Iterator[None]:
-    """Inside, rank 0 goes before all others: what it puts into a cache they find there."""
-    if not is_first():
-        wait()
-    try:
-        yield
-    finally:
-        if is_first():
-            wait()
+@torch.no_grad()
+def from_first(tensors: Iterable[Tensor], alone: bool = False) -> None:
+    """Give these tensors the values of rank 0's, in place, on any device and in any layout; shapes are the same everywhere.
+
+    alone: rank 0 may come late, from what it does alone, by ALONE_TIMEOUT at most.
+    """
+    if ranks() == 1:
+        return
+    with lost_ranks():
+        for tensor in tensors:
+            sent = tensor.detach().cpu().contiguous()
+            dist.broadcast(sent, 0, group=_patient if alone else _meeting)
+            tensor.copy_(sent)
 
 
-SIGNS = ("gloo", "nccl", "connection", "peer", "socket", "broken pipe")
+def of_first(value: int) -> int:
+    """Rank 0's value, on every rank."""
+    sent = torch.tensor(value)
+    from_first([sent])
+    return int(sent)
+
+
+def abandon_gpus() -> None:
+    """End what NCCL has begun and, as a rank is gone, would never end: behind it nothing else on the GPU goes on."""
+    if ranks() > 1 and "nccl" in dist.get_backend_config():
+        with suppress(RuntimeError):
+            dist.distributed_c10d._get_default_group()._get_backend(torch.device("cuda")).abort()
+
+
+SIGNS = ("gloo", "nccl", "connection", "peer", "socket", "broken pipe", "monitoredbarrier")
 """Words that the engine's errors have where another process is gone."""
 
 

@@ -1,13 +1,15 @@
-"""Which precision this hardware does fast, and the autocast context for it.
+"""Which precision this hardware does fast, and the autocast context for it; kernels that repeat their results.
 
 bf16 keeps float32's range, so that no loss scaling is needed; it pays only where matrix units exist for it.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
+from torch.backends import cudnn
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -69,6 +71,38 @@ def _tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = found
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Inside, if wanted, kernels alone that give the same bits every time, on the same hardware and versions. CPUs have
+    no others that are used here; cuDNN's fastest convolutions sum in any order.
+
+    Raises ValueError where an operation has no such kernel.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    found = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    convolutions = cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        operation, known, _ = str(error).partition(" does not have a deterministic implementation")
+        if not known:
+            raise
+        raise ValueError(
+            f"deterministic is true, but {operation} has no deterministic kernel on this device: set it to false."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(found[0], warn_only=found[1])
+        cudnn.deterministic, cudnn.benchmark = convolutions
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dualat.system.distributed import gathered
 from dualat.system.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
@@ -77,10 +78,22 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """The newest undamaged state, or None where no checkpoint was ever written.
+    """The newest undamaged state, or None where no checkpoint was ever written. All ranks ask together.
 
-    Warns where the newest one is damaged; raises ValueError where all of them are.
+    Warns where the newest one is damaged; raises ValueError where all of them are, or where ranks find different ones.
     """
+    state = _newest(folder)
+    places = gathered(torch.tensor([[state.stage, state.step] if state else [0, 0]])).unique(dim=0).tolist()
+    if len(places) > 1:
+        seen = ", ".join(f"stage {stage} step {step}" if stage else "none" for stage, step in places)
+        raise ValueError(
+            f"the processes of this run find different checkpoints in {folder} ({seen}): start it again with --resume when "
+            "all machines see the same files there."
+        )
+    return state
+
+
+def _newest(folder: Path) -> TrainingState | None:
     generations = _generations(folder)
     problems = []
     for entry in generations:
@@ -134,10 +147,18 @@ def _read(path: Path) -> TrainingState:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimiser's state; lists become the tuples that the optimiser had."""
+    """Load an optimiser's state; lists become the tuples that the optimiser had.
+
+    A file holds tensors contiguous, weights are channels last, and fused kernels take both for equally laid out: each
+    tensor of the state is laid out as its weight.
+    """
     fresh = optimizer.state_dict()["param_groups"]
     for group, original in zip(saved["param_groups"], fresh, strict=True):
         for key, value in original.items():
             if isinstance(value, tuple):
                 group[key] = tuple(group[key])
     optimizer.load_state_dict(saved)
+    for weight, slots in optimizer.state.items():
+        for name, slot in slots.items():
+            if isinstance(slot, Tensor) and slot.dim() and slot.shape == weight.shape:
+                slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)

@@ -3,6 +3,8 @@
 e <- d * e + (1 - d) * w,   d = min(decay, (1 + n) / (10 + n)),   n = updates so far
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +28,10 @@ class EMA:
         for key, value in self.average.items():
             if not value.is_floating_point():
                 value.copy_(current[key])
+
+    @torch.no_grad()
+    def restore(self, average: Mapping[str, Tensor], updates: int) -> None:
+        """Take a kept average back, into tensors that lie in memory as the model's do."""
+        self.updates = updates
+        for key, value in self.average.items():
+            value.copy_(average[key])

@@ -1,7 +1,8 @@
 """The training loop of one stage: batch, loss, step, average; logs, evaluations and checkpoints on the way.
 
 All random numbers of a step come from (seed, stage, step), and from how often the run has diverged, so that a run
-resumed at any step goes on exactly as if it had never stopped. What a step owes (a line of metrics, an evaluation) is
+resumed at any step goes on exactly as if it had never stopped (on GPUs up to rounding, unless kernels are deterministic,
+precision.py). What a step owes (a line of metrics, an evaluation) is
 part of the state until it is done.
 """
 
@@ -22,7 +23,17 @@ from dualat.core.losses import gradient_penalty
 from dualat.methods.base import Batch, Method
 from dualat.models.model import LoadedModel, save_model
 from dualat.models.synced_batchnorm import synchronise_batchnorm
-from dualat.system.distributed import LostRank, is_first, mean_of, rank, ranks, wait
+from dualat.system.distributed import (
+    LostRank,
+    abandon_gpus,
+    from_first,
+    is_first,
+    mean_of,
+    of_first,
+    rank,
+    ranks,
+    wait,
+)
 from dualat.system.precision import autocast
 from dualat.system.seeds import mix_seed
 from dualat.training.checkpoint import TrainingState, load_state, restore_optimizer, save_state
@@ -86,13 +97,14 @@ def train_stage(
         stage = Stage(model, number, method, settings, feed, run)
         if resume is not None:
             stage.restore(resume)
+        stage.equalise()
         if is_first():
             write_outcome(run.folder, "running", read_outcome(run.folder)["divergences"])
         try:
             return stage.train()
         except Diverged as error:
             restarts = run.stability.restarts if run.stability.on_divergence == "restart" else 0
-            used = len(read_outcome(run.folder)["divergences"])
+            used = divergences(run.folder)
             if used > restarts:
                 raise Diverged(f"{error}; {advice(number, restarts, run.folder)}") from None
             resume = load_state(run.folder / "checkpoints")
@@ -123,9 +135,9 @@ class Stage:
         self.optimizer = build_optimizer(model, settings.optimizer)
         self.best: dict[str, float] = {}
         self.done = 0
-        divergences = len(read_outcome(run.folder)["divergences"])
         # after a divergence all random numbers are others: the order of the images, augmentation, noise
-        self.origin = mix_seed(run.seed, "divergences", divergences) if divergences else run.seed
+        times = divergences(run.folder)
+        self.origin = mix_seed(run.seed, "divergences", times) if times else run.seed
         self.streams = feed.streams(self.origin, number, settings.batch_size)
         check_division(method, settings, self.streams[0].batch_size)
         if ranks() > 1 and not settings.freeze_batchnorm:
@@ -140,11 +152,15 @@ class Stage:
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage."""
         self.model.load_state_dict(state.model)
-        self.ema.average = {k: v.to(self.feed.device) for k, v in state.ema.items()}
-        self.ema.updates, self.done, self.best = state.ema_updates, state.step, dict(state.best)
+        self.ema.restore(state.ema, state.ema_updates)
+        self.done, self.best = state.step, dict(state.best)
         self.owed = dict(state.owed)
         restore_optimizer(self.optimizer, state.optimizer)
         self.method.restore(state.method, state.method_tensors)
+
+    def equalise(self) -> None:
+        """All ranks hold rank 0's weights, buffers and averages, whatever machine made them."""
+        from_first([*self.model.parameters(), *self.model.buffers(), *self.ema.average.values()])
 
     def train(self) -> dict[str, Tensor]:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
@@ -194,6 +210,7 @@ class Stage:
         try:
             yield
         except LostRank:
+            abandon_gpus()
             for name, buffer in self.model.named_buffers():
                 if name in self.buffers:  # BatchNorm statistics that half a step has moved
                     buffer.copy_(self.buffers[name])
@@ -268,6 +285,11 @@ class Stage:
                 self.owed,
             ),
         )
+
+
+def divergences(folder: Path) -> int:
+    """How often the run has diverged, as rank 0 reads it: other machines may see its file late."""
+    return of_first(len(read_outcome(folder)["divergences"]))
 
 
 def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:
