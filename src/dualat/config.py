@@ -330,9 +330,8 @@ def is_used(config: RunConfig, name: str) -> bool:
 def _reads(config: RunConfig, name: str) -> str:
     """What the methods of a run read in place of a setting: of its group, or, if there is none, all their groups."""
     head = name.partition(".")[0]
-    if STAGE.fullmatch(head):
-        if int(head.removeprefix("stage")) not in config.stages:
-            return f"has {' and '.join(f'stage{number}' for number in sorted(config.stages))} alone"
+    if STAGE.fullmatch(head) and int(head.removeprefix("stage")) not in config.stages:
+        return f"has {' and '.join(f'stage{number}' for number in sorted(config.stages))} alone"
     kinds = [kind for row in config.rows for group, kind in row.groups.items() if group == head]
     of_group = dict.fromkeys(found for kind in kinds for found in _inner(kind, f"{head}.", False))
     groups = dict.fromkeys(group for row in config.rows for group in row.groups)

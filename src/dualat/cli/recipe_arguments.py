@@ -5,6 +5,7 @@ tyro reads and explains them; what an override means is said in one place, `dual
 
 import ast
 import inspect
+import itertools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, field, fields, is_dataclass, make_dataclass
@@ -176,10 +177,13 @@ def _groups(config: RunConfig) -> dict[str, tuple[type, str, Any]]:
     found: dict[str, tuple[type, str, Any]] = {}
     for _, stage in sorted(config.stages.items()):
         for name, kind in row_of(stage.method.name).groups.items():
-            size = len(list(names_of(kind))) if is_dataclass(kind) else 0
-            if name not in found or size >= len(list(names_of(found[name][0]))):
+            if name not in found or _size(kind) >= _size(found[name][0]):
                 found[name] = (kind, docs(type(stage.method)).get(name, ""), getattr(stage.method, name))
     return found
+
+
+def _size(kind: Any) -> int:
+    return len(list(names_of(kind))) if is_dataclass(kind) else 1
 
 
 def docs(kind: type) -> dict[str, str]:
@@ -191,7 +195,7 @@ def docs(kind: type) -> dict[str, str]:
         except (OSError, TypeError):
             continue  # made at run time
         body = tree.body[0].body  # type: ignore[attr-defined]
-        for entry, below in zip(body, body[1:], strict=False):
+        for entry, below in itertools.pairwise(body):
             if (
                 isinstance(entry, ast.AnnAssign)
                 and isinstance(below, ast.Expr)
