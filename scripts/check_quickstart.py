@@ -1,10 +1,11 @@
 """Checks the figures of a quick-start run against their bounds: python scripts/check_quickstart.py runs/digits"""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from dualat.results.record import Record, read_records
 
 CLEAN_ACCURACY = 0.95
 ROBUST_LOSS = 0.03  # how far stage 2 may fall below stage 1, under the same attack
@@ -12,8 +13,6 @@ ATTACK_STEPS = 20
 SAMPLE_CLASS_ACCURACY = 0.95
 SAMPLES = 500
 FRECHET_FACTOR = 1 / 3  # of the distance that sampling the stage-1 model gives
-
-Record = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -27,17 +26,11 @@ def read(folder: Path) -> list[Record]:
     path = folder / "evaluation.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing: run `make quickstart` first.")
-    try:
-        records = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): run `make quickstart` again.") from error
-    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-        raise ValueError(f"{path} holds no list of records: run `make quickstart` again.")
-    return records
+    return read_records(path)
 
 
 def select(records: list[Record], metric: str, model: str) -> list[Record]:
-    found = [r for r in records if r.get("metric") == metric and r.get("model") == model]
+    found = [r for r in records if r.metric == metric and r.model == model]
     if not found:
         raise ValueError(f"evaluation.json has no {metric} of the {model} model.")
     return found
@@ -62,27 +55,27 @@ def at_most(figure: str, value: float, bound: float) -> Row:
 
 def robust(records: list[Record]) -> Iterator[Row]:
     """Each eps of the final model beside the stage-1 model's record with the same eps."""
-    stage1 = {r["settings"]["eps"]: r for r in select(records, "robust_accuracy", "stage1")}
+    stage1 = {r.settings["eps"]: r for r in select(records, "robust_accuracy", "stage1")}
     for record in select(records, "robust_accuracy", "final"):
-        settings = record["settings"]
+        settings = record.settings
         eps = settings["eps"]
         if eps not in stage1:
             raise ValueError(f"evaluation.json has no robust_accuracy of the stage1 model at eps {eps}.")
-        yield at_least(f"robust accuracy, eps {eps}", record["value"], stage1[eps]["value"] - ROBUST_LOSS)
-        same = settings == stage1[eps]["settings"]
+        yield at_least(f"robust accuracy, eps {eps}", record.value, stage1[eps].value - ROBUST_LOSS)
+        same = settings == stage1[eps].settings
         yield Row(f"same attack, eps {eps}", "yes" if same else "no", "yes", same)
         yield at_least(f"attack steps, eps {eps}", settings["steps"], ATTACK_STEPS)
 
 
 def check(records: list[Record]) -> list[Row]:
     samples = single(records, "sample_class_accuracy", "final")
-    distance = single(records, "frechet_distance", "final")["value"]
-    before = single(records, "frechet_distance", "stage1")["value"]
+    distance = single(records, "frechet_distance", "final").value
+    before = single(records, "frechet_distance", "stage1").value
     return [
-        at_least("clean accuracy", single(records, "clean_accuracy", "final")["value"], CLEAN_ACCURACY),
+        at_least("clean accuracy", single(records, "clean_accuracy", "final").value, CLEAN_ACCURACY),
         *robust(records),
-        at_least("sample class accuracy", samples["value"], SAMPLE_CLASS_ACCURACY),
-        Row("samples judged", str(samples["n"]), f"= {SAMPLES}", samples["n"] == SAMPLES),
+        at_least("sample class accuracy", samples.value, SAMPLE_CLASS_ACCURACY),
+        Row("samples judged", str(samples.n), f"= {SAMPLES}", samples.n == SAMPLES),
         at_most("Frechet distance", distance, before * FRECHET_FACTOR),
     ]
 

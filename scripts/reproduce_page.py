@@ -203,7 +203,7 @@ def published(data: str) -> dict[str, tuple[dict[str, float], str]]:
     for row, records in published_rows(data):
         source, _, note = row.source.partition("; ")
         if PAPER in source:
-            found[row.system] = {record["metric"]: record["value"] for record in records}, note
+            found[row.system] = {record.metric: record.value for record in records}, note
     return found
 
 

@@ -14,8 +14,8 @@ from dualat.config import load_recipe, plain
 from dualat.data.in_distribution import load_splits
 from dualat.models.model import load, save_model
 from dualat.models.shipped import FOLDER
-from dualat.results.record import versions
-from dualat.run.evaluation import as_json, evaluate
+from dualat.results.record import as_json, versions
+from dualat.run.evaluation import evaluate
 from dualat.system.files import sha256, write_text
 
 LICENCES = {

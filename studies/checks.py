@@ -46,11 +46,11 @@ def check_files(name: str, study: dict[str, Any], config: RunConfig, splits: Spl
     if config.initial.kind == "images":
         build_initial(config.initial, splits.train.shape, splits.train)
     subject = Subject(None, splits, replace(config.evaluation, **study["evaluation"]))
-    for metric in study["metrics"]:
-        check_needs(subject, metric)
     if "ood_sources" in {setting for metric in study["metrics"] for setting in METRICS[metric].uses}:
         for source in subject.settings.ood_sources:
             check_source(source, splits.train.shape, f"studies/{name}/study.yaml")
+    for metric in study["metrics"]:
+        check_needs(subject, metric)
 
 
 def check_stages(variant: str, config: RunConfig, train: ImageData) -> None:

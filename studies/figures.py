@@ -93,7 +93,7 @@ def plane(x: Figure, y: Figure) -> Drawing:
             if len(both) > 1:
                 dots = [[side.by_seed[s].value for s in both] for side in (a, b)]
                 axes.plot(*dots, color=colour, marker=".", ms=4, ls="", alpha=0.6)
-        axes.set_xlabel(f"{x.name} (left is better)" if x.unit == "distance" else x.name)
+        axes.set_xlabel(f"{x.name} (left is better)" if x.better == "less" else x.name)
         axes.set_ylabel(y.name)
         if points and max(a.mean for _, a, _ in points) > 8 * min(a.mean for _, a, _ in points):
             axes.set_xscale("log")

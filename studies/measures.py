@@ -1,18 +1,23 @@
 """What the studies measure: figures of a run's records, of its course, and of its cost."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from reading import Figure, Measured, Run, Study, Values
 
+from dualat.results.catalogue import described
+from dualat.results.naming import flat, name
 from dualat.results.outcomes import unpack
 
 
-def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:
-    """The figure of that metric whose settings are these; a callable setting is asked whether the value fits."""
+def measured(
+    metric: str, called: Mapping[str, Any] | None = None, short: str = "", **settings: Any
+) -> Figure:
+    """The figure of a record's metric and settings, named as everywhere; a callable setting is asked whether the value fits.
+    called: settings for the name, where it is not the record's own; short: its column's heading."""
 
     def fits(found: dict[str, Any]) -> bool:
         return all(
@@ -21,15 +26,16 @@ def record(metric: str, **settings: Any) -> Callable[[Run], Measured | None]:
         )
 
     def of(run: Run) -> Measured | None:
-        for entry in run.get("records", []):
-            if entry["metric"] == metric and entry["model"] == "final" and fits(entry["settings"]):
-                ends = entry["ci95"]
-                half = None if ends is None else (ends[1] - ends[0]) / 2
-                correct = unpack(entry.get("details", {}), entry["n"])
-                return Measured(entry["value"], entry["n"], half, correct)
+        for record in run.get("records", []):
+            if record.metric == metric and record.model == "final" and fits(record.settings):
+                half = None if record.ci95 is None else (record.ci95[1] - record.ci95[0]) / 2
+                return Measured(record.value, record.n, half, unpack(record.details, record.n))
         return None
 
-    return of
+    plain = {name: value for name, value in settings.items() if not callable(value)}
+    key = {"metric": metric, **flat(plain | dict(called or {}))}
+    row = described(metric)
+    return Figure(name(key), of, row.unit, short or name(key, short=True), row.of_samples, better=row.better)
 
 
 def starts(text: str) -> Callable[[Any], bool]:
@@ -37,73 +43,50 @@ def starts(text: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value.startswith(text)
 
 
-CLEAN = Figure("clean accuracy", record("clean_accuracy"))
-JUDGED = Figure(
-    "Frechet distance in the judge's features",
-    record("frechet_distance", features=starts("judge")),
-    "distance",
-    "Frechet, judge",
-    of_samples=True,
-)
-IMAGENET = Figure(
-    "Frechet distance in ImageNet features",
-    record("frechet_distance", features=starts("imagenet")),
-    "distance",
-    "Frechet, ImageNet",
-    of_samples=True,
-)
-CLASS_ACCURACY = Figure(
-    "sample class accuracy",
-    record("sample_class_accuracy", origin="model"),
-    short="sample class acc.",
-    of_samples=True,
-)
-ECE = Figure("calibration error (ECE), clean", record("ece", attack=None), short="ECE, clean")
+def in_features(features: str) -> Figure:
+    """Frechet distance in the features of a network whose name begins so."""
+    return measured("frechet_distance", {"features": features}, features=starts(features))
+
+
+CLEAN = measured("clean_accuracy")
+JUDGED = in_features("judge-cnn")
+IMAGENET = in_features("imagenet-efficientnet")
+CLASS_ACCURACY = measured("sample_class_accuracy", origin="model")
+ECE = measured("ece", attack=None)
 
 
 def pgd(eps: float) -> Figure:
     """Robust accuracy under PGD of 20 steps in L2."""
-    of = record("robust_accuracy", attack="pgd", norm="L2", eps=eps, steps=20)
-    return Figure(f"robust accuracy, PGD-20, L2 {eps:g}", of, short=f"PGD-20, L2 {eps:g}")
+    return measured("robust_accuracy", attack="pgd", norm="L2", eps=eps, steps=20)
 
 
 def autoattack(eps: float) -> Figure:
     """Robust accuracy under AutoAttack in L2."""
-    of = record("robust_accuracy", attack="autoattack", norm="L2", eps=eps)
-    return Figure(f"robust accuracy, AutoAttack, L2 {eps:g}", of, short=f"AutoAttack, L2 {eps:g}")
+    return measured("robust_accuracy", attack="autoattack", norm="L2", eps=eps)
 
 
-def validity(eps: float) -> Figure:
-    """Share of counterfactuals that the model takes for their target."""
-    of = record("counterfactual_validity", norm="L2", eps=eps, objective="target logit")
-    return Figure(f"counterfactual validity, L2 {eps:g}", of, short=f"counterf. validity, L2 {eps:g}")
+def counterfactual(value: str, eps: float) -> Figure:
+    """A value of counterfactuals that climb f(x)[target]: validity, confidence, frechet."""
+    return measured(f"counterfactual_{value}", norm="L2", eps=eps, objective="target logit")
 
 
-def confidence(eps: float) -> Figure:
-    """Mean probability of the target class in counterfactuals."""
-    of = record("counterfactual_confidence", norm="L2", eps=eps, objective="target logit")
-    return Figure(f"counterfactual confidence, L2 {eps:g}", of, short=f"counterf. confidence, L2 {eps:g}")
-
-
-def counterfactual_frechet(eps: float) -> Figure:
-    """Frechet distance of counterfactuals to images of their target class, in the judge's features."""
-    of = record("counterfactual_frechet", norm="L2", eps=eps, objective="target logit")
-    name = f"Frechet distance of counterfactuals, L2 {eps:g}"
-    return Figure(name, of, "distance", short=f"counterf. Frechet, L2 {eps:g}")
-
-
-def ood(source: str, score: str, attacked: bool) -> Figure:
-    """AUROC of a score between test images and those of a source, clean or under the adaptive attack."""
-    of = record("ood_auroc", source=source, score=score, attack=lambda found: bool(found) == attacked)
-    short = f"{source_name(source)}, {'attacked' if attacked else 'clean'}"
-    return Figure(f"OOD AUROC, {score}, {short}", of, short=short)
+def ood(source: str, score: str, eps: float | None = None) -> Figure:
+    """AUROC of a score between test images and those of a source, clean or under the adaptive attack in L2."""
+    said = {"source": source_name(source), "attack": eps and {"norm": "L2", "eps": eps}}
+    return measured(
+        "ood_auroc",
+        said,
+        f"{said['source']}, {'attacked' if eps else 'clean'}",
+        source=source,
+        score=score,
+        attack=lambda found: bool(found) == bool(eps),
+    )
 
 
 def ood_sources(study: Study) -> list[str]:
     """Sources of all out-of-distribution records, in the order in which they were measured."""
-    entries = [e for runs in study.runs.values() for run in runs.values() for e in run.get("records", [])]
-    found = [e["settings"]["source"] for e in entries if e["metric"] == "ood_auroc"]
-    return list(dict.fromkeys(found))
+    records = [r for runs in study.runs.values() for run in runs.values() for r in run.get("records", [])]
+    return list(dict.fromkeys(r.settings["source"] for r in records if r.metric == "ood_auroc"))
 
 
 def source_name(source: str) -> str:
@@ -182,12 +165,12 @@ def unsteady(run: Run) -> bool:
     return bool(run["divergences"]) or exploded(run)
 
 
-ROUGHNESS = Figure("roughness of L_BCE", roughness, "none")
-LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness, "none")
-LATE_R1 = Figure("R1 at the end of stage 2", late_r1, "none", of_diverged=True)
-LAST_R1 = Figure("R1 at the end", last_r1, "none")
-LAST_T = Figure("T at the end", last_t, "none")
-MEAN_T = Figure("mean T", mean_t, "none")
+ROUGHNESS = Figure("roughness of L_BCE", roughness)
+LATE_ROUGHNESS = Figure("roughness of L_BCE, second half", late_roughness)
+LATE_R1 = Figure("R1 at the end of stage 2", late_r1, of_diverged=True)
+LAST_R1 = Figure("R1 at the end", last_r1)
+LAST_T = Figure("T at the end", last_t)
+MEAN_T = Figure("mean T", mean_t)
 
 
 def curve(run: Run, name: str, stage: int) -> list[tuple[int, float]]:
@@ -237,7 +220,7 @@ def relative_cost(study: Study, variant: str) -> Values | None:
         seconds = stage_seconds(run, study.cost) if run["outcome"] == "finished" else None
         return None if seconds is None else Measured(seconds)
 
-    figure = Figure("training seconds", of, "none")
+    figure = Figure("training seconds", of)
     own, base = study.values(variant, figure), study.values("standard-at", figure)
     if own is None or base is None:
         return None

@@ -27,14 +27,12 @@ from measures import (
     LATE_ROUGHNESS,
     ROUGHNESS,
     autoattack,
-    confidence,
-    counterfactual_frechet,
+    counterfactual,
     ood,
     ood_sources,
     pgd,
     relative_cost,
     unsteady,
-    validity,
 )
 from plan import answered
 from reading import Figure, Run, Study, Values, read_studies
@@ -246,20 +244,28 @@ def accuracies(study: Study) -> list[Figure]:
 def of_counterfactuals(study: Study) -> list[Figure]:
     """Figures of counterfactuals."""
     radii = study.evaluation["counterfactual_eps"]
-    return [of(eps) for eps in radii for of in (validity, confidence, counterfactual_frechet)]
+    return [counterfactual(value, eps) for eps in radii for value in ("validity", "confidence", "frechet")]
+
+
+def of_detection(study: Study, score: str) -> list[Figure]:
+    """AUROC by a score, clean and attacked for each source."""
+    return [
+        ood(source, score, eps)
+        for source in ood_sources(study)
+        for eps in (None, study.evaluation["ood_eps"])
+    ]
 
 
 def not_the_best(study: Study, own: str = "dat") -> str:
     """Every figure of the tables in which another system is better than DAT, and the best one."""
-    scores = study.evaluation["ood_scores"]
     figures = [*accuracies(study), JUDGED, IMAGENET, CLASS_ACCURACY, *of_counterfactuals(study)]
-    figures += [ood(o, s, hit) for s in scores for o in ood_sources(study) for hit in (False, True)]
+    figures += [figure for score in study.evaluation["ood_scores"] for figure in of_detection(study, score)]
     rows = []
     for figure in figures:
         found = {v: values for v in study.runs if v not in NO_SYSTEMS and (values := study.values(v, figure))}
         if own not in found:
             continue
-        sign = 1 if figure == ECE or figure.unit == "distance" else -1
+        sign = -1 if figure.better == "more" else 1
         order = sorted(found, key=lambda v: sign * found[v].mean)
         better = [
             v for v in order[: order.index(own)] if figure.text(found[v].mean) != figure.text(found[own].mean)
@@ -277,7 +283,7 @@ def not_the_best(study: Study, own: str = "dat") -> str:
     if not rows:
         return ""
     note = "Means over the seeds that each has; systems that are not robust are among them. Cost is in the table above.\n"
-    heads = ["figure", f"`{own}`", "systems that are better", "the best"]
+    heads = ["metric value", f"`{own}`", "systems that are better", "the best"]
     return "\n".join([f"### Where `{own}` is not the best\n", table(heads, rows), note])
 
 
@@ -294,7 +300,7 @@ def ood_tables(study: Study) -> str:
     """AUROC by score: one row per system, clean and attacked for each source."""
     parts = []
     for score in study.evaluation["ood_scores"]:
-        figures = [ood(source, score, hit) for source in ood_sources(study) for hit in (False, True)]
+        figures = of_detection(study, score)
         order = ranked(study, pgd(study.radius), JUDGED)
         heads = ["system", *(heading(study, f) for f in figures), "seeds"]
         rows = [[f"`{v}`", *cells(study, v, figures), outcome(study, v)[1]] for v in order]

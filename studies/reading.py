@@ -12,9 +12,10 @@ import numpy as np
 from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with, read_file
 
 from dualat.config import plain
+from dualat.results.record import from_json
 
 Run = dict[str, Any]
-"""A finished or diverged run, as run.py writes it."""
+"""A finished or diverged run, as run.py writes it, its records read."""
 NEEDED = ("variant", "seed", "method", "outcome", "divergences", "curves", "images_per_second", "config")
 """Keys without which a record is none."""
 
@@ -33,14 +34,16 @@ class Measured:
 @dataclass(frozen=True)
 class Figure:
     """A figure that a run may have. unit: share, distance or none; short: its column's heading; of_samples: whether it is one
-    of samples, which each seed draws anew; of_diverged: whether it counts where the run diverged for good."""
+    of samples, which each seed draws anew; of_diverged: whether it counts where the run diverged for good; better: more,
+    less, or neither."""
 
     name: str
     of: Callable[[Run], Measured | None]
-    unit: str = "share"
+    unit: str = ""
     short: str = ""
     of_samples: bool = False
     of_diverged: bool = False
+    better: str = ""
 
     def text(self, value: float) -> str:
         """The value with the digits that it deserves."""
@@ -48,7 +51,7 @@ class Figure:
             return str(value)
         if self.unit == "share":
             return f"{value:.3f}"
-        if self.unit == "none":
+        if self.unit != "distance":
             return f"{value:.3g}"
         size = abs(value)
         return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
@@ -212,6 +215,12 @@ def read_record(path: Path, command: str) -> Run:
         raise ValueError(
             f"{path} is no complete record, it has no {missing[0]}: remove it, and make it anew with `{command}`."
         )
+    try:
+        run["records"] = [from_json(entry) for entry in run.get("records", [])]
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it, and make it anew with `{command}`."
+        ) from None
     return run
 
 

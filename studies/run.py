@@ -39,8 +39,8 @@ from dualat.data.in_distribution import load_splits
 from dualat.evaluation.context import Subject
 from dualat.evaluation.throughput import device_name
 from dualat.models.model import load, save_model
-from dualat.results.record import versions
-from dualat.run.evaluation import as_json, complete, save_grid
+from dualat.results.record import as_json, versions
+from dualat.run.evaluation import complete, save_grid
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype
 from dualat.training.divergence import Diverged, read_outcome

@@ -84,3 +84,13 @@ def short(monkeypatch):
         self.square.n_queries = 100
 
     monkeypatch.setattr(pyautoattack.AutoAttack, "_set_version", set_version)
+
+
+@pytest.fixture
+def double_by_default():
+    """`torch.set_default_dtype(torch.float64)`, as some users have it, for one test."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

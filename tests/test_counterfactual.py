@@ -93,3 +93,31 @@ def test_targets_that_do_not_exist_are_named(target):
 def test_targets_are_one_per_image():
     with pytest.raises(ValueError, match=r"target|label"):
         dualat.counterfactual(linear(), images(4), torch.tensor([0, 1]), ThreatModel("L2", 1.0))
+
+
+def test_images_outside_0_1_and_models_that_are_not_finite_are_refused():
+    """At eps 0.5 the result lay 1,132 from an image of 0 to 255: its start was clipped."""
+    for x in (255 * images(), 2 * images() - 1, images() * math.nan, (255 * images()).to(torch.uint8)):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+            dualat.counterfactual(linear(), x, 1, ThreatModel("L2", 0.5))
+    model = linear()
+    model[1].bias.data[2] = math.nan
+    with pytest.raises(ValueError, match="logits of 1 of 1 images are not finite"):
+        dualat.counterfactual(model, images(), 1, ThreatModel("L2", 0.5))
+    assert len(dualat.counterfactual(linear(), images(0), 1, ThreatModel("L2", 0.5))) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_of_every_precision_and_with_more_outputs(dtype):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = linear().to(dtype)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.network(x)}
+
+    x, target = images(), torch.tensor([0, 1, 2, 1])
+    expected = dualat.counterfactual(linear(), x, target, ThreatModel("L2", 0.3), steps=5)
+    found = dualat.counterfactual(Named(), x, target, ThreatModel("L2", 0.3), steps=5)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=5e-3)

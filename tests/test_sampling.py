@@ -10,11 +10,12 @@ from torch import Tensor, nn
 import dualat
 from dualat.core.loop import pgd
 from dualat.core.objectives import lower_energy
+from dualat.data.images import ImageData
 from dualat.data.initial import Gaussian, InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
 from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
-from dualat.sampling import draw
+from dualat.sampling import descend, draw
 
 SHAPE = (1, 4, 5)
 CLASSES = 3
@@ -180,3 +181,74 @@ def test_without_a_class_starts_from_class_gaussians_are_of_any_class():
     assert sorted({round(v, 3) for v in images.flatten().tolist()}) == [0.2, 0.5, 0.8]
     again = dualat.sample(loaded(), 60, conditional=False, initial=start, steps=0, generator=seeded())
     assert torch.equal(images, again)
+
+
+SAMPLERS = {
+    "L2": {},
+    "start noise": {"start_noise": 0.3},
+    "Langevin": {"rule": "gradient", "noise": 0.05, "clip": False},
+    "clipped": {"rule": "clipped", "noise": 0.05},
+    "unclipped from noise": {"rule": "gradient", "start_noise": 0.3, "clip": False},
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_of_every_precision_are_sampled_by_every_rule(name, dtype):
+    model = loaded()
+    model.description.sampling = replace(model.sampling, **SAMPLERS[name])
+    expected = dualat.sample(model, [0, 1, 2], generator=seeded(2))
+    found = dualat.sample(model.to(dtype), [0, 1, 2], generator=seeded(2))
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_default_type_does_not_change_how_starts_are_carried(name, double_by_default):
+    model = loaded().float()
+    sampler = replace(model.sampling, **SAMPLERS[name])
+    starts = torch.rand(3, *SHAPE, generator=seeded(), dtype=torch.float32)
+    found = descend(model, starts, torch.arange(3), sampler, seeded(1))
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, descend(model, starts, torch.arange(3), sampler, seeded(1)))
+
+
+def test_noise_added_to_the_start_may_leave_the_box_but_the_start_may_not():
+    model, x = loaded(), torch.rand(3, *SHAPE, generator=seeded())
+    for sampling in ({"start_noise": 0.5}, {"start_noise": 0.5, "clip": False}, {}):
+        sampler = replace(model.sampling, **sampling)
+        assert descend(model, x, torch.arange(3), sampler, seeded()).aminmax().max <= 1
+        with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], but go from "):
+            descend(model, 255 * x, torch.arange(3), sampler, seeded())
+
+
+def test_a_model_that_is_not_finite_gives_no_samples():
+    model = loaded()
+    model.network[1].weight.data[2, 3] = math.nan
+    with pytest.raises(ValueError, match="logits of 2 of 2 images are not finite"):
+        dualat.sample(model, [0, 1])
+    with pytest.raises(ValueError, match="not finite"):
+        dualat.sample(model, 2, conditional=False)
+
+
+def test_a_network_without_parameters_is_sampled_too():
+    class Bright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.flatten(1).sum(1)
+            return torch.stack([-total, torch.zeros_like(total), total], dim=1)
+
+    x = dualat.sample(loaded(Bright()), [0, 2], steps=60, generator=seeded())
+    assert x[0].mean() < 0.1 and x[1].mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "class-gaussian", "uniform", "normal", "smooth-noise"])
+def test_the_default_type_does_not_change_samples(kind, double_by_default):
+    model = loaded().float()
+    images = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8, generator=seeded())
+    data = ImageData(images, torch.arange(30) % 3, ("a", "b", "c"), "toy")
+    torch.set_default_dtype(torch.float32)
+    initial = build_initial(InitialSettings(kind=kind), SHAPE, data)
+    expected = dualat.sample(model, [0, 1, 2], initial=initial, generator=seeded())
+    torch.set_default_dtype(torch.float64)
+    found = dualat.sample(model, [0, 1, 2], initial=initial, generator=seeded())
+    assert torch.equal(found, expected)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_images, check_logits, logits_of
 from dualat.core.energy import check_labels
 from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen, pgd
@@ -51,7 +52,8 @@ def counterfactual(
         climb: "energy": f(x)[target], minus the joint energy, as published; "probability": log p(target | x).
 
     Returns:
-        Images (N, C, H, W) in [0, 1]. Raises ValueError for a target that the model lacks or an infinite eps.
+        Images (N, C, H, W) in [0, 1]. Raises ValueError for images outside [0, 1], a target that the model lacks, an
+        infinite eps, or logits that are not finite.
     """
     if climb not in OBJECTIVES:
         raise ValueError(f"climb is {climb!r}, but must be 'energy' or 'probability'.")
@@ -59,6 +61,7 @@ def counterfactual(
         raise ValueError(
             f"a counterfactual stays near its image: eps must be above 0 and finite, not {threat.eps}."
         )
+    check_images(x)
     labels = torch.as_tensor(target, device=x.device)
     if labels.dim() and labels.shape != (len(x),):
         raise ValueError(
@@ -66,7 +69,7 @@ def counterfactual(
         )
     labels = labels.expand(len(x))
     with frozen(model), torch.no_grad():
-        classes = model(x[:1]).shape[1]
+        classes = check_logits(logits_of(model, x[:1])).shape[1]
     check_labels(labels, classes)
     size = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size
     return pgd(model, x, OBJECTIVES[climb](labels), threat, steps=steps, step_size=size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from dualat.core.classifier import check_images, device_of
 from dualat.core.energy import check_labels
 from dualat.core.loop import Schedule, normal, pgd
 from dualat.core.objectives import lower_energy
@@ -19,6 +20,7 @@ from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.draws import draws_for
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.settings import InitialSettings
+from dualat.system.precision import float32_by_default
 
 KINDS = get_args(get_type_hints(InitialSettings)["kind"])
 
@@ -34,12 +36,13 @@ def descend(
     generator: torch.Generator | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Carry images x: (N, C, H, W) down the energy by a sampler's settings; (N, C, H, W) in [0, 1].
+    """Carry images x: (N, C, H, W) in [0, 1] down the energy by a sampler's settings; (N, C, H, W) in [0, 1].
 
     labels: (N,), read where the settings name the joint energy. generator: source of the sampler's noise, if it has any.
     """
     if sampling.start_noise:
-        x = x + sampling.start_noise * normal(x, generator)
+        x = check_images(x) + sampling.start_noise * normal(x, generator)
+        x = x.clamp(0, 1) if sampling.clip else x
     found = pgd(
         model,
         x,
@@ -74,11 +77,12 @@ def draw(
     the noise of a sampler that adds some).
     labels: (count,), or None for the marginal energy. Returns (count, C, H, W) in [0, 1] on the model's device.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     of_starts = labels
     if labels is None and initial.classes:  # of no class in particular: of any
         of_starts = draws_for(count, generator).integers(initial.classes)
-    starts = initial.sample(count, None if of_starts is None else of_starts.cpu(), generator)
+    with float32_by_default():
+        starts = initial.sample(count, None if of_starts is None else of_starts.cpu(), generator)
     if labels is None:
         sampling = replace(sampling, energy="marginal")
     batches = []

@@ -133,7 +133,7 @@ def test_few_images_and_foreign_objectives_run_eagerly(model):
 @pytest.mark.usefixtures("quick")
 def test_it_is_traced_once_for_all_steps_radii_labels_modes_and_weights(model):
     x, labels = images()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     counters = torch._dynamo.utils.counters
     torch._dynamo.reset()
     counters.clear()
@@ -330,3 +330,52 @@ def test_compiling_is_refused_where_there_is_nothing_to_compile():
             refused.add(method)
             assert not train_module.worth_compiling(replace(config, compile="auto"), model, data, stages)
     assert refused == {"jem", "jempp", "sada-jem", "egc"}
+
+
+class Pair(nn.Module):
+    """Logits and features, as some models give both."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.network(x), x
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_in_other_precisions_and_with_more_outputs_run_compiled_too(model, dtype):
+    x, labels = images()
+    model = Pair(model.to(dtype))
+    run = partial(pgd, model, x, lower_energy(labels), ThreatModel("L2", 0.5), steps=3, step_size=0.05)
+    eager = run()
+    with compiled(model, 12), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = run()
+        assert len(fast._enabled[model].steps) == 1 and not fast._enabled[model].failed
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found, eager, rtol=0, atol=1e-9 if dtype == torch.float64 else 5e-3)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_default_type_changes_nothing(model, double_by_default):
+    x, labels = (tensor.float() if tensor.is_floating_point() else tensor for tensor in images())
+    run = partial(
+        pgd, model, x, lower_energy(labels), ThreatModel("L2", 0.5), steps=3, step_size=0.05, momentum=0.5
+    )
+    with compiled(model, 12), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = run()
+    torch.set_default_dtype(torch.float32)
+    with compiled(model, 12):
+        assert torch.equal(found, run())
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_not_finite_is_refused_after_compiled_steps(model):
+    x, labels = images()
+    with torch.no_grad():
+        model[0].fc.weight[labels[0], 0] = float("nan")
+    with compiled(model, 12), pytest.raises(ValueError, match="not finite"):
+        pgd(model, x, lower_energy(labels), steps=2, step_size=0.05)

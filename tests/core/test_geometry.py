@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dualat.core.geometry import ThreatModel, image_norm
+from dualat.core.geometry import ThreatModel, accumulate, ascent, image_norm
 
 NORMS = ("L2", "Linf")
 SHAPE = (5, 2, 3, 4)
@@ -140,3 +140,40 @@ def test_a_random_start_is_drawn_where_its_generator_is(norm, monkeypatch):
     drawn.clear()
     threat.random_start(torch.empty(SHAPE, device="meta"))
     assert {torch.device(d).type for d in drawn} == {"meta"}
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("rule", ["L2", "Linf", "gradient", "clipped"])
+def test_in_half_precision_a_vanishing_gradient_gives_no_step(rule, dtype):
+    """The constant that guards the division is 0 in float16."""
+    nothing = torch.zeros(SHAPE, dtype=dtype)
+    assert torch.equal(ascent(nothing, rule, 0.5).float(), torch.zeros(SHAPE))
+    assert torch.equal(accumulate(nothing, nothing, 0.9).float(), torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_norms_and_steps_of_half_precision_are_taken_in_float32(dtype):
+    large = torch.full(SHAPE, 3e4, dtype=dtype)  # its norm is beyond float16
+    assert image_norm(large, "L2").dtype == torch.float32
+    torch.testing.assert_close(
+        image_norm(large, "L2"), large.float().flatten(1).norm(dim=1), rtol=1e-6, atol=0
+    )
+    for gradient in (large, noise().to(dtype), 1e-6 * noise().to(dtype)):
+        torch.testing.assert_close(ascent(gradient, "L2", 0.3), ascent(gradient.float(), "L2", 0.3))
+    centre = torch.rand(SHAPE, generator=seeded()).to(dtype)
+    for norm in NORMS:
+        threat = ThreatModel(norm, 0.1)
+        start = threat.random_start(centre, seeded(1))
+        torch.testing.assert_close(start, threat.random_start(centre.float(), seeded(1)))
+        assert start.dtype == torch.float32 and (image_norm(start - centre, norm) <= 0.1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_starts_do_not_depend_on_the_default_type(norm, double_by_default):
+    centre, threat = torch.rand(SHAPE, generator=seeded(), dtype=torch.float32), ThreatModel(norm, 0.1)
+    start = threat.random_start(centre, seeded(1))
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(start, threat.random_start(centre, seeded(1)))

@@ -466,3 +466,178 @@ def test_noise_comes_from_the_generator():
 def test_impossible_noise_is_refused(noise):
     with pytest.raises(ValueError, match="noise is"):
         pgd(Bowl(), middle(), lower_energy(), steps=1, step_size=0.1, noise=noise)
+
+
+PRECISIONS = [torch.float16, torch.bfloat16]
+RULES = [None, "L2", "Linf", "gradient", "clipped"]
+STARTS = {
+    "image": {},
+    "random": {"random_start": True},
+    "noise": {"noise": 0.02},
+    "momentum": {"momentum": 0.5},
+    "unclipped": {"clip": False, "noise": 0.02},
+    "best": {"keep": "best", "random_start": True, "momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("how", STARTS)
+def test_a_half_precision_model_is_walked_in_float32(how, rule, norm, dtype):
+    """As the same model in float32, up to the rounding of images and gradients; ball and box as exactly as there."""
+    model, labels = linear(3), torch.arange(6) % 3
+    half = linear(3).to(dtype)
+    half.load_state_dict(model.state_dict())
+    x, threat = middle(), ThreatModel(norm, 0.1)
+    settings = {"steps": 4, "step_size": 0.02, "rule": rule, **STARTS[how]}
+    expected = pgd(model, x, lower_energy(labels), threat, generator=seeded(3), **settings)
+    for images in (x, x.to(dtype)):
+        found = pgd(half, images, lower_energy(labels), threat, generator=seeded(3), **settings)
+        assert found.dtype == torch.float32
+        assert (image_norm(found - images, norm) <= 0.1 + 1e-6).all()
+        if how == "best":  # rounding may choose among iterates of nearly the same value
+            near = lower_energy(labels)(model(found)) > lower_energy(labels)(model(expected)) - 0.02
+            assert near.all()
+        else:
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
+    assert all(p.dtype == dtype for p in half.parameters())
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_where_the_gradient_of_a_half_precision_model_vanishes_images_stay(momentum, rule, dtype):
+    model, x = linear().to(dtype), middle()
+    nn.init.zeros_(model[1].weight)
+    found = pgd(model, x, lower_energy(), steps=3, step_size=0.1, rule=rule, momentum=momentum)
+    assert torch.equal(found, x)
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_the_default_type_changes_nothing(how, double_by_default):
+    x, labels = middle().float(), torch.arange(6) % 3
+    model, threat = linear(3).float(), ThreatModel("L2", 0.1)
+    settings = {"steps": 3, "step_size": 0.02, **STARTS[how]}
+    found = pgd(model, x, lower_energy(labels), threat, generator=seeded(3), **settings)
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, pgd(model, x, lower_energy(labels), threat, generator=seeded(3), **settings))
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_a_float64_model_is_walked_in_float64(how):
+    seen: list[torch.dtype] = []
+    model, labels = linear(3).double(), torch.arange(6) % 3
+    settings = {"steps": 3, "step_size": 0.02, **STARTS[how]}
+    for x in (middle(), middle().double()):
+        found = pgd(
+            model,
+            x,
+            lower_energy(labels),
+            ThreatModel("L2", 0.1),
+            callback=lambda t, x, value: seen.append(x.dtype),
+            **settings,
+        )
+        assert found.dtype == torch.float64
+    assert set(seen) == {torch.float64}
+    direction = nn.functional.normalize(model[1].weight.detach()[labels]).view(6, *SHAPE)
+    moved = pgd(model, x, lower_energy(labels), steps=4, step_size=0.02)
+    torch.testing.assert_close(moved, x + 0.08 * direction, rtol=0, atol=5e-9)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (255 * middle(), r"images must lie in \[0, 1\], but go from 10[0-9.]* to 15"),
+        (2 * middle() - 1, r"lie in \[0, 1\]"),
+        (middle() * math.nan, "some are not finite"),
+        ((255 * middle()).to(torch.uint8), r"in \[0, 1\], not uint8 .*: divide by 255"),
+        (middle()[0], r"of shape \(N, C, H, W\)"),
+    ],
+    ids=["0..255", "-1..1", "nan", "uint8", "one image"],
+)
+def test_images_outside_0_1_are_refused(x, message):
+    """They were clipped at the start without a word: the result lay 1,132 from an image of 0 to 255, and eps was 0.5."""
+    for threat in (None, ThreatModel("L2", 0.5)):
+        with pytest.raises(ValueError, match=message):
+            pgd(linear(), x, lower_energy(), threat, steps=1, step_size=0.1)
+
+
+def test_a_chain_without_clip_may_begin_anywhere_finite():
+    x = 3 * middle() - 2
+    found = pgd(linear(), x, lower_energy(), steps=1, step_size=0.1, clip=False)
+    torch.testing.assert_close(image_norm(found - x, "L2"), torch.full((6,), 0.1))
+    with pytest.raises(ValueError, match="must be finite"):
+        pgd(linear(), x * math.inf, lower_energy(), steps=1, step_size=0.1, clip=False)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_weights_that_are_not_finite_are_refused_though_no_label_asks_for_them(keep):
+    model = linear(3)
+    model[1].weight.data[2, 5] = math.nan
+    for objective in (
+        lower_energy(torch.zeros(6, dtype=torch.long)),
+        raise_cross_entropy(torch.arange(6) % 3),
+    ):
+        with pytest.raises(ValueError, match="logits of 6 of 6 images are not finite"):
+            pgd(model, middle(), objective, steps=2, step_size=0.1, keep=keep)
+
+
+def test_logits_or_gradients_that_overflow_on_the_way_are_refused():
+    class Cliff(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.flatten(1).sum(1, keepdim=True)
+            return torch.where(total > 14, total * math.inf, total).expand(-1, 2)
+
+    class Kink(nn.Module):
+        """The gradient of a norm at 0 is 0 / 0."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - x[:, :1]).flatten(1).square().sum(1, keepdim=True).sqrt().expand(-1, 2)
+
+    for keep in ("last", "best"):
+        with pytest.raises(ValueError, match="not finite"):
+            pgd(Cliff(), middle(), lower_energy(), steps=9, step_size=0.3, keep=keep)
+        with pytest.raises(ValueError, match="gradients? .*not finite"):
+            pgd(Kink(), torch.full((2, 1, 2, 2), 0.5), lower_energy(), steps=2, step_size=0.3, keep=keep)
+
+
+def test_finiteness_is_looked_at_once_a_call_and_not_in_every_step(monkeypatch):
+    looks = []
+    original = Tensor.__bool__
+    monkeypatch.setattr(Tensor, "__bool__", lambda self: looks.append(1) or original(self))
+    counts = []
+    for steps in (2, 12):
+        looks.clear()
+        pgd(linear(), middle(), lower_energy(), steps=steps, step_size=0.1)
+        counts.append(len(looks))
+    assert counts[0] == counts[1] > 0
+    looks.clear()
+    pgd(linear(), middle(), lower_energy(), steps=3, step_size=0.1, checked=False)
+    assert not looks
+
+
+def test_unchecked_as_in_training_it_goes_where_it_goes():
+    model = linear()
+    model[1].weight.data[0, 0] = math.nan
+    assert pgd(model, middle(), lower_energy(), steps=1, step_size=0.1, checked=False).isnan().any()
+    x = 3 * middle()
+    kept = pgd(linear(), x, lower_energy(), steps=0, step_size=0.1, checked=False)
+    assert torch.equal(kept, x.clamp(0, 1))
+
+
+def test_models_that_give_more_than_logits_and_models_without_parameters():
+    class Pair(nn.Module):
+        def __init__(self, as_dict: bool):
+            super().__init__()
+            self.network, self.as_dict = linear(), as_dict
+
+        def forward(self, x: Tensor) -> object:
+            logits = self.network(x)
+            return {"logits": logits, "features": x.flatten(1)} if self.as_dict else (logits, x)
+
+    expected = pgd(linear(), middle(), lower_energy(), steps=3, step_size=0.05, keep="best")
+    for as_dict in (False, True):
+        found = pgd(Pair(as_dict), middle(), lower_energy(), steps=3, step_size=0.05, keep="best")
+        assert torch.equal(found, expected)
+    assert pgd(Bowl(), middle(), lower_energy(), steps=1, step_size=0.1).shape == (6, *SHAPE)

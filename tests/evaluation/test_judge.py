@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dualat.config import load_recipe
 from dualat.data.images import ImageData
@@ -132,3 +133,33 @@ def test_the_network_takes_any_size(shape):
     network = JudgeNetwork(shape, 4).eval()
     x = torch.rand(2, *shape)
     assert network(x).shape == (2, 4) and network.body(x).shape == (2, 64)
+
+
+def test_a_cached_network_that_is_not_finite_is_trained_anew(cache):
+    first = Judge(colours(), steps=2).features(colours().float())
+    (path,) = cache.glob("judge-*.safetensors")
+    tensors = load_file(path)
+    tensors["head.bias"][0] = float("nan")
+    tensors["body.0.weight"][0] = float("inf")
+    save_file(tensors, path)
+    assert torch.equal(Judge(colours(), steps=2).features(colours().float()), first)
+
+
+def test_images_outside_0_1_are_refused():
+    data = colours()
+    judge = Judge(data, steps=1)
+    for judged in (judge.predict, judge.features):
+        with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], but go from 0 to "):
+            judged(255 * data.float())
+        with pytest.raises(ValueError, match="not uint8"):
+            judged(data.images)
+        assert len(judged(data.float().double())) == len(data)
+
+
+def test_the_default_type_does_not_change_it(cache, double_by_default):
+    data = colours()
+    doubled = Judge(data, steps=2).features(data.float())
+    for file in cache.iterdir():
+        file.unlink()
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(doubled, Judge(data, steps=2).features(data.float()))

@@ -110,6 +110,9 @@ def test_bad_input_is_answered_with_a_sentence():
         predict_logits(model, data.images)
     with pytest.raises(ValueError, match="must be floating-point of shape"):
         predict_logits(model, torch.rand(3, 4))
+    for images in (2 * data.float() - 1, data.float() * 255, data.float() * math.nan):
+        with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
+            predict_logits(model, images)
     with pytest.raises(ValueError, match="batch_size is 0"):
         predict_logits(model, data, 0)
     with pytest.raises(ValueError, match=r"shape \(1, 2, 2\), but this model takes \(1, 3, 4\)"):

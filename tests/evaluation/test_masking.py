@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dualat.core.geometry import ThreatModel, image_norm
-from dualat.evaluation.masking import grey_radius, masking_warnings
+from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
 from dualat.results.record import Record, proportion
 
 
@@ -67,3 +67,20 @@ def test_chance_is_no_sign_of_masking():
     assert masking_warnings([robust(0.50, eps=0.5)], largest_class=0.5) == []
     square = {"after": {"clean": 0.9, "fab-t": 0.502, "square": 0.5}}
     assert masking_warnings([robust(0.5, "autoattack", details=square)]) == []
+
+
+def test_doubts_stand_in_every_robust_accuracy_of_the_same_model_split_and_norm():
+    fails, near = robust(0.20, eps=0.5), robust(0.30, "autoattack", 0.1)
+    others = [
+        robust(0.3, eps=0.1, model="stage1"),
+        robust(0.3, eps=0.1, split="train"),
+        robust(0.3, eps=0.1, norm="L2"),
+        proportion("clean_accuracy", 900, 1000),
+    ]
+    for _ in range(2):  # the second time nothing is added
+        note_masking([fails, near, *others])
+        assert fails.warnings == near.warnings == masking_warnings([fails, near]) != []
+        assert all(r.warnings == [] for r in others)
+    fails.value = 0.05
+    note_masking([fails, near, *others])
+    assert fails.warnings == near.warnings == []

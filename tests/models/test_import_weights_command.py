@@ -130,6 +130,7 @@ def test_a_folder_gives_names_without_its_images_being_read(tmp_path: Path, comm
         (["FILE", "--normalise", "none"], 2, "--normalize"),
         (["FILE", "--normalize", "mnist"], 2, "'mnist'"),
         (["FILE", "--mean", "0.5"], 2, "mean and std go together"),
+        (["FILE", "--mean", "125.3", "--std", "63"], 2, "divide both by 255"),
         (["FILE"], 1, "give --normalize cifar, imagenet, half or none"),
         (["broken.pt", "--recipe", "imagenet-resnet50"], 1, "broken.pt cannot be imported: it is damaged"),
         (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import dualat
@@ -183,3 +184,33 @@ def test_loading_needs_no_download(path: Path):
         description["network"]["pretrained"] = True
 
     assert not dualat.load(change(path, edit)).description.network.pretrained
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("weights.network.network.fc.weight", "network.network.fc.weight"),
+        ("weights.network.network.bn1.running_var", "network.network.bn1.running_var"),
+        ("weights.network.std", "network.std"),
+        ("initial.mean", "initial.mean"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(path: Path, key, told, value):
+    """One NaN among the weights: accuracy was 0.100, samples were black, and no word was said."""
+    with safe_open(path, framework="pt") as handle:
+        metadata = handle.metadata()
+    tensors = load_file(path)
+    tensors[key].view(-1)[-1] = value
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(
+        ValueError, match=rf"model\.safetensors holds numbers that are not finite, the first in {told}: .*\.$"
+    ):
+        dualat.load(path)
+
+
+def test_a_model_is_float32_whatever_the_default_type(path: Path, double_by_default):
+    model = dualat.load(path)
+    assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
+    samples = dualat.sample(model, [0, 1], initial="uniform", generator=seeded())
+    assert model.logits(samples).dtype == torch.float32

@@ -61,7 +61,40 @@ def test_records_come_back_from_their_file(tmp_path: Path):
     assert json.loads((tmp_path / "evaluation.json").read_text())[0]["value"] == 0.9
 
 
-@pytest.mark.parametrize("text", ["{", "3", '{"a": 1}', '[{"surprise": 1}]', "[1]", "\xff"])
+def test_warnings_come_back_and_records_from_before_there_were_any_are_read(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    record = proportion("robust_accuracy", 9, 10, warnings=["The attack fails."])
+    write_records(path, [record])
+    assert read_records(path) == [record]
+    (fields,) = json.loads(path.read_text())
+    assert fields.pop("warnings") == ["The attack fails."]
+    path.write_text(json.dumps([fields]))
+    assert read_records(path)[0].warnings == [] and read_records(path)[0].value == 0.9
+    path.write_text(json.dumps([fields | {"warnings": "no list"}]))
+    with pytest.raises(ValueError, match="is no file of records .*warnings"):
+        read_records(path)
+
+
+def test_what_old_and_foreign_records_lack_is_unknown(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    path.write_text('[{"metric": "fid", "value": null, "ci95": [null, 1], "settings": null}]')
+    (record,) = read_records(path)
+    assert math.isnan(record.value) and (record.n, record.ci95, record.seed) == (0, None, None)
+    assert (record.settings, record.model, record.split) == ({}, "final", "test")
+    assert record.versions == {}, "not those of this process"
+    assert read_records(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "3", '{"a": 1}', '[{"surprise": 1}]', "[1]", "\xff", "[" * 100_000, '[{"value": 1}]', '[{"metric": "a"}]'),
+        *(f'[{{"metric": "a", "value": 1, {other}}}]' for other in (
+            '"b": 1', '"n": "x"', '"n": true', '"seed": "x"', '"settings": 3', '"model": 3', '"details": [1]', '"versions": "x"',
+            '"ci95": ["x", 1]', '"ci95": [1]', '"ci95": [true, 1]', '"ci95": 3',
+        )),
+    ],
+)  # fmt: skip
 def test_other_files_are_refused_by_name(tmp_path: Path, text):
     path = tmp_path / "evaluation.json"
     path.write_bytes(text.encode("latin-1"))

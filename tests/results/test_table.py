@@ -12,7 +12,7 @@ from dualat.results.table import cell, table
 
 def ending(model: str, features: str = "judge-cnn, seed 0") -> list[Record]:
     """What a training run records of one model."""
-    attack: dict = {"norm": "L2", "steps": 20}
+    attack: dict = {"attack": "pgd", "norm": "L2", "steps": 20}
     of_samples: dict = {"settings": {"features": features}, "model": model}
     return [
         proportion("clean_accuracy", 427, 431, model=model),
@@ -45,15 +45,14 @@ def test_three_models_fit_into_80_columns_with_a_line_per_figure():
     assert len(lines) == 2 + 1 + 7 + 1  # title and header, rule, figures, caption
     assert " ".join(lines[4].split()) == "robust, L2 0.25, PGD-20 0.956 .932-.972 0.956 .932-.972 431"
     assert (
-        " ".join(lines[6].split())
-        == "samples: class accuracy 0.972 .954-.983 0.100 ±0.020 0.972 .954-.983 500"
+        " ".join(lines[6].split()) == "sample class accuracy 0.972 .954-.983 0.100 ±0.020 0.972 .954-.983 500"
     )
     assert "judge-cnn" not in "".join(lines[:-1]) and "features of judge-cnn" in lines[-1]
 
 
 def test_samples_judged_by_several_networks_say_by_which():
     lines = shown([*ending("final"), *ending("final", "efficientnet, 1 MB")], width=120)
-    names = [line for line in lines if line.startswith("samples: Frechet distance, ")]
+    names = [line for line in lines if line.startswith("Frechet distance, ")]
     assert [line.split(",")[1].split()[0] for line in names] == ["judge-cnn", "efficientnet"]
     assert "features of" not in lines[-1]
 

@@ -27,8 +27,10 @@ from dualat.evaluation.inception_weights import FILE
 from dualat.evaluation.metrics import METRICS, outside_images
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.models.model import LoadedModel
+from dualat.results.catalogue import CATALOGUE
 from dualat.results.record import Record, read_records
-from dualat.run.evaluation import complete, save_strips, warnings_of
+from dualat.run.evaluation import complete, save_strips, validation_evaluator, warnings_of
 
 SMALL = EvaluationSettings(
     eps=(0.5,),
@@ -80,6 +82,7 @@ def test_every_metric_gives_records_that_can_be_trusted(measured, name):
     for record in records:
         assert math.isfinite(record.value) and record.n > 0 and record.model == "final"
         assert record.versions["torch"] == torch.__version__
+        assert record.metric in CATALOGUE
         assert (
             record.seconds > 0 and record.seed is not None and record.data.startswith("digits test, sha256 ")
         )
@@ -394,6 +397,37 @@ def test_masked_gradients_are_named(splits):
     assert "final" in text and "grey" in text
 
 
+def saturated(tiny_run: Path, splits, **changes) -> Subject:
+    """A model whose softmax is 0 and 1 in float32: cross-entropy has no gradient, and PGD does nothing."""
+    own = subject(tiny_run, splits, **changes)
+    layer = [m for m in own.required_model.modules() if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        layer.weight.mul_(1e9)
+        layer.bias.mul_(1e9)
+    return own
+
+
+def test_doubts_about_masked_gradients_stand_in_the_records(tiny_run, splits, tmp_path):
+    path, own = tmp_path / "evaluation.json", saturated(tiny_run, splits, robust_images=None)
+    records = complete(path, own, "final", ["clean_accuracy", "robust_accuracy"], by_name=True)
+    expected = warnings_of(records, splits.test)
+    assert expected and "grey" in expected[0]
+    for found in (
+        records,
+        read_records(path),
+        dualat.evaluate(own.required_model, splits, settings=own.settings),
+    ):
+        robust = [r for r in found if r.metric == "robust_accuracy"]
+        assert robust and all(r.warnings == expected for r in robust)
+        assert all(r.warnings == [] for r in found if r.metric != "robust_accuracy")
+    # a file from before records had warnings gets them when it is used again
+    fields = [{k: v for k, v in entry.items() if k != "warnings"} for entry in json.loads(path.read_text())]
+    path.write_text(json.dumps(fields))
+    again = complete(path, own, "final", ["robust_accuracy"], by_name=True)
+    assert [r.warnings for r in again] == [expected] * 2
+    assert [r.warnings for r in read_records(path)] == [[], expected, expected]
+
+
 def test_strips_are_written(tiny_run, splits, tmp_path):
     save_strips(dualat.load(tiny_run), splits.test, SMALL, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 5
@@ -441,3 +475,57 @@ def test_killed_ten_times_the_command_ends_with_the_same_figures(tiny_run, tmp_p
     subprocess.run(command(tmp_path / "killed.json"), check=True, capture_output=True, env=environment)
     whole, resumed = read_records(tmp_path / "whole.json"), read_records(tmp_path / "killed.json")
     assert told(whole) == told(resumed)
+
+
+def broken(model: LoadedModel) -> LoadedModel:
+    """One weight NaN: the last class's logit is, those of the others are not."""
+    with torch.no_grad():
+        layer = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+        layer.weight[-1, 0] = math.nan
+    return model
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_no_metric_measures_a_model_that_is_not_finite(tiny_run, splits, name):
+    """Accuracy was 0.100, generation scored black pictures, throughput timed them, two metrics ended in a LinAlgError."""
+    own = subject(tiny_run, splits)
+    broken(own.required_model)
+    with pytest.raises(ValueError, match="not finite"):
+        METRICS[name].measure(own)
+
+
+def test_a_validation_of_such_a_model_does_not_end_its_training(tiny_run, splits, tmp_path):
+    """Whether training has diverged is told by its loss."""
+    evaluator = validation_evaluator(load_recipe(str(tiny_run / "config.yaml")), splits, tmp_path)
+    assert evaluator(dualat.load(tiny_run), 1, 8).keys() >= {"clean_accuracy", "frechet_distance"}
+    with pytest.warns(UserWarning, match="stage 1, step 8 has no validation figures: .* not finite"):
+        assert evaluator(broken(dualat.load(tiny_run)), 1, 8) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision_are_measured_and_the_records_say_so(tiny_run, splits, measured, dtype):
+    small = subject(tiny_run, splits)
+    small.model = small.required_model.to(dtype)
+    for name in FAST:
+        records = METRICS[name].measure(small)
+        known = [r for r in measured[1] if r.key.startswith(f"{name}:")]
+        assert [r.metric for r in records] == [r.metric for r in known]
+        assert all(math.isfinite(r.value) for r in records), name
+        if name in ("clean_accuracy", "robust_accuracy", "energy"):  # rounding changes little
+            assert [r.value for r in records] == pytest.approx([r.value for r in known], rel=0.1, abs=0.2)
+        if name == "robust_accuracy":
+            assert {r.settings["precision"] for r in records} == {
+                "fp16" if dtype == torch.float16 else "bf16"
+            }
+    for name in ("autoattack", "apgd"):
+        with pytest.raises(ValueError, match="not float32: call model.float"):
+            METRICS[name].measure(small)
+
+
+def test_the_default_type_changes_no_figure(tiny_run, splits, measured, double_by_default):
+    names = [*FAST, "apgd", "imagenet_features"]
+    for name in names:
+        (records,) = [dualat.evaluate(dualat.load(tiny_run), splits, [name], SMALL)]
+        known = [r for r in measured[1] if r.key.startswith(f"{name}:")]
+        assert [r.value for r in records] == pytest.approx([r.value for r in known], rel=1e-4), name
+    assert torch.get_default_dtype() == torch.float64

@@ -137,8 +137,8 @@ def test_systems_tables_have_means_spreads_numbers_and_order(tmp_path):
     accuracy = section(text, "Accuracy")
     assert row(accuracy, "| system | clean")[1:4] == [
         "clean accuracy<br>n = 10,000",
-        "PGD-20, L2 1<br>n = 1,000",
-        "AutoAttack, L2 1<br>n = 128",
+        "robust, L2 1, PGD-20<br>n = 1,000",
+        "robust, L2 1, AutoAttack<br>n = 128",
     ]
     assert row(accuracy, "| `dat`")[1:] == [
         "0.800<br>0.790 … 0.810",
@@ -173,8 +173,8 @@ def test_ood_tables_keep_scores_sources_and_attacks_apart(tmp_path):
 def test_what_another_system_is_better_at_is_listed(tmp_path):
     text = made_of(tmp_path, four(robust=(0.68, 0.7, 0.1, 0.69), distance=(6.0, 20.0, 5.0, 8.0)))
     part = text.split("### Where `dat` is not the best\n")[1].split("###")[0]
-    assert row(part, "| Frechet distance in the judge's")[1:] == ["6.00", "1 of 3", "`jem` 5.00"]
-    assert row(part, "| robust accuracy, PGD-20")[1:] == ["0.680", "2 of 3", "`standard-at` 0.700"]
+    assert row(part, "| Frechet distance, judge-cnn")[1:] == ["6.00", "1 of 3", "`jem` 5.00"]
+    assert row(part, "| robust accuracy, L2 1, PGD-20")[1:] == ["0.680", "2 of 3", "`standard-at` 0.700"]
     assert "| clean accuracy |" not in part  # equal to all others
     # a variant beside the systems is none that is better, and nothing to be better at leaves no heading
     beside = [run | {"variant": "dat-long"} for run in four(robust=(0.9,) * 4)[:3]]
@@ -294,7 +294,7 @@ def test_seeds_that_agree_alone_are_counted(tmp_path):
     assert finding is not None and (finding.agrees, finding.seeds) == (True, (2, 3))
     assert finding.verdict == "undecided (the means agree; 2 of 3 seeds agree alone)"
     assert finding.ours[0] == (
-        "`dat`, robust accuracy, PGD-20, L2 1: mean 0.683 (0.750, 0.700, 0.600), n = 1,000, seeds 0, 1, 2"
+        "`dat`, robust accuracy, L2 1, PGD-20: mean 0.683 (0.750, 0.700, 0.600), n = 1,000, seeds 0, 1, 2"
     )
     assert re.fullmatch(r"`dat` less `standard-at`: -0.017 ± 0.1\d\d \(95 %\)", finding.ours[2])
     finding = rules.comparing(figure, "dat", rules.no_lower(0.01), "standard-at")(study)
@@ -480,7 +480,7 @@ def test_radii_of_the_configuration_have_their_column_and_figures_without_record
     heads = row(made(tmp_path), "| variant |")
     assert [head.split("<br>")[0] for head in heads[1:]] == [
         "clean accuracy",
-        "PGD-20, L2 1",
+        "robust, L2 1, PGD-20",
         "diverged",
         "seeds",
     ]
@@ -519,6 +519,15 @@ def test_a_damaged_record_is_one_sentence(tmp_path, monkeypatch, capsys):
         page.main()
     assert stop.value.code == 1
     assert f"{record} is damaged: remove it, and make it anew" in capsys.readouterr().err
+
+
+def test_a_record_with_a_damaged_metric_value_names_its_file(tmp_path):
+    runs = [a_run("dat", 0)]
+    runs[0]["records"][0]["n"] = "many"
+    with pytest.raises(
+        ValueError, match=r"dat-seed0.json is damaged \(n of 'clean_accuracy' is 'many'\): remove it"
+    ):
+        write(tmp_path, "systems", runs)
 
 
 def test_cost_by_the_runs_own_speed_and_by_cost_json(tmp_path):

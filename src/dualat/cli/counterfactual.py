@@ -60,6 +60,7 @@ def main(args: list[str]) -> int:
     import torch
 
     from dualat.cli.sample import wanted_labels
+    from dualat.core.classifier import device_of
     from dualat.core.geometry import ThreatModel
     from dualat.counterfactuals import change_strip, explain
     from dualat.data.folder import read_image
@@ -71,7 +72,7 @@ def main(args: list[str]) -> int:
     if not Path(parsed.image).is_file():
         raise FileNotFoundError(f"image {parsed.image} does not exist.")
     pixels = torch.from_numpy(read_image(Path(parsed.image), model.shape).copy())
-    x = (pixels.float() / 255).to(next(model.parameters()).device)
+    x = (pixels.float() / 255).to(device_of(model))
     with torch.no_grad():
         before = model.predict_proba(x[None])[0]
     seen, name = int(before.argmax()), model.class_names[int(before.argmax())]

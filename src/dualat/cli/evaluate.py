@@ -129,8 +129,9 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
 
     from dualat.cli.targets import build_subject
     from dualat.evaluation.metrics import METRICS
+    from dualat.results.record import as_json
     from dualat.results.table import table
-    from dualat.run.evaluation import as_json, complete, save_strips, warnings_of
+    from dualat.run.evaluation import complete, save_strips, warnings_of
     from dualat.system.distributed import is_first
 
     by_name = parsed.metrics != ("all",)

@@ -18,10 +18,12 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import dtype_of, take_logits
 from dualat.core.geometry import Norm, ThreatModel, accumulate, ascent, into_ball
 from dualat.core.objectives import Labelled, Objective
 
@@ -100,7 +102,7 @@ class CompiledLoop:
         """The step on batches of any size; None, after a warning, where it cannot be compiled."""
         kind, ball = centre.device.type, math.isfinite(threat.eps)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        heavy = momentum > 0
+        heavy, own = momentum > 0, dtype_of(self.view)
         key = (
             objective.function,
             objective.labels is None,
@@ -108,21 +110,22 @@ class CompiledLoop:
             ball,
             heavy,
             dtype,
+            own,
             centre.shape[1:],
         )
         new = key not in self.steps
         if new:
-            function = one_step(self.view, objective.function, threat.norm, ball, heavy, dtype)
+            function = one_step(self.view, objective.function, threat.norm, ball, heavy, dtype, own)
             self.steps[key] = compile_step(function, kind)
         step = self.steps[key]
-        eps = torch.full((), threat.eps if ball else 0.0, device=centre.device)
-        decay = torch.full((), momentum, device=centre.device)
+        number = partial(torch.full, (), dtype=centre.dtype, device=centre.device)
+        eps, decay = number(threat.eps if ball else 0.0), number(momentum)
         labels = () if objective.labels is None else (objective.labels,)
 
         def advance(
             x: Tensor, centre: Tensor, size: float, velocity: Tensor | None
         ) -> tuple[Tensor, Tensor, Tensor | None]:
-            length = torch.full((), size, device=x.device)
+            length = number(size)
             carried = () if velocity is None else (velocity,)
             parts = []
             for first in range(0, len(x), self.batch_size):
@@ -186,17 +189,19 @@ def one_step(
     ball: bool,
     heavy: bool,
     dtype: torch.dtype,
+    own: torch.dtype | None = None,
 ) -> Callable[..., tuple[Tensor, ...]]:
     """The function that is compiled: x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)) ) ) ), the
     objective's values, and the velocity if there is momentum. Inputs: x, centre, eta, eps, momentum, then the velocity
     if there is momentum, then labels if the objective has them.
 
-    ball: whether there is one to project into. heavy: whether there is momentum.
+    ball: whether there is one to project into. heavy: whether there is momentum. dtype: of autocast; float32: none.
+    own: type in which the view takes images; None: theirs.
     """
 
     def values(x: Tensor, labels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-            value = objective(view(x), *labels)
+            value = objective(take_logits(view(x if own is None else x.to(own))), *labels)
         return value.sum(), value
 
     def step(

@@ -12,6 +12,8 @@ Low energy means "looks like data". Source: Grathwohl et al., JEM (ICLR 2020), e
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_images, check_logits, logits_of, take_logits
+
 
 def joint_energy(logits: Tensor, labels: Tensor) -> Tensor:
     """E(x, y) = -f(x)[y]. logits: (N, K), labels: (N,) integers in [0, K). Returns (N,), float32."""
@@ -30,8 +32,13 @@ def marginal_energy(logits: Tensor) -> Tensor:
 class JointEnergyModel(nn.Module):
     """Any classifier, read as an energy-based model over images and labels.
 
+    `logits`, `energy` and `predict_proba` take images in the network's own precision or another, and raise ValueError for
+    images that are not floating-point (N, C, H, W) in [0, 1] and for logits that are not finite. A call of the model itself
+    checks nothing.
+
     Args:
-        network: maps images (N, C, H, W) in [0, 1] to logits (N, K); normalisation of inputs is part of it.
+        network: maps images (N, C, H, W) in [0, 1] to logits (N, K), or to what `take_logits` finds them in;
+            normalisation of inputs is part of it.
     """
 
     def __init__(self, network: nn.Module):
@@ -39,23 +46,23 @@ class JointEnergyModel(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of images x: (N, C, H, W) in [0, 1]."""
-        return self.network(x)
+        """Logits (N, K) of images x: (N, C, H, W) in [0, 1]; unchecked, as training needs it."""
+        return take_logits(self.network(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits f(x): (N, K) of images x: (N, C, H, W) in [0, 1]."""
-        return self(x)
+        return check_logits(logits_of(self, check_images(x)))
 
     def energy(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Marginal energy E(x), or joint energy E(x, y) where labels y: (N,) are given. Returns (N,)."""
-        logits = self(x)
+        logits = self.logits(x)
         return (
             marginal_energy(logits) if y is None else joint_energy(logits, check_labels(y, logits.shape[1]))
         )
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """p(y|x) = softmax f(x): (N, K), rows sum to one."""
-        return torch.softmax(self(x).float(), dim=1)
+        return torch.softmax(self.logits(x).float(), dim=1)
 
 
 def check_labels(labels: Tensor, classes: int) -> Tensor:

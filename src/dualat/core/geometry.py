@@ -1,11 +1,12 @@
 """Geometry of the gradient loop, per image: step along the gradient, project into the threat model, start inside it.
 
 Everything here treats each image of a batch by itself: a norm runs over one image's values, never over the batch.
+Of images and gradients in half precision all arithmetic is float32's, and so are the results.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,8 +24,14 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def wide(x: Tensor) -> Tensor:
+    """float32 for half precision, where TINY is 0 and norms overflow; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def image_norm(x: Tensor, norm: Norm) -> Tensor:
-    """||x_i||_p of each image: (N, ...) -> (N,)."""
+    """||x_i||_p of each image: (N, ...) -> (N,), float32 at least."""
+    x = wide(x)
     return torch.linalg.vector_norm(x.flatten(1), ord=2 if norm == "L2" else math.inf, dim=1)
 
 
@@ -33,6 +40,7 @@ def ascent(gradient: Tensor, rule: Rule, size: float | Tensor) -> Tensor:
 
     L2: size * g / ||g||_2;   Linf: size * sign(g);   gradient: size * g;   clipped: size * clip(g, +-LIMIT)
     """
+    gradient = wide(gradient)
     if rule == "Linf":
         return size * gradient.sign()
     if rule == "gradient":
@@ -44,12 +52,14 @@ def ascent(gradient: Tensor, rule: Rule, size: float | Tensor) -> Tensor:
 
 def accumulate(velocity: Tensor, gradient: Tensor, momentum: float | Tensor) -> Tensor:
     """v <- momentum * v + g / ||g||_1, per image: directions of earlier steps count on. (RATIO, Augustin et al., 2020.)"""
+    gradient = wide(gradient)
     length = gradient.flatten(1).abs().sum(dim=1)
     return momentum * velocity + gradient * per_image(1 / (length + TINY), gradient)
 
 
 def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Tensor:
     """The point nearest to x whose distance from `centre` is eps at most."""
+    x, centre = wide(x), wide(centre)
     offset = x - centre
     if norm == "Linf":
         # a plain number stays one: as a tensor it would have to be copied to the device
@@ -88,20 +98,20 @@ class ThreatModel:
         return x.clamp(0, 1) if clip else x
 
     def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps."""
+        """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps.
+
+        Random numbers are float32, drawn where the generator lives, so that its seed decides on every device.
+        """
         if not math.isfinite(self.eps):
             raise ValueError(
                 "a random start needs a finite eps: give the threat model one, or start without it."
             )
-        where = (
-            centre.device if generator is None else generator.device
-        )  # a generator draws on its own device alone
+        centre = wide(centre)
+        where = centre.device if generator is None else generator.device
+        drawn: dict[str, Any] = {"generator": generator, "device": where, "dtype": torch.float32}
         if self.norm == "Linf":
-            noise = torch.rand(centre.shape, generator=generator, device=where).to(centre.device) * 2 - 1
+            noise = torch.rand(centre.shape, **drawn).to(centre.device) * 2 - 1
             return self.project(centre + self.eps * noise, centre)
-        direction = torch.randn(centre.shape, generator=generator, device=where).to(centre.device)
-        dimension = centre[0].numel()
-        radius = torch.rand(len(centre), generator=generator, device=where).to(centre.device) ** (
-            1 / dimension
-        )
+        direction = torch.randn(centre.shape, **drawn).to(centre.device)
+        radius = torch.rand(len(centre), **drawn).to(centre.device) ** (1 / math.prod(centre.shape[1:]))
         return self.project(centre + self.step(direction, self.eps) * per_image(radius, centre), centre)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import NotFinite, check_images, check_logits, logits_of, loop_dtype
 from dualat.core.compiled import compiled_advance
 from dualat.core.geometry import Rule, ThreatModel, accumulate, ascent, per_image
 from dualat.core.objectives import Objective
@@ -56,13 +57,14 @@ def pgd(
     keep: str = "last",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     generator: torch.Generator | None = None,
+    checked: bool = True,
 ) -> Tensor:
     """Climb `objective` from images x by normalised gradient steps, inside a threat model and the box [0, 1].
 
     Args:
         model: any module from images (N, C, H, W) to logits (N, K). Its mode, requires_grad flags and gradients
-            are left as found.
-        x: images in [0, 1], the start of the loop and the centre of the ball.
+            are left as found. It gets images in its own precision.
+        x: images in [0, 1], the start of the loop and the centre of the ball; without `clip` any that are finite.
         objective: logits (N, K) -> (N,), raised for each image by itself (see objectives.py).
         threat: ball around x and norm of the steps; None: L2 steps and no ball.
         steps: number of gradient steps, 0 or more.
@@ -76,13 +78,21 @@ def pgd(
         keep: "last" iterate, or the "best" one of each image by the objective (start included).
         callback: called as callback(t, x_t, value_t) for t = 0 .. steps with images and objective values (N,).
         generator: source of the random start and of the noise.
+        checked: False, as in training, looks at no number, so that nothing waits for the device: images outside [0, 1]
+            are clipped, and NaN stays NaN.
 
     Returns:
-        Images (N, C, H, W), detached; in [0, 1] with `clip`.
+        Images (N, C, H, W), detached; in [0, 1] with `clip`. float32, in which all arithmetic is, or float64 where the
+        images or the model are.
+
+    Raises:
+        ValueError: settings that make no sense, images outside [0, 1], or logits or gradients that are not finite, as
+            seen in the first step and after the last.
     """
     check(steps, step_size, momentum, noise, keep)
     threat = threat or ThreatModel()
-    centre = x.detach()
+    centre = (check_images(x, boxed=clip) if checked else x).detach().to(loop_dtype(model, x))
+    first, last = (watched(objective), watched(objective)) if checked else (objective, objective)
     x = threat.random_start(centre, generator) if random_start else threat.project(centre, centre, clip)
     judged = keep == "best" or callback is not None  # then the last iterate needs a value too
     best = Best() if keep == "best" else None
@@ -91,15 +101,15 @@ def pgd(
     plain = rule in (None, threat.norm) and clip
     advance = compiled_advance(model, objective, threat, momentum, centre) if plain else None
     with frozen(model), torch.enable_grad():
-        advance = advance or partial(
-            eager_advance, model, objective, threat, rule or threat.norm, momentum, clip
-        )
+        advance = advance or partial(eager_advance, model, first, threat, rule or threat.norm, momentum, clip)
         for t in range(steps + 1):
+            if checked and t == steps:
+                check_walked(x, steps)
             if t < steps:
                 following, value, velocity = advance(x, centre, sizes[t], velocity)
             elif judged:
                 with torch.no_grad():
-                    following, value = x, objective(model(x))
+                    following, value = x, last(logits_of(model, x))
             else:
                 break
             if judged:
@@ -127,10 +137,33 @@ def check(steps: int, step_size: float, momentum: float, noise: float, keep: str
         raise ValueError(f"keep is {keep!r}, but must be 'last' or 'best'.")
 
 
+def check_walked(x: Tensor, steps: int) -> None:
+    """NotFinite where the steps have led to NaN, from which no step leads back, or to infinity."""
+    if not x.is_meta and not bool(x.isfinite().all()):
+        raise NotFinite(
+            f"the model's gradients became infinite or undefined within {steps} steps, so that the images are not finite: "
+            "take smaller steps, another checkpoint, or a model in float32."
+        )
+
+
+def watched(objective: Objective) -> Objective:
+    """The objective, which at its first call refuses logits that are not finite: a look at each would wait for the device."""
+    looked = False
+
+    def watching(logits: Tensor) -> Tensor:
+        nonlocal looked
+        if not looked:
+            check_logits(logits)
+            looked = True
+        return objective(logits)
+
+    return watching
+
+
 def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """z ~ N(0, I), shaped like images; drawn where the generator lives, so that its seed decides on every device."""
+    """z ~ N(0, I), float32, shaped like images; drawn where the generator lives, so that its seed decides on every device."""
     where = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, device=where).to(like.device)
+    return torch.randn(like.shape, generator=generator, device=where, dtype=torch.float32).to(like.device)
 
 
 def step_sizes(schedule: Schedule, steps: int, mean: float) -> list[float]:
@@ -166,7 +199,7 @@ def eager_advance(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One step of the loop: x_{t+1}, the objective's value (N,) at x_t, and the velocity where there is momentum."""
     x = x.detach().requires_grad_(True)
-    value = objective(model(x))
+    value = objective(logits_of(model, x))
     (gradient,) = torch.autograd.grad(value.sum(), x)
     if velocity is not None:
         gradient = velocity = accumulate(velocity, gradient, momentum)

@@ -24,11 +24,13 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_logits, device_of, logits_of
 from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen
 from dualat.data.images import ImageData, Shape
 from dualat.results.record import Record, share_correct
 from dualat.system.files import write_text
+from dualat.system.precision import float32_by_default
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 ATTACKS = (*STANDARD, "apgd-dlr", "fab")
@@ -54,7 +56,7 @@ def autoattack(
     matters a little, as in every AutoAttack: random starts are drawn for a batch at once.
 
     Args:
-        model: from images (N, C, H, W) to logits (N, K), K >= 2, float32. It is left as found.
+        model: from images (N, C, H, W) to logits (N, K), K >= 2, with float32 weights. It is left as found.
         data: images and labels.
         threat: ball with a finite eps above 0.
         attacks: names of ATTACKS, in the order in which they run. The record says which are left out, and why.
@@ -68,7 +70,7 @@ def autoattack(
         ValueError: settings that cannot be, logits that are not finite, or the state of another evaluation.
     """
     _check(model, data, threat, batch_size)
-    device = next(model.parameters()).device
+    device = device_of(model)
     with frozen(model), torch.no_grad():
         logits = _Logits(model)
         classes = _classes(logits(data.float(slice(0, 1)).to(device)), data)
@@ -98,7 +100,8 @@ def autoattack(
         run.finish(attack_chunk, batch_size, progress)
     after = {name: int((run.fell > i).sum()) / len(data) for i, name in enumerate(stages)}
     details = {"after": after, "projected": run.projected}
-    return share_correct("robust_accuracy", run.fell == len(stages), details, settings=settings, seed=seed)
+    kept = (run.fell == len(stages)).cpu().numpy()
+    return share_correct("robust_accuracy", kept, details, settings=settings, seed=seed)
 
 
 def choose_attacks(
@@ -175,21 +178,24 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x)
+        logits = logits_of(self.model, x)
         if not torch.isfinite(logits).all():
             sound = x.flatten(1).isfinite().all(dim=1)  # an attack's own NaN is not the model's fault
-            if not torch.isfinite(logits[sound]).all():
-                raise ValueError("the model gives logits that are not finite: no attack can judge it.")
+            check_logits(logits[sound])
         return logits
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, pyautoattack neither logs nor moves the caller's random streams, which it seeds on its way."""
+    """Inside, pyautoattack neither logs nor moves the caller's random streams, which it seeds on its way, and finds the
+    default type that it counts on."""
     logger = logging.getLogger("auto-attack")
     found, logger.disabled = logger.disabled, True
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        with (
+            float32_by_default(),
+            torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()),
+        ):
             yield
     finally:
         logger.disabled = found

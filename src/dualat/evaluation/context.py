@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dualat import __version__
+from dualat.core.classifier import device_of
 from dualat.data.images import ImageData, Shape, Splits, evenly
 from dualat.data.listing import walk
 from dualat.evaluation.judge import Judge, cache_folder
@@ -119,7 +120,7 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where the model is; the CPU for samples alone."""
-        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+        return torch.device("cpu") if self.model is None else device_of(self.model)
 
     def key(self, metric: str, used: Sequence[str]) -> str:
         """Fingerprint of a metric's records, METRIC:CONTENT:HASH; the hash is taken over content, seed, kind of device,

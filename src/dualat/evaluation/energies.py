@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_logits, logits_of
 from dualat.core.energy import marginal_energy
 from dualat.core.loop import frozen
 from dualat.data.images import ImageData
@@ -33,7 +34,8 @@ def gradient_norms(model: nn.Module, images: Tensor | ImageData, batch_size: int
     with frozen(model), torch.enable_grad():
         for x in batches(model, images, batch_size):
             x = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(marginal_energy(model(x)).sum(), x)
+            logits = check_logits(logits_of(model, x))
+            (gradient,) = torch.autograd.grad(marginal_energy(logits).sum(), x)
             norms.append(torch.linalg.vector_norm(gradient.flatten(1), dim=1).cpu())
     return torch.cat(norms)
 
@@ -53,8 +55,6 @@ def energy_records(
         if not len(images):
             raise ValueError(f"the set {name!r} holds no images: give at least one.")
         energies[name] = marginal_energy(predict_logits(model, images, batch_size)).double()
-        if not energies[name].isfinite().all():
-            raise ValueError(f"the energies of {name!r} are not all finite: this model has diverged.")
     low = min(float(e.min()) for e in energies.values())
     high = max(float(e.max()) for e in energies.values())
     if low == high:

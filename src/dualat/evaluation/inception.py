@@ -194,7 +194,7 @@ def _samples_come_first() -> bool:
     """
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-    line = torch.arange(8.0)[:, None]
+    line = torch.arange(8, dtype=torch.float32)[:, None]
     found = prc_features_to_metric(
         line / 100,
         line * 10,

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_images
 from dualat.data.in_distribution import ImageData
 from dualat.system.distributed import from_first, is_first
 from dualat.system.files import atomic_path
-from dualat.system.precision import strict_fp32
+from dualat.system.precision import float32_by_default, strict_fp32
 from dualat.system.seeds import mix_seed
 
 SVM_PIXELS = 256  # the SVM judges images of up to this many values
@@ -83,7 +84,8 @@ class Judge:
         return "svm-rbf-pixels" if self.svm is not None else "judge-cnn"
 
     def predict(self, x: Tensor) -> Tensor:
-        """Classes (N,) of images x: (N, C, H, W) in [0, 1]."""
+        """Classes (N,) of images x: (N, C, H, W) in [0, 1]; ValueError for others."""
+        x = check_images(x).float()
         if self.svm is not None:
             return torch.from_numpy(self.svm.predict(x.cpu().flatten(1).numpy()))
         with torch.no_grad(), strict_fp32():
@@ -91,7 +93,8 @@ class Judge:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """Features (N, 64) of images x: (N, C, H, W) in [0, 1], on the CPU."""
+        """Features (N, 64) of images x: (N, C, H, W) in [0, 1], on the CPU; ValueError for others."""
+        x = check_images(x).float()
         with strict_fp32():
             return torch.cat([self.network.body(part.to(self.device)).cpu() for part in x.split(1000)])
 
@@ -99,6 +102,7 @@ class Judge:
         """Features (N, 64) of real images, which need not be in memory: 500 are read at a time."""
         return torch.cat([self.features(data.float(part)) for part in torch.arange(len(data)).split(500)])
 
+    @float32_by_default()
     def _trained_network(self) -> JudgeNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -114,8 +118,11 @@ class Judge:
         key = mix_seed(self.train.content, self.steps, torch.__version__, *where)
         path = cache_folder() / f"judge-{key:016x}.safetensors"
         try:
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError):
+            weights = load_file(path)
+            if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+                raise ValueError("not finite")
+            network.load_state_dict(weights)
+        except (OSError, SafetensorError, RuntimeError, ValueError):
             with strict_fp32():
                 fit(network, self.train, self.steps)
             try:

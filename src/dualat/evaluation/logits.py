@@ -5,35 +5,26 @@ x_adv = the iterate of PGD in the ball around x with the largest objective     (
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import check_images, check_logits, device_of, logits_of
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import Objective, raise_cross_entropy
 from dualat.data.images import ImageData
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are; the CPU for a model without any."""
-    tensors = chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
 def batches(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> Iterator[Tensor]:
     """The images in order, as float32 (n, C, H, W) on the model's device.
 
-    Raises ValueError for no images, images of another kind or shape, or a batch size below 1.
+    Raises ValueError for no images, images outside [0, 1] or of another kind or shape, or a batch size below 1.
     """
     data = images if isinstance(images, ImageData) else None
     name = data.name if data is not None else "images"
-    if isinstance(images, Tensor) and (images.dim() != 4 or not images.is_floating_point()):
-        raise ValueError(
-            f"{name} must be floating-point of shape (N, C, H, W) in [0, 1], not {images.dtype} of shape "
-            f"{tuple(images.shape)}."
-        )
+    if isinstance(images, Tensor):
+        check_images(images, name)
     shape = tuple(images.shape[1:]) if isinstance(images, Tensor) else images.shape
     if not len(images):
         raise ValueError(f"{name} holds no images: give at least one.")
@@ -52,9 +43,11 @@ def batches(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> It
 
 
 def predict_logits(model: nn.Module, images: Tensor | ImageData, batch_size: int = 500) -> Tensor:
-    """Logits (N, K), float32 on the CPU, in eval mode and without gradients."""
+    """Logits (N, K), float32 on the CPU, in eval mode and without gradients. ValueError where they are not finite."""
     with frozen(model), torch.no_grad():
-        return torch.cat([model(x).float().cpu() for x in batches(model, images, batch_size)])
+        return torch.cat(
+            [check_logits(logits_of(model, x).float().cpu()) for x in batches(model, images, batch_size)]
+        )
 
 
 def climb(

@@ -6,10 +6,11 @@ Sources: signs of masked gradients: Carlini et al., 2019 (arXiv 1902.06705). Dif
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dualat.data.images import Shape
+from dualat.results.catalogue import ATTACKS, strength
 from dualat.results.intervals import wilson_interval
 from dualat.results.record import Record
 
@@ -23,7 +24,7 @@ def grey_radius(norm: str, shape: Shape) -> float:
 
 
 def masking_warnings(
-    records: list[Record], *, grey: Mapping[str, float] | None = None, largest_class: float = 0.1
+    records: Sequence[Record], *, grey: Mapping[str, float] | None = None, largest_class: float = 0.1
 ) -> list[str]:
     """Sentences about robust accuracies that sound attacks do not give: the true ones may be lower. [] is no proof.
 
@@ -36,35 +37,54 @@ def masking_warnings(
         grey: that radius for each norm, as `grey_radius` gives it for L2 (Linf: 0.5, known).
         largest_class: share of the largest class: what one answer for every image gets.
     """
-    radius = {"Linf": 0.5, **(grey or {})}
     kept = [
         r for r in records if r.metric == "robust_accuracy" and {"attack", "norm", "eps"} <= r.settings.keys()
     ]
-    found = []
-    for a, b in itertools.permutations(kept, 2):
-        if (a.model, a.split, a.settings["norm"]) != (b.model, b.split, b.settings["norm"]) or not _above(
-            a, b
-        ):
-            continue
-        eps, other = a.settings["eps"], b.settings["eps"]
-        if eps == other and _strength(a) > _strength(b) >= 0:
-            found.append(f"{_told(a)}, but the weaker {_told(b)}: the stronger attack is misled.")
-        elif eps > other and _alike(a) == _alike(b):
-            found.append(
-                f"{_told(a)}, more than at the smaller eps {other:g} ({b.value:.1%}): the attack fails."
-            )
-    for r in kept:
-        bound = radius.get(r.settings["norm"], math.inf)
-        if r.settings["eps"] >= bound and _low(r.value, r.n) > largest_class:
-            found.append(
-                f"{_told(r)}, though every image can become the same grey there, which would leave at most "
-                f"{largest_class:.1%}: the attack fails."
-            )
-        after = list(r.details.get("after", {}).items())
-        for (before, was), (name, value) in itertools.pairwise(after):
-            if name == "square" and before != "clean" and _low(was - value, r.n) > 0.002:
-                found.append(f"{_told(r)}, after Square alone broke {was - value:.1%}: gradients are masked.")
-    return found
+    radius = {"Linf": 0.5, **(grey or {})}
+    pairs = (text for a, b in itertools.permutations(kept, 2) if (text := _doubt_of_two(a, b)))
+    each = (text for r in kept for text in _doubts_of_one(r, radius, largest_class))
+    return list(dict.fromkeys([*pairs, *each]))
+
+
+def note_masking(
+    records: Sequence[Record], *, grey: Mapping[str, float] | None = None, largest_class: float = 0.1
+) -> None:
+    """Put `masking_warnings` into the `warnings` of robust accuracies, in place of those there: into all of one model, split
+    and norm, as where one attack fails, what others leave is in doubt too."""
+    robust = [r for r in records if r.metric == "robust_accuracy"]
+    for group in {_group(r) for r in robust}:
+        mine = [r for r in robust if _group(r) == group]
+        texts = masking_warnings(mine, grey=grey, largest_class=largest_class)
+        for record in mine:
+            record.warnings = list(texts)
+
+
+def _group(record: Record) -> tuple[Any, ...]:
+    return record.model, record.split, record.settings.get("norm")
+
+
+def _doubt_of_two(a: Record, b: Record) -> str | None:
+    """What is wrong with a, which leaves more images than b."""
+    if _group(a) != _group(b) or not _above(a, b):
+        return None
+    eps, other = a.settings["eps"], b.settings["eps"]
+    if eps == other and strength(a.settings["attack"]) > strength(b.settings["attack"]) >= 0:
+        return f"{_told(a)}, but the weaker {_told(b)}: the stronger attack is misled."
+    if eps > other and _alike(a) == _alike(b):
+        return f"{_told(a)}, more than at the smaller eps {other:g} ({b.value:.1%}): the attack fails."
+    return None
+
+
+def _doubts_of_one(r: Record, radius: Mapping[str, float], largest_class: float) -> Iterator[str]:
+    bound = radius.get(r.settings["norm"], math.inf)
+    if r.settings["eps"] >= bound and _low(r.value, r.n) > largest_class:
+        yield (
+            f"{_told(r)}, though every image can become the same grey there, which would leave at most "
+            f"{largest_class:.1%}: the attack fails."
+        )
+    for (before, was), (name, value) in itertools.pairwise(r.details.get("after", {}).items()):
+        if name == "square" and before != "clean" and _low(was - value, r.n) > 0.002:
+            yield f"{_told(r)}, after Square alone broke {was - value:.1%}: gradients are masked."
 
 
 def _above(a: Record, b: Record) -> bool:
@@ -77,18 +97,13 @@ def _low(share: float, n: int) -> float:
     return wilson_interval(round(share * n), n)[0]
 
 
-def _strength(record: Record) -> int:
-    attack = record.settings["attack"]
-    return ("pgd", "apgd", "autoattack").index(attack) if attack in ("pgd", "apgd", "autoattack") else -1
-
-
 def _alike(record: Record) -> dict[str, Any]:
     return {k: v for k, v in record.settings.items() if k not in ("eps", "step_size", "batch_size")}
 
 
 def _told(record: Record) -> str:
     s = record.settings
-    name = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack"}.get(s["attack"], s["attack"])
+    name = ATTACKS.get(s["attack"], s["attack"])
     return (
         f"{name} at {s['norm']} eps {s['eps']:g} leaves {record.value:.1%} ({record.model}, {record.split})"
     )

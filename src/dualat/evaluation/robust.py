@@ -8,6 +8,7 @@ Source: Madry et al., 2018. PGD alone is an upper bound of the true robust accur
 import torch
 from torch import Tensor, nn
 
+from dualat.core.classifier import device_of, precision_of
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import pgd
 from dualat.core.objectives import Objective, raise_cross_entropy
@@ -23,7 +24,7 @@ def robust_accuracy(
 
     The image itself is the first iterate, so that robust accuracy never exceeds clean accuracy.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     size = 2.5 * threat.eps / steps if threat.eps else 1.0
     correct = torch.zeros(len(data), dtype=torch.int64)
     for first in mine(range(0, len(data), batch_size)):
@@ -42,9 +43,9 @@ def robust_accuracy(
         "step_size": size,
         "fooled_by": "any iterate",
         "random_start": False,
-        "precision": "fp32",
+        "precision": precision_of(model),
     }
-    return share_correct("robust_accuracy", summed(correct).bool(), settings=settings)
+    return share_correct("robust_accuracy", summed(correct).numpy(), settings=settings)
 
 
 def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:

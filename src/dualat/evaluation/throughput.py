@@ -1,4 +1,4 @@
-"""Throughput: images per second of classification, attack and sampling on this machine, in fp32.
+"""Throughput: images per second of classification, attack and sampling on this machine, in the model's precision.
 
     throughput = median over repeats of  images finished / seconds,  after a warm-up
 
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualat.core.classifier import logits_of, precision_of
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import lower_energy, raise_cross_entropy
@@ -67,12 +68,13 @@ def throughput_records(
     batch = data.take(torch.arange(batch_size) % len(data))
     (x,) = batches(model, batch, batch_size)
     labels = batch.labels.to(x.device)
-    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x.device)
     wanted = (torch.arange(batch_size) % len(data.class_names)).to(x.device)
 
     def classify() -> None:
         with frozen(model), torch.no_grad():
-            model(x)
+            logits_of(model, x)
 
     def attack() -> None:
         pgd(model, x, raise_cross_entropy(labels), threat, steps=attack_steps, step_size=size)
@@ -80,7 +82,7 @@ def throughput_records(
     def sample() -> None:
         pgd(model, noise, lower_energy(wanted), steps=sampling_steps, step_size=sampling_step_size)
 
-    common = _hardware(x.device) | {"batch_size": batch_size}
+    common = _hardware(x.device) | {"precision": precision_of(model), "batch_size": batch_size}
     tasks: dict[str, tuple[Callable[[], None], dict[str, Any]]] = {
         "classification": (classify, {"steps": 0}),
         "attack": (
@@ -107,7 +109,7 @@ def throughput_records(
 
 def _hardware(device: torch.device) -> dict[str, Any]:
     """What a speed depends on beside the model."""
-    settings = {"precision": "fp32", "device": device_name(device), "threads": torch.get_num_threads()}
+    settings: dict[str, Any] = {"device": device_name(device), "threads": torch.get_num_threads()}
     if device.type == "cuda":  # convolutions in fp32 may run in TF32
         settings["tf32"] = torch.backends.cudnn.allow_tf32
     return settings

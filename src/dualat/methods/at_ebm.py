@@ -38,6 +38,7 @@ class ATEBM(Method):
             lower_energy(),
             steps=self.curriculum.steps,
             step_size=self.contrastive.step_size,
+            checked=False,
         )
         positive = pgd(
             model,
@@ -45,6 +46,7 @@ class ATEBM(Method):
             raise_energy(),
             steps=self.positive.steps,
             step_size=self.positive.step_size,
+            checked=False,
         )
         return {"contrastive": contrastive, "positive": positive}
 

@@ -119,6 +119,7 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: Attack
         steps=attack.steps,
         step_size=attack.step_size,
         random_start=attack.random_start,
+        checked=False,
     )
 
 

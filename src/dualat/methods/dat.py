@@ -34,6 +34,7 @@ class DAT(Method):
             lower_energy(batch.energy_labels if conditional else None),
             steps=self.curriculum.steps,
             step_size=self.contrastive.step_size,
+            checked=False,
         )
         if not (self.weights.cross_entropy and self.weights.robust):
             return {"contrastive": contrastive}

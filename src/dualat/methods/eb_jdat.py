@@ -38,6 +38,7 @@ class EBJDAT(JEM):
             steps=self.attack.steps,
             step_size=self.attack.step_size,
             random_start=True,
+            checked=False,
         )
         return super().generate(model, batch) | {"raised": raised}
 

@@ -46,6 +46,7 @@ class JEM(Method):
             noise=self.chain.noise,
             rule=self.rule,
             clip=self.clip,
+            checked=False,
         )
 
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ class JEMPP(JEM):
                 step_size=chain.step_size,
                 noise=chain.noise,
                 rule="clipped",
+                checked=False,
             )
         return x
 

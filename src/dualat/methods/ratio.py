@@ -35,6 +35,7 @@ class RATIO(Method):
             momentum=self.out.momentum,
             random_start=self.attack.random_start,
             keep="best",
+            checked=False,
         )
         z_adv = pgd(
             model,
@@ -45,6 +46,7 @@ class RATIO(Method):
             step_size=self.out.step_size,
             momentum=self.out.momentum,
             keep="best",
+            checked=False,
         )
         return {"adversarial": x_adv, "out": z_adv}
 

@@ -110,10 +110,12 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: the file is damaged, is no dualat model, or is a pickle, which is refused.
+        ValueError: the file is damaged, holds a number that is not finite, is no dualat model, or is a pickle, which is
+            refused.
     """
     path = find_weights(source)
     tensors, description = read_weights(path)
+    check_finite(tensors, path)
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "initial": {}}
     for key, value in tensors.items():
         group, _, name = key.partition(".")
@@ -167,6 +169,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         raise ValueError(
             f"{path} was not written by dualat: its description is missing or unreadable."
         ) from error
+
+
+def check_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    """ValueError that names the first tensor of a weights file with a NaN or an infinity in it."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"{path} holds numbers that are not finite, the first in {name.removeprefix('weights.')}: its training has "
+                "diverged, or it is damaged; take another checkpoint."
+            )
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dualat.models.settings import check_statistics
+
 
 class Normalized(nn.Module):
     """f(x) = network( (x - mean) / std ), per channel.
 
     Args:
         network: logits from normalised images.
-        mean, std: one value per channel, in pixel units of [0, 1]; std above 0.
+        mean, std: one value per channel, in pixel units of [0, 1]; std above 0. ValueError for others.
     """
 
     mean: Tensor
@@ -19,10 +21,9 @@ class Normalized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        if min(std) <= 0 or len(mean) != len(std):
-            raise ValueError(
-                f"normalisation needs one mean and one positive std per channel, not {mean} and {std}."
-            )
+        if not std or len(mean) != len(std):
+            raise ValueError(f"normalisation needs one mean and one std per channel, not {mean} and {std}.")
+        check_statistics(mean, std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.network = network

@@ -13,8 +13,10 @@ from dualat.models.residual import BLOCKS, residual_network
 from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
 from dualat.models.timm_models import timm_model
 from dualat.models.wide_resnet import WideResNet
+from dualat.system.precision import float32_by_default
 
 
+@float32_by_default()
 def build_network(
     settings: NetworkSettings,
     shape: Sequence[int],
@@ -22,7 +24,7 @@ def build_network(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
-    """The network that the settings name.
+    """The network that the settings name, in float32.
 
     Args:
         settings: name, activation and so on.

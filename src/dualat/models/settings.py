@@ -1,6 +1,8 @@
 """Settings of the network. Imports nothing heavy: the command line reads this file."""
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from dualat.settings import strict
@@ -17,6 +19,18 @@ NAMED_NETWORKS = (
     "vit_base_cvst",
 )
 """Networks of our own making that are neither wide ResNets for small images nor timm's."""
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """ValueError unless mean and deviation, per channel, can be those of images in [0, 1]."""
+    if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
+        raise ValueError(f"normalisation needs finite means and deviations above 0, not {mean} and {std}.")
+    least, most = -1e-6, 1 + 1e-6  # as float32 rounds
+    if not all(least <= value <= most for value in (*mean, *std)):
+        raise ValueError(
+            f"mean {tuple(mean)} and deviation {tuple(std)} are not those of images in [0, 1]: divide both by 255 where "
+            "they are of pixels from 0 to 255."
+        )
 
 
 @strict

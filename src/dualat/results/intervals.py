@@ -1,4 +1,4 @@
-"""95 % intervals: of a proportion, and how they are told. Imports no PyTorch: pages read it."""
+"""95 % intervals: of a proportion, and whether ± tells them."""
 
 import math
 
@@ -16,7 +16,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     )  # exact there; rounding would leave out the ends
 
 
-def lopsided(value: float, interval: tuple[float, float]) -> bool:
+def asymmetric(value: float, interval: tuple[float, float]) -> bool:
     """Whether the value lies so far from the middle of its interval that ± half of it would misstate the ends."""
     low, high = interval
     return abs(high + low - 2 * value) > 0.15 * (high - low)

@@ -1,14 +1,17 @@
-"""A result is a record: the figure with all that is needed to trust it."""
+"""A result is a record: a metric value with all that is needed to trust it. The one reader and writer of evaluation.json."""
 
 import json
+import math
 import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from dualat import __version__
 from dualat.results.intervals import wilson_interval
@@ -17,18 +20,21 @@ from dualat.system.files import write_text
 
 
 def versions() -> dict[str, str]:
-    """Versions that a figure depends on."""
-    return {"dualat": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    """Versions that a metric value depends on; torch's with its build (+cu128) where torch is loaded."""
+    torch = sys.modules.get("torch")
+    build = metadata.version("torch") if torch is None else str(torch.__version__)
+    return {"dualat": __version__, "torch": build, "python": platform.python_version()}
 
 
 @dataclass
 class Record:
-    """One figure."""
+    """One metric value."""
 
     metric: str
     value: float
+    """NaN where it is undefined."""
     n: int
-    """Images or samples that the figure is taken over."""
+    """Images or samples that the value is taken over; 0: not stated."""
     ci95: tuple[float, float] | None = None
     """95 % interval."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -42,9 +48,21 @@ class Record:
     data: str = ""
     """The test split: its name, and the beginning of its SHA-256."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Curves and tables behind the figure, small: bins, points of a curve, one value per class, which images were right."""
+    """Curves and tables behind the value, small: bins, points of a curve, one value per class, which images were right."""
+    warnings: list[str] = field(default_factory=list)
+    """Why the value may not be what it seems: signs of masked gradients (masking.py), a sentence each."""
     key: str = ""
-    """Fingerprint of all that the figure depends on (weights, data, settings): where it is the same, so is the figure."""
+    """Fingerprint of all that the value depends on (weights, data, settings): where it is the same, so is the value."""
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("metric", "model", "split", "data", "key"), (str,)),
+    **dict.fromkeys(("settings", "versions", "details"), (dict,)),
+    **dict.fromkeys(("value", "seconds"), (int, float)),
+    **dict.fromkeys(("n", "seed"), (int,)),
+    **dict.fromkeys(("ci95", "warnings"), (list,)),
+}
+"""What each field may be in a file, besides null."""
 
 
 def proportion(metric: str, hits: int, n: int, **fields: Any) -> Record:
@@ -53,10 +71,10 @@ def proportion(metric: str, hits: int, n: int, **fields: Any) -> Record:
 
 
 def share_correct(
-    metric: str, correct: torch.Tensor, details: dict[str, Any] | None = None, **fields: Any
+    metric: str, correct: np.ndarray, details: dict[str, Any] | None = None, **fields: Any
 ) -> Record:
-    """Record of the share of images (N,) that are classified rightly, with which they are (see outcomes.py)."""
-    kept = (details or {}) | pack(correct.cpu().numpy())
+    """Record of the share of images that are classified rightly, with which they are: (N,) of 0 and 1 (see outcomes.py)."""
+    kept = (details or {}) | pack(correct)
     return proportion(metric, int(correct.sum()), len(correct), details=kept, **fields)
 
 
@@ -68,34 +86,54 @@ def timed(measure: Callable[[], Record]) -> Record:
     return record
 
 
-def write_records(path: Path, records: list[Record]) -> None:
+def as_json(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Records as plain values."""
+    return [asdict(r) for r in records]
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write evaluation.json atomically."""
-    write_text(path, json.dumps([asdict(r) for r in records], indent=2) + "\n")
+    write_text(path, json.dumps(as_json(records), indent=2) + "\n")
 
 
 def read_records(path: Path) -> list[Record]:
-    """Records of an evaluation.json. ValueError where it is none."""
+    """Records of an evaluation.json; none where there is no such file. ValueError where it holds anything else."""
+    if not path.is_file():
+        return []
     try:
-        return [usable(Record(**fields)) for fields in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list):
+            raise ValueError("it is no list")
+        return [from_json(entry) for entry in entries]
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): move it away, or name another by --output."
+            f"{path} is no file of records ({error}): move it away, and `dualat evaluate` makes a new one."
         ) from error
 
 
-def usable(record: Record) -> Record:
-    """The record with its interval as a tuple, which JSON does not know. ValueError for fields of other types."""
-    if record.ci95 is not None:
-        low, high = record.ci95
-        record.ci95 = (float(low), float(high))
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "metric": str,
-        "value": (int, float),
-        "n": int,
-        "settings": dict,
-    }
-    kinds |= {"model": str, "key": str, "data": str, "details": dict}
-    for name, kind in kinds.items():
-        if not isinstance(getattr(record, name), kind):
-            raise ValueError(f"{name} is {getattr(record, name)!r}")
-    return record
+def from_json(entry: Any) -> Record:
+    """A record of its JSON object. What an old or foreign one lacks, or has as null, is unknown; a metric's name is needed.
+
+    Raises:
+        ValueError: a field that records do not have, or one of another kind.
+    """
+    if not isinstance(entry, dict) or entry.get("metric") is None or "value" not in entry:
+        raise ValueError("a record has a metric and a value")
+    for name, value in entry.items():
+        if name not in _KINDS:
+            raise ValueError(f"a record has no field {name!r}")
+        if value is not None and (not isinstance(value, _KINDS[name]) or isinstance(value, bool)):
+            raise ValueError(f"{name} of {entry['metric']!r} is {value!r}")
+    known = {name: value for name, value in entry.items() if value is not None}
+    known["ci95"] = _interval(known.get("ci95"))
+    return Record(**({"value": math.nan, "n": 0, "versions": {}} | known))
+
+
+def _interval(ends: Sequence[Any] | None) -> tuple[float, float] | None:
+    """Both ends; None where one of them is unknown."""
+    if ends is None:
+        return None
+    if len(ends) != 2 or not all(end is None or type(end) in (int, float) for end in ends):
+        raise ValueError(f"ci95 is {ends!r}")
+    low, high = (math.nan if end is None else float(end) for end in ends)
+    return None if math.isnan(low + high) else (low, high)

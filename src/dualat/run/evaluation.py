@@ -2,13 +2,16 @@
 
 import difflib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dualat.config import RunConfig
+from dualat.core.classifier import NotFinite, device_of
 from dualat.core.geometry import ThreatModel
 from dualat.counterfactuals import change_strip, explain
 from dualat.data.images import evenly
@@ -20,7 +23,7 @@ from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.masking import grey_radius, masking_warnings
+from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
 from dualat.evaluation.metrics import BASIC, METRICS
 from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.robust import robust_accuracy
@@ -29,7 +32,7 @@ from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
 from dualat.results.record import Record, read_records, write_records
 from dualat.system.distributed import is_first, ranks, total
-from dualat.system.precision import choose_device, strict_fp32
+from dualat.system.precision import choose_device, float32_by_default, strict_fp32
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -64,7 +67,9 @@ def evaluate(
     subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
     for name in metrics:  # before hours are spent on another metric
         check_needs(subject, name)
-    return [record for name in metrics for record in measured(subject, name)]
+    records = [record for name in metrics for record in measured(subject, name)]
+    note_masking(records, **masking_bounds(data.test))
+    return records
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -81,7 +86,7 @@ def measured(subject: Subject, name: str) -> list[Record]:
     key = subject.key(name, metric.uses)
     test = subject.data.test
     began = time.perf_counter()
-    with strict_fp32():
+    with strict_fp32(), float32_by_default():
         records = metric.measure(subject)
     seconds = round(time.perf_counter() - began, 3)
     for record in records:
@@ -135,20 +140,31 @@ def complete(
         new = [replace(r, model=model_name) for r in measured(subject, name)]
         found += new
         if is_first():  # read again: another evaluation may have written to the file meanwhile
-            write_records(path, merged(read_records(path) if path.is_file() else [], new))
+            write_records(path, merged(read_records(path), new))
         subject.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
     if any(METRICS[name].of_samples for name in metrics):
         subject.forget("samples", ("samples",))
+    if is_first():
+        note_doubts(path, subject, model_name, found)
     return found
+
+
+def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[Record]) -> None:
+    """Signs of masked gradients, in the file's records of this model as it is and in `found`, which are some of them."""
+    known = read_records(path) if path.is_file() else []
+    before = [r.warnings for r in known]
+    current = [r for r in known if r.model == model_name and f":{subject.content[:12]}:" in r.key]
+    note_masking([*current, *found], **masking_bounds(subject.data.test))
+    if [r.warnings for r in known] != before:
+        write_records(path, known)
 
 
 def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
     key = subject.key(name, METRICS[name].uses)
-    known = read_records(path) if path.is_file() else []
-    mine = [r for r in known if r.model == model_name and r.key == key]
+    mine = [r for r in read_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 
@@ -206,9 +222,13 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
 
 def warnings_of(records: Sequence[Record], data: ImageData) -> list[str]:
     """Signs of masked gradients in records measured on `data`."""
+    return masking_warnings(records, **masking_bounds(data))
+
+
+def masking_bounds(data: ImageData) -> dict[str, Any]:
+    """What a robust accuracy on these images is held against: see masking.py."""
     share = float(data.labels.bincount().max()) / len(data)
-    grey = {"L2": grey_radius("L2", data.shape)}
-    return masking_warnings(list(records), grey=grey, largest_class=share)
+    return {"grey": {"L2": grey_radius("L2", data.shape)}, "largest_class": share}
 
 
 def save_grid(model: LoadedModel, path: Path, seed: int, per_class: int = 10) -> None:
@@ -229,7 +249,7 @@ def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSetting
         where = (data.labels == label).nonzero().flatten()
         if not len(where) or classes < 2:
             continue
-        x = data.float(where[:1])[0].to(next(model.parameters()).device)
+        x = data.float(where[:1])[0].to(device_of(model))
         targets = sorted({(label + shift) % classes for shift in (1, 3, 5)} - {label})
         changes = explain(
             model,
@@ -246,13 +266,14 @@ def save_strips(model: LoadedModel, data: ImageData, settings: EvaluationSetting
 def validation_evaluator(
     config: RunConfig, splits: Splits, folder: Path
 ) -> Callable[[LoadedModel, int, int], dict[str, float]]:
-    """The evaluator that the training loop calls: figures on the validation split, and a sample grid."""
+    """The evaluator that the training loop calls: figures on the validation split, and a sample grid; no figures, and a
+    warning, of a model that is not finite."""
     settings = config.evaluation
     chosen = splits.validation.take(evenly(len(splits.validation), settings.validation_images))
     judge = Judge(splits.train, device=choose_device(config.device))
     reference = judge.features_of(splits.validation)
 
-    def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
+    def figures_of(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
         threat = ThreatModel(settings.norm, settings.validation_eps)
         samples = from_model(model, settings.validation_samples, config.seed)
         images, labels = samples.images.float() / 255, samples.labels
@@ -267,9 +288,14 @@ def validation_evaluator(
             figures["sample_class_accuracy"] = float((judge.predict(images) == labels).float().mean())
         return figures
 
+    def evaluator(model: LoadedModel, stage: int, step: int) -> dict[str, float]:
+        try:
+            return figures_of(model, stage, step)
+        except NotFinite as error:
+            if ranks() > 1:  # the others are in the middle of an exchange
+                raise
+            # whether training has diverged is told by its loss; a validation does not end it
+            warnings.warn(f"stage {stage}, step {step} has no validation figures: {error}", stacklevel=2)
+            return {}
+
     return evaluator
-
-
-def as_json(records: Sequence[Record]) -> list[dict]:
-    """Records as plain values."""
-    return [asdict(r) for r in records]

@@ -64,6 +64,17 @@ def fast_fp32(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Inside, tensors without a type of their own are float32, whatever `torch.set_default_dtype` says outside."""
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(found)
+
+
+@contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
     found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -1,6 +1,7 @@
 """From somebody's file of weights to a network of ours that gives the same logits."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dualat.models.import_weights.guess import (
     channels_of,
     classes_of,
     counter,
+    first_layer,
     guess_network,
     image_size_of,
     shapes_of,
@@ -26,7 +28,7 @@ from dualat.models.import_weights.states import State, find_state
 from dualat.models.import_weights.values import Refused, StoredTensor
 from dualat.models.normalize import Normalized
 from dualat.models.registry import build_network
-from dualat.models.settings import NetworkSettings
+from dualat.models.settings import NetworkSettings, check_statistics
 
 Normalisation = tuple[list[float], list[float]] | tuple[None, None]
 
@@ -151,11 +153,11 @@ def network_of(
         raise Refused(f"its last layer has {rows} classes, and {classes} are asked for: leave --classes out")
     if classes < 2:
         raise Refused(f"its last layer has {classes} rows, and a classifier has at least 2")
-    channels, told = channels_of(shapes), image_size_of(shapes)
+    size = settings.image_size or image_size_of(shapes)
+    assert size is not None
+    channels = channels_of(shapes, first_layer(shapes, settings.network, classes, size))
     if channels < 1:
         raise Refused("its first convolution has no inputs")
-    size = settings.image_size or told
-    assert size is not None
     name = settings.network or guess_network(shapes, classes, channels, size)
     wanted = dict(follows) if name.startswith("wrn-") else {}
     if settings.activation is not None:
@@ -166,15 +168,10 @@ def network_of(
 
 
 def pixels_of(state: State) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation that are in the file; None where there are none.
-
-    Raises Refused where they make no sense.
-    """
+    """Mean and deviation that are in the file, whatever they are; None where there are none."""
     if state.mean is None or state.std is None:
         return None
     mean, std = (part.load().double().flatten().tolist() for part in (state.mean, state.std))
-    if not mean or not std or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise Refused(f"its normalisation makes no sense (mean {mean[:3]}, deviation {std[:3]})")
     return mean, std
 
 
@@ -184,7 +181,10 @@ def normalisation_of(
     family: Family,
     channels: int,
 ) -> Normalisation:
-    """Mean and deviation per channel: as asked for, else the file's own, else those that the family's code fixes."""
+    """Mean and deviation per channel: as asked for, else the file's own, else those that the family's code fixes.
+
+    Raises Refused where the file's own make no sense.
+    """
     if settings.normalize == "none":
         return None, None
     if settings.mean:
@@ -193,6 +193,7 @@ def normalisation_of(
         mean, std = STATISTICS[settings.normalize]
     elif file_pixels is not None:
         mean, std = file_pixels
+        refuse_senseless(mean, std)
     else:
         assert family.pixels is not None
         mean, std = (family.pixels[0],), (family.pixels[1],)
@@ -202,6 +203,16 @@ def normalisation_of(
         )
     spread = [channels // len(mean), channels // len(std)]
     return list(mean) * spread[0], list(std) * spread[1]
+
+
+def refuse_senseless(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises Refused for a file's normalisation that no images in [0, 1] have."""
+    try:
+        check_statistics(mean, std)
+    except ValueError as error:
+        raise Refused(f"its normalisation makes no sense: {str(error).rstrip('.')}") from error
+    if not mean or not std:
+        raise Refused("its normalisation makes no sense: it has no numbers")
 
 
 def resample_positions(tensors: Tensors, own: Shapes) -> list[str]:

@@ -3,11 +3,17 @@
 import re
 from collections.abc import Iterator
 
-from dualat.models.import_weights.skeleton import Shapes, skeleton_shapes
+from torch import nn
+
+from dualat.models.import_weights.skeleton import Shapes, skeleton, skeleton_shapes
 from dualat.models.import_weights.values import Refused, StoredTensor
 from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
 
 _HEADS = ("fc.weight", "head.fc.weight", "head.weight", "classifier.weight")
+_FIRST = (
+    *("conv1.weight", "stem.0.weight", "stem.stem.0.weight"),
+    *("patch_embed.proj.weight", "patch_embed.proj.stem.0.weight"),
+)
 _RESIDUAL = (
     *("timm/resnet18", "timm/resnet34", "timm/resnet50", "timm/resnet101", "timm/resnet152"),
     *("timm/wide_resnet50_2", "timm/wide_resnet101_2", "timm/resnext50_32x4d"),
@@ -84,10 +90,23 @@ def classes_of(shapes: Shapes) -> int | None:
     return found[0] if found else None
 
 
-def channels_of(shapes: Shapes) -> int:
-    """Image channels: inputs of the first convolution; 3 where there is none."""
-    first = next((shape for shape in shapes.values() if len(shape) == 4), None)
-    return first[1] if first else 3
+def first_layer(shapes: Shapes, network: str | None, classes: int, image_size: int) -> str | None:
+    """Name of the weights that meet the images: those of the network's first convolution, where it is known, else by the
+    names of the networks that can be told from their weights. The order of a file says nothing: safetensors sort it.
+
+    Raises ValueError where there is no such network.
+    """
+    if network is None:
+        return next((name for name in _FIRST if name in shapes), None)
+    layers = skeleton(NetworkSettings(name=network), (3, image_size, image_size), classes).named_modules()
+    convolutions = [name for name, m in layers if isinstance(m, nn.Conv2d) and m.in_channels == 3]
+    return f"{convolutions[0]}.weight" if convolutions else None
+
+
+def channels_of(shapes: Shapes, first: str | None) -> int:
+    """Image channels: inputs of the convolution that has the weights `first`; 3 where there is none."""
+    shape = shapes.get(first or "", ())
+    return shape[1] if len(shape) == 4 else 3
 
 
 def image_size_of(shapes: Shapes) -> int | None:

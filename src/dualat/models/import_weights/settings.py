@@ -1,8 +1,8 @@
 """Settings of an import. Imports nothing heavy: the command line reads this file."""
 
-import math
 from typing import Literal
 
+from dualat.models.settings import check_statistics
 from dualat.settings import strict
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -40,11 +40,7 @@ class ImportSettings:
             raise ValueError(
                 "mean and std go together, and without normalize: give both, or normalize alone."
             )
-        if (
-            not all(math.isfinite(value) for value in (*self.mean, *self.std))
-            or min(self.std, default=1) <= 0
-        ):
-            raise ValueError(f"mean and std must be finite and std above 0, not {self.mean} and {self.std}.")
+        check_statistics(self.mean, self.std)
         if self.classes is not None and self.classes < 2:
             raise ValueError(f"classes is {self.classes}, but a classifier has at least 2.")
         if self.image_size is not None and self.image_size < 1:

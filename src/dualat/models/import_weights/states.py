@@ -7,11 +7,10 @@ from typing import Any
 from dualat.models.import_weights.rebuild import ArrayInPieces
 from dualat.models.import_weights.values import Inert, Refused, StoredTensor
 
-PREFERRED = (
-    *("state_dict_ema", "ema_state_dict", "model_ema", "ema"),
-    *("model_state_dict", "state_dict", "model", "net", "network", "last"),
-)
-"""Names under which checkpoints keep weights, the one to take first; averaged weights before others, as timm does."""
+PREFERRED = ("model_state_dict", "state_dict", "model", "net", "network", "last")
+"""Names under which checkpoints keep weights, the one to take first."""
+_AVERAGED = re.compile(r"(.*[._])?(ema|swa|averaged?|(model|module|net|network)_avg|avg_\w+)([._].*)?")
+_NO_WEIGHTS = re.compile(r"opt|optim|grad|exp_avg")
 WRAPPERS = ("module.", "model.", "base_model.", "network.", "net.", "_orig_mod.")
 """Prefixes by DataParallel, averaging, normalising and attacking wrappers, and torch.compile."""
 _NORMALISER = re.compile(r"(?:(?:normalizer|normalize|normalization)\.)?(?:new_)?(mean|mu|std|sigma)")
@@ -41,7 +40,8 @@ class State:
 def find_state(content: Any, part: str | None = None) -> State:
     """The weights in a file's content.
 
-    part: name of the part to take, as in "state_dict" or "checkpoint.model"; None: by PREFERRED, else the largest.
+    part: name of the part to take, as in "state_dict" or "checkpoint.model"; None: averaged weights, as timm does, else by
+    PREFERRED, else the largest.
 
     Raises Refused where there are none, or no such part.
     """
@@ -84,6 +84,10 @@ def as_tensor(value: Any) -> StoredTensor | None:
 
 
 def first_choice(parts: dict[str, dict[str, StoredTensor]]) -> str:
+    """Averaged weights before others: those with such a word in their dotted name."""
+    averaged = [name for name in parts if _AVERAGED.fullmatch(name) and not _NO_WEIGHTS.search(name)]
+    if averaged:
+        return max(averaged, key=lambda name: len(parts[name]))
     for wanted in PREFERRED:
         for name in parts:
             if name.rpartition(".")[2] == wanted:

@@ -1,4 +1,4 @@
-"""Systems side by side, from records alone: one row per system, one column per figure. Needs no PyTorch."""
+"""Systems side by side, from records alone: one row per system, one column per metric value. Needs no PyTorch."""
 
 from dualat.results.compare.formats import FORMATS
 from dualat.results.compare.side_by_side import compare

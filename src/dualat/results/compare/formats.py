@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dualat.results.compare.columns import BETTER
+from dualat.results.catalogue import described
 from dualat.results.compare.side_by_side import Comparison
 from dualat.results.compare.sources import Cell, Row
-from dualat.results.intervals import lopsided
+from dualat.results.intervals import asymmetric
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 def figure(cell: Cell, sign: str = "±") -> str:
     """Value and half its 95 % interval, or both ends of one that ± would misstate."""
-    value, interval = cell.record["value"], cell.record["ci95"]
+    value, interval = cell.record.value, cell.record.ci95
     if not math.isfinite(value):
         return "undefined"
-    half = (interval[1] - interval[0]) / 2 if interval else None
-    digits = 2 if abs(value) >= 1 else 3 if half and half >= 0.005 else 4
-    if half is None:
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    digits = 2 if abs(value) >= 1 else 3 if half >= 0.005 else 4
+    if interval is None:
         return f"{value:.{digits}f}"
-    if lopsided(value, interval):
+    if asymmetric(value, interval):
         return f"{value:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
     return f"{value:.{digits}f} {sign}{half:.{digits}f}"
 
 
 def fixed_columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
-    """What stands before the figures: the system; its weights and data where rows differ in them."""
+    """What stands before the values: the system; its weights and data where rows differ in them."""
     measured = [row for row in comparison.rows if not row.published]
     columns: list[tuple[str, Callable[[Row], str]]] = [("system", lambda row: row.label)]
     if len({row.model for row in measured} - {"final"}):
@@ -73,7 +73,7 @@ def table(comparison: Comparison) -> str:
             view.add_row(*line)
         console.print(view)
     if any(cell.best for row in comparison.rows for cell in row.cells.values()):
-        console.print("* best of its figure and data set; ± half of the 95 % interval", markup=False)
+        console.print("* best of its metric and data set; ± half of the 95 % interval", markup=False)
     for i, text in enumerate(comparison.notes, 1):
         console.print(f"[{i}] {clean(text)}", markup=False, highlight=False)
     return out.getvalue()
@@ -215,7 +215,7 @@ def escaped_latex(text: str) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """Raw values: four columns per figure (value, n, low and high end of the 95 % interval)."""
+    """Raw values: four columns per metric value (value, n, low and high end of the 95 % interval)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ("", " n", " ci95 low", " ci95 high")
@@ -226,9 +226,11 @@ def comma_separated(comparison: Comparison) -> str:
         notes = list(row.notes)
         for name in comparison.columns:
             cell = row.cells.get(name)
-            record = cell.record if cell else {"value": None, "n": None, "ci95": None}
-            line += [record["value"], record["n"], *(record["ci95"] or (None, None))]
-            notes += cell.notes if cell else []
+            if cell is None:
+                line += [None] * 4
+                continue
+            line += [cell.record.value, cell.record.n or None, *(cell.record.ci95 or (None, None))]
+            notes += cell.notes
         told = "; ".join(comparison.notes[n - 1] for n in dict.fromkeys(notes))
         writer.writerow([*(harmless(v) for v in line), told])
     return out.getvalue()
@@ -244,11 +246,12 @@ def as_json(comparison: Comparison) -> str:
 
     def one(cell: Cell) -> dict[str, object]:
         keys = ("value", "n", "ci95", "settings", "seed", "split")
-        return {**{k: finite(cell.record[k]) for k in keys}, "best": cell.best, "notes": cell.notes}
+        values = {k: finite(getattr(cell.record, k)) for k in keys}
+        return {**values, "n": cell.record.n or None, "best": cell.best, "notes": cell.notes}
 
     value = {
         "columns": [
-            {"name": name, "better": {1: "more", -1: "less"}.get(BETTER.get(key["metric"], 0)), "shared": key}
+            {"name": name, "better": described(key["metric"]).better or None, "shared": key}
             for name, key in comparison.columns.items()
         ],
         "rows": [

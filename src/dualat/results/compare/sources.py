@@ -1,6 +1,5 @@
 """Where a comparison's figures come from: files of records, and `published.yaml`."""
 
-import json
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import Any
 
 import yaml
 
+from dualat.results.record import Record, read_records
+
 
 @dataclass
 class Cell:
-    """One figure of one system."""
+    """One metric value of one system."""
 
-    record: dict[str, Any]
+    record: Record
     notes: list[int] = field(default_factory=list)
     best: bool = False
 
@@ -54,38 +55,17 @@ def records_file(source: Path) -> Path:
     )
 
 
-def read_source(source: Path) -> tuple[list[dict[str, Any]], str]:
-    """Records of a source, and the name of the data where config.yaml beside them says that."""
+def read_source(source: Path) -> tuple[list[Record], str]:
+    """Records of a source, and the name of the data where they, or config.yaml beside them, say that."""
     path = records_file(source)
-    try:
-        records = [usable(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` makes one."
-        ) from error
-    if len(named := {entry["data"] for entry in records if entry["data"]}) == 1:
-        return records, named.pop()
+    records = read_records(path)
+    if len(stated := {record.data for record in records if record.data}) == 1:
+        return records, stated.pop()
     try:
         config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
         return records, str(config["data"]["source"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return records, ""
-
-
-def usable(entry: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields that a comparison needs. Raises what reading a wrong one raises."""
-    low_high = entry.get("ci95")
-    return {
-        "metric": str(entry["metric"]),
-        "value": float(entry["value"]),
-        "n": entry.get("n"),
-        "ci95": [float(v) for v in low_high] if low_high and len(low_high) == 2 else None,
-        "settings": dict(entry.get("settings") or {}),
-        "seed": entry.get("seed"),
-        "model": str(entry.get("model", "final")),
-        "split": str(entry.get("split", "test")),
-        "data": str(entry.get("data", "")),
-    }
 
 
 def _published() -> dict[str, Any]:
@@ -99,38 +79,27 @@ def published_names() -> list[str]:
     return sorted(_published())
 
 
-def published_rows(name: str) -> list[tuple[Row, list[dict[str, Any]]]]:
+def published_rows(name: str) -> list[tuple[Row, list[Record]]]:
     """Published figures as records that state no more settings than the publication does."""
     table = _published()[name]
     rows = []
     for entry in table["rows"]:
         counts = entry.get("n", table["n"])
         records = [
-            {
-                "metric": metric,
-                "value": entry[metric],
-                "n": counts.get(metric),
-                "ci95": None,
-                "settings": entry.get("attack", table["attack"]) if metric == "robust_accuracy" else {},
-                "seed": None,
-                "model": "published",
-                "split": "train" if metric == "fid" else "test",
-            }
+            Record(
+                metric,
+                entry[metric],
+                counts.get(metric) or 0,
+                settings=entry.get("attack", table["attack"]) if metric == "robust_accuracy" else {},
+                model="published",
+                split="train" if metric == "fid" else "test",
+                versions={},
+            )
             for metric in ("clean_accuracy", "robust_accuracy", "inception_score", "fid")
             if metric in entry
         ]
-        rows.append(
-            (
-                Row(
-                    entry["system"],
-                    "published",
-                    name,
-                    True,
-                    f"{entry['source']}; {entry.get('note', '')}".rstrip("; "),
-                ),
-                records,
-            )
-        )
+        source = "; ".join(entry[key] for key in ("source", "note") if key in entry)
+        rows.append((Row(entry["system"], "published", name, True, source), records))
     return rows
 
 

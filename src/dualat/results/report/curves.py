@@ -4,18 +4,21 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from dualat.results.report.parts import Group, Section, attack_name, plain, plot, shown, threat_name
+from dualat.results.catalogue import attack, attacked, described
+from dualat.results.naming import flat, identity, text
+from dualat.results.record import Record
+from dualat.results.report.parts import Group, Section, capital, plot, shown
 from dualat.results.report.plots import Series
-from dualat.results.report.reading import Figure, number, numbers
+from dualat.results.report.reading import number, numbers
 from dualat.results.report.sections import by_group, lacking
 
 
-def radius(figure: Figure) -> float:
+def radius(record: Record) -> float:
     """Radius of a robust accuracy; NaN where settings give none."""
-    return number(figure.settings.get("eps"))
+    return number(record.settings.get("eps"))
 
 
-def robustness(figures: Sequence[Figure], run: str) -> Section:
+def robustness(figures: Sequence[Record], run: str) -> Section:
     """Accuracy over the radius: one chart per norm, one line per model, attack and number of images."""
     section = Section(
         "robustness",
@@ -25,38 +28,38 @@ def robustness(figures: Sequence[Figure], run: str) -> Section:
     )
     own = [f for f in figures if f.metric == "robust_accuracy" and math.isfinite(radius(f))]
     group = Group()
-    for norm, attacked in by_group(own, lambda f: plain(f.settings.get("norm", "norm?"))).items():
-        end = shown_radius(attacked)
-        beyond = [f for f in attacked if radius(f) > end]
+    for norm, found in by_group(own, lambda f: text(f.settings.get("norm", "norm?"))).items():
+        end = shown_radius(found)
+        beyond = [f for f in found if radius(f) > end]
         chart = plot(
             f"Accuracy under attack, {norm}",
-            robust_lines([f for f in attacked if radius(f) <= end], figures),
+            robust_lines([f for f in found if radius(f) <= end], figures),
             f"radius eps ({norm})",
             "share of images right",
             x_range=(0.0, end or 1.0),
             y_range=(0.0, 1.0),
         )
         chart.note = ", ".join(
-            f"{f.model}, {attack_name(f.settings)} at eps {plain(radius(f))}: {shown(f.value)}"
+            f"{f.model}, {attack(flat(f.settings))} at eps {text(radius(f))}: {shown(f.value)}"
             for f in beyond
         )
         group.plots.append(chart)
-    return finished(section, group, lacking("robust accuracy", "robust_accuracy", run))
+    return finished(section, group, lacking("robust_accuracy", "robust_accuracy", run))
 
 
-def shown_radius(figures: Sequence[Figure]) -> float:
+def shown_radius(figures: Sequence[Record]) -> float:
     """Where the axis ends. A single far radius, which checks that an attack can fool at all, would squeeze the rest."""
     radii = sorted({radius(f) for f in figures})
     return radii[-2] if len(radii) > 2 and radii[-1] > 3 * radii[-2] else radii[-1]
 
 
-def robust_lines(attacked: Sequence[Figure], figures: Sequence[Figure]) -> list[Series]:
+def robust_lines(records: Sequence[Record], figures: Sequence[Record]) -> list[Series]:
     """One line per model, attack and number of images, from the clean accuracy on as many images, if it is known."""
-    lines = by_group(attacked, lambda f: (f.model, f.split, attack_name(f.settings), f.n))
-    short = [f"{model}, {attack}" for model, _, attack, _ in lines]
+    lines = by_group(records, lambda f: (f.model, f.split, attack(flat(f.settings)), f.n))
+    short = [f"{model}, {by}" for model, _, by, _ in lines]
     series = []
-    for (model, split, attack, n), points in lines.items():
-        name = f"{model}, {attack}"
+    for (model, split, by, n), points in lines.items():
+        name = f"{model}, {by}"
         name += f", {split}, n {n:,}" if short.count(name) > 1 else ""
         same = ("clean_accuracy", model, split, n)
         clean = [f for f in figures if (f.metric, f.model, f.split, f.n) == same]
@@ -65,8 +68,8 @@ def robust_lines(attacked: Sequence[Figure], figures: Sequence[Figure]) -> list[
     return series
 
 
-def line(name: str, points: Sequence[tuple[float, Figure]]) -> Series:
-    """Figures over something, with their intervals."""
+def line(name: str, points: Sequence[tuple[float, Record]]) -> Series:
+    """Metric values over something, with their intervals."""
     intervals = [f.ci95 or (math.nan, math.nan) for _, f in points]
     return Series(
         name,
@@ -78,7 +81,7 @@ def line(name: str, points: Sequence[tuple[float, Figure]]) -> Series:
     )
 
 
-def reliability(figures: Sequence[Figure], run: str) -> Section:
+def reliability(figures: Sequence[Record], run: str) -> Section:
     """Accuracy over confidence, one chart per model."""
     section = Section(
         "calibration",
@@ -95,11 +98,10 @@ def reliability(figures: Sequence[Figure], run: str) -> Section:
             x, y = numbers(f.details.get("confidence")), numbers(f.details.get("accuracy"))
             sizes = [2.0 + 6.0 * math.sqrt(s) if s >= 0 else 2.0 for s in share]
             heat = f.settings.get("temperature", 1)
-            attack = f.settings.get("attack")
             words = [
-                "as trained" if heat in (1, None) else f"temperature {plain(heat)}",
-                f"attacked, {threat_name(attack)}" if isinstance(attack, dict) else "",
-                f"ECE {shown(f.value)}",
+                "as trained" if heat in (1, None) else f"temperature {text(heat)}",
+                attacked(identity(f)),
+                f"{described(f.metric).title} {shown(f.value)}",
             ]
             filled = [i for i, pair in enumerate(zip(x, y, strict=False)) if math.isfinite(sum(pair))]
             series.append(
@@ -122,10 +124,10 @@ def reliability(figures: Sequence[Figure], run: str) -> Section:
                 diagonal=True,
             )
         )
-    return finished(section, group, lacking("calibration (ece)", "calibration", run))
+    return finished(section, group, lacking("ece", "calibration", run))
 
 
-def detection(figures: Sequence[Figure], run: str) -> Section:
+def detection(figures: Sequence[Record], run: str) -> Section:
     """ROC curves, one chart per model and set of outside images."""
     section = Section(
         "detection",
@@ -136,17 +138,17 @@ def detection(figures: Sequence[Figure], run: str) -> Section:
     group = Group()
     own = [f for f in figures if f.metric == "ood_auroc"]
     for (model, source), records in by_group(
-        own, lambda f: (f.model, plain(f.settings.get("source")))
+        own, lambda f: (f.model, text(f.settings.get("source")))
     ).items():
         series = []
         for f in records:
-            attack = f.settings.get("attack")
-            hit = f"attacked, {threat_name(attack)}, " if isinstance(attack, dict) else ""
-            score = {"s": "s(x)", "max_softmax": "softmax", "gradient_norm": "gradient norm"}.get(
-                str(f.settings.get("score")), plain(f.settings.get("score"))
-            )
+            words = [
+                f"score {text(f.settings.get('score'))}",
+                attacked(identity(f)),
+                f"AUROC {shown(f.value)}",
+            ]
             x, y = numbers(f.details.get("fpr")), numbers(f.details.get("tpr"))
-            series.append(Series(f"{score}, {hit}AUROC {shown(f.value)}", x, y))
+            series.append(Series(", ".join(w for w in words if w), x, y))
         group.plots.append(
             plot(
                 f"{source}, {model}",
@@ -158,10 +160,10 @@ def detection(figures: Sequence[Figure], run: str) -> Section:
                 diagonal=True,
             )
         )
-    return finished(section, group, lacking("detection (ood_auroc)", "ood", run))
+    return finished(section, group, lacking("ood_auroc", "ood", run))
 
 
-def energies(figures: Sequence[Figure], run: str) -> Section:
+def energies(figures: Sequence[Record], run: str) -> Section:
     """Histograms of E(x), one chart per model."""
     section = Section(
         "energies",
@@ -176,7 +178,7 @@ def energies(figures: Sequence[Figure], run: str) -> Section:
             edges, share = numbers(f.details.get("edges")), numbers(f.details.get("share"))
             widths = [b - a for a, b in pairwise(edges)]
             heights = [s / w if w > 0 else math.nan for s, w in zip(share, widths, strict=False)]
-            name = f"{plain(f.settings.get('images'))}, mean {shown(f.value)}"
+            name = f"{text(f.settings.get('images'))}, mean {shown(f.value)}"
             series.append(Series(name, edges, heights, kind="steps"))
         group.plots.append(
             plot(f"Energies, {model}", series, "energy E(x)", "share of images per unit of energy")
@@ -184,24 +186,24 @@ def energies(figures: Sequence[Figure], run: str) -> Section:
     return finished(section, group, lacking("energy", "energy", run))
 
 
-def step_sweep(figures: Sequence[Figure], run: str) -> Section:
+def step_sweep(figures: Sequence[Record], run: str) -> Section:
     """Quality of samples over the number of sampling steps."""
     section = Section(
         "sweep",
         "Sampling steps",
-        "Quality of samples over the number of gradient steps, on samples that no other figure uses.",
+        "Quality of samples over the number of gradient steps, on samples that no other metric uses.",
     )
     group = Group()
     own = [f for f in figures if f.metric == "step_sweep"]
-    charts = {"frechet_distance": "Frechet distance", "sample_class_accuracy": "class accuracy"}
-    for name, label in charts.items():
+    for name in ("frechet_distance", "sample_class_accuracy"):
+        row = described(name)
         series = [
             Series(f.model, numbers(f.details.get("steps")), numbers(f.details.get(name)), markers=True)
             for f in own
             if name in f.details
         ]
-        bounded = (0.0, 1.0) if name == "sample_class_accuracy" else None
-        group.plots.append(plot(f"Samples: {label}", series, "sampling steps", label, y_range=bounded))
+        bounded = (0.0, 1.0) if row.unit == "share" else None
+        group.plots.append(plot(capital(row.title), series, "sampling steps", row.title, y_range=bounded))
     return finished(section, group, lacking("step_sweep", "step_sweep", run))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from dualat import __version__
+from dualat.results.record import read_records
 from dualat.results.report import curves, reading, sections
 from dualat.results.report.training import training
 from dualat.system.files import write_text
@@ -29,7 +30,7 @@ def render(folder: Path) -> str:
             "`dualat train RECIPE --output FOLDER` makes one."
         )
     text, config = reading.read_config(folder / "config.yaml")
-    figures = reading.read_figures(folder / "evaluation.json")
+    figures = read_records(folder / "evaluation.json")
     run = str(folder)
     parts = [
         sections.headline(figures, run),

@@ -1,14 +1,15 @@
-"""What a page is made of, and how figures and settings are written on it."""
+"""What a page is made of, and how metric values and settings are written on it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from markupsafe import Markup
 
+from dualat.results.record import Record
 from dualat.results.report import plots
-from dualat.results.report.reading import Figure, Picture
+from dualat.results.report.reading import Picture
 
 
 @dataclass
@@ -32,14 +33,14 @@ class Table:
     head: list[str]
     rows: list[list[str]]
     left: int = 1
-    """Columns from the left that hold text; the others hold figures."""
+    """Columns from the left that hold text; the others hold numbers."""
     wide: int = -1
     """Column of long text."""
 
 
 @dataclass
 class Card:
-    """One headline figure."""
+    """One value of the headline."""
 
     label: str
     value: str
@@ -80,8 +81,13 @@ def plot(
     return Plot(title, Markup(plots.chart(title, series, x, y, **options)), legend, always)
 
 
+def capital(words: str) -> str:
+    """With a capital letter, as a heading begins."""
+    return words[:1].upper() + words[1:]
+
+
 def shown(value: float) -> str:
-    """A figure for reading."""
+    """A number for reading."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "infinite"
     size = abs(value)
@@ -94,44 +100,14 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if size >= 0.01 else f"{value:.3g}"
 
 
-def interval(figure: Figure) -> str:
+def interval(record: Record) -> str:
     """The 95 % interval for reading."""
-    return f"{shown(figure.ci95[0])} to {shown(figure.ci95[1])}" if figure.ci95 else ""
+    return f"{shown(record.ci95[0])} to {shown(record.ci95[1])}" if record.ci95 else ""
 
 
-def half(figure: Figure) -> str:
+def half(record: Record) -> str:
     """± half the interval, with the value's digits."""
-    if not figure.ci95:
+    if not record.ci95:
         return ""
-    digits = len(shown(figure.value).partition(".")[2])
-    return f"±{(figure.ci95[1] - figure.ci95[0]) / 2:.{digits}f}"
-
-
-def plain(value: Any) -> str:
-    """A setting's value for reading."""
-    if isinstance(value, Mapping):
-        return f"({described(value)})"
-    if isinstance(value, (list, tuple)):
-        return " ".join(plain(v) for v in value)
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def described(settings: Mapping[str, Any]) -> str:
-    """Settings in one line."""
-    return ", ".join(f"{str(k).replace('_', ' ')} {plain(v)}" for k, v in settings.items())
-
-
-def attack_name(settings: Mapping[str, Any] | None) -> str:
-    """'PGD-20', 'AutoAttack' ...; 'attack' where settings name none."""
-    settings = settings or {}
-    name = str(settings.get("attack") or "attack")
-    name = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack"}.get(name, name)
-    steps = settings.get("steps")
-    return f"{name}-{plain(steps)}" if steps is not None and name != "AutoAttack" else name
-
-
-def threat_name(settings: Mapping[str, Any]) -> str:
-    """'L2 0.5'."""
-    return f"{plain(settings.get('norm', 'norm?'))} {plain(settings.get('eps', '?'))}"
+    digits = len(shown(record.value).partition(".")[2])
+    return f"±{(record.ci95[1] - record.ci95[0]) / 2:.{digits}f}"

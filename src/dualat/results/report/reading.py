@@ -1,11 +1,11 @@
-"""What a run folder holds, read with suspicion: records, lines of metrics, pictures. Needs no PyTorch."""
+"""What a run folder holds beside its records, read with suspicion: lines of metrics, settings, pictures."""
 
 import base64
 import io
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,6 @@ from PIL import Image
 
 WIDEST = 1400
 """Pictures wider than this are made smaller: a page stays small enough to send."""
-
-
-@dataclass
-class Figure:
-    """One record of evaluation.json, with fields of the right kind whatever the file says."""
-
-    metric: str
-    value: float
-    n: int
-    ci95: tuple[float, float] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, Any] = field(default_factory=dict)
-    model: str = "final"
-    split: str = "test"
-    seed: Any = None
-    seconds: float = math.nan
 
 
 @dataclass
@@ -51,42 +34,6 @@ def number(value: Any) -> float:
 def numbers(value: Any) -> list[float]:
     """A JSON list as floats; what is no number is NaN, what is no list is empty."""
     return [number(v) for v in value] if isinstance(value, list) else []
-
-
-def read_figures(path: Path) -> list[Figure]:
-    """Records of an evaluation.json; none where there is no such file. ValueError where it holds something else."""
-    if not path.is_file():
-        return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return [_figure(entry) for entry in entries]
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise ValueError(
-            f"{path} is no file of records ({type(error).__name__}: {error}): `dualat evaluate` writes it anew."
-        ) from error
-
-
-def _figure(entry: dict[str, Any]) -> Figure:
-    interval = [v for v in numbers(entry.get("ci95")) if not math.isnan(v)]
-    maps = {k: v if isinstance(v := entry.get(k), dict) else {} for k in ("settings", "details", "versions")}
-    return Figure(
-        metric=str(entry["metric"]),
-        value=number(entry["value"]),
-        n=int(entry.get("n") or 0),
-        ci95=(interval[0], interval[1]) if len(interval) == 2 else None,
-        model=str(entry.get("model", "final")),
-        split=str(entry.get("split", "test")),
-        seed=entry.get("seed"),
-        seconds=number(entry.get("seconds")),
-        **maps,
-    )
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, list[tuple[float, float]]]]:

@@ -6,33 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dualat.results.report.parts import (
-    Card,
-    Group,
-    Section,
-    Table,
-    attack_name,
-    described,
-    half,
-    interval,
-    plain,
-    shown,
-    threat_name,
-)
-from dualat.results.report.reading import Figure, Picture, methods, number, read_picture, setting
+from dualat.results.catalogue import described, strength
+from dualat.results.naming import identity, in_words, name_of, spoken, text
+from dualat.results.record import Record
+from dualat.results.report.parts import Card, Group, Section, Table, capital, half, interval, shown
+from dualat.results.report.reading import Picture, methods, number, read_picture, setting
 
-STRENGTH = {"autoattack": 3, "apgd": 2, "pgd": 1}
-TITLES: dict[str, str] = {
-    "clean_accuracy": "Clean accuracy",
-    "sample_class_accuracy": "Samples: class accuracy",
-    "fid": "FID",
-    "frechet_distance": "Samples: Frechet distance",
-    "inception_score": "Inception Score",
-    "ece": "Calibration error",
-    "ood_auroc": "OOD detection, AUROC",
-    "counterfactual_validity": "Counterfactuals: validity",
-}
-"""Headline figures in their order, robust accuracy after clean."""
+HEADLINE = (
+    "clean_accuracy",
+    "sample_class_accuracy",
+    "fid",
+    "frechet_distance",
+    "inception_score",
+    "ece",
+    "ood_auroc",
+    "counterfactual_validity",
+)
+"""Metric values of the headline in their order, robust accuracy after clean."""
 
 
 def facts(config: dict[str, Any]) -> str:
@@ -44,25 +34,25 @@ def facts(config: dict[str, Any]) -> str:
         "precision": "precision",
     }
     known = {"method": method} if (method := list(methods(config).values())[-1].get("name")) else {}
-    known |= {text: value for key, text in names.items() if (value := setting(config, key)) is not None}
-    return " · ".join(f"{text} {plain(value)}" for text, value in known.items())
+    known |= {word: value for key, word in names.items() if (value := setting(config, key)) is not None}
+    return " · ".join(f"{word} {text(value)}" for word, value in known.items())
 
 
-def chosen(figures: Sequence[Figure]) -> list[Figure]:
-    """The headline's figures: of the final model if it has any, one per metric, robust accuracy of the strongest
+def chosen(figures: Sequence[Record]) -> list[Record]:
+    """The headline's metric values: of the final model if it has any, one per metric, robust accuracy of the strongest
     attack at up to 3 radii."""
     models = [f.model for f in figures]
     model = "final" if "final" in models or not models else models[0]
     own = [f for f in figures if f.model == model]
     robust = [f for f in own if f.metric == "robust_accuracy"]
-    most = max((f.n or 0 for f in robust), default=0)
+    most = max((f.n for f in robust), default=0)
     robust = [
-        f for f in robust if 2 * (f.n or 0) >= most
+        f for f in robust if 2 * f.n >= most
     ]  # not the strongest attack's few images for all the others'
-    strongest = max((STRENGTH.get(str(f.settings.get("attack")), 0) for f in robust), default=0)
-    robust = [f for f in robust if STRENGTH.get(str(f.settings.get("attack")), 0) == strongest][:3]
+    strongest = max((strength(f.settings.get("attack")) for f in robust), default=0)
+    robust = [f for f in robust if strength(f.settings.get("attack")) == strongest][:3]
     picked = []
-    for metric in TITLES:
+    for metric in HEADLINE:
         found = [f for f in own if f.metric == metric]
         # under no attack, at temperature 1, where there is a choice
         found.sort(
@@ -74,30 +64,16 @@ def chosen(figures: Sequence[Figure]) -> list[Figure]:
     return picked
 
 
-def alike(figure: Figure) -> dict[str, Any]:
-    """The settings that must agree for a figure to stand beside one of other weights: all but those of the samples."""
-    return {k: v for k, v in figure.settings.items() if k not in ("samples_sha256", "sampling", "interval")}
-
-
-def headline(figures: Sequence[Figure], run: str) -> Section:
-    """The figures that one looks for first, beside what they were after stage 1."""
-    section = Section("headline", "Headline figures")
+def headline(figures: Sequence[Record], run: str) -> Section:
+    """The metric values that one looks for first, beside what they were after stage 1."""
+    section = Section("headline", "Main results")
     for figure in chosen(figures):
         notes = [f"n {figure.n:,}"] if figure.n else []
-        label = TITLES.get(figure.metric, "")
-        if figure.metric == "robust_accuracy":
-            label = f"Robust accuracy, {threat_name(figure.settings)}"
-            notes.append(attack_name(figure.settings))
-        elif "features" in figure.settings:
-            notes.append(f"features: {plain(figure.settings['features'])}")
-        elif figure.metric.startswith("ood_"):
-            notes.append(
-                f"{plain(figure.settings.get('source'))}, score {plain(figure.settings.get('score'))}"
-            )
-        for other in figures:
-            same = (other.metric, alike(other), other.split) == (figure.metric, alike(figure), figure.split)
-            if same and other.model in ("stage1", "start") and other.model != figure.model:
+        others = [f for f in figures if f.model in ("stage1", "start") and f.model != figure.model]
+        for other in others:
+            if identity(other) == identity(figure):
                 notes.append(f"{'stage 1' if other.model == 'stage1' else 'start'}: {shown(other.value)}")
+        label = capital(name_of(figure, omit=("n",)))
         section.cards.append(Card(label, shown(figure.value), half(figure), notes))
     if not section.cards:
         section.missing = f"No evaluation.json in {run}: `dualat train` writes it at the end of a run, `dualat evaluate {run}` measures again."
@@ -106,24 +82,24 @@ def headline(figures: Sequence[Figure], run: str) -> Section:
     return section
 
 
-def records(figures: Sequence[Figure], run: str) -> Section:
+def records(figures: Sequence[Record], run: str) -> Section:
     """Every record."""
-    section = Section("records", "All records", "Each figure with all that is needed to trust it.")
+    section = Section("records", "All records", "Each metric value with all that is needed to trust it.")
     rows = [
         [
-            f.metric.replace("_", " "),
+            name_of(f, omit=("n",)),
             f.model,
-            described(f.settings),
+            in_words(f.settings),
             shown(f.value),
             interval(f),
             f"{f.n:,}",
-            plain(f.seed) if f.seed is not None else "",
-            f"{f.seconds:,.1f}" if f.seconds == f.seconds else "",
+            "" if f.seed is None else str(f.seed),
+            f"{f.seconds:,.1f}" if f.seconds else "",
             f.split,
         ]
         for f in figures
     ]
-    head = ["figure", "weights", "settings", "value", "95 % interval", "n", "seed", "seconds", "split"]
+    head = ["metric value", "weights", "settings", "value", "95 % interval", "n", "seed", "seconds", "split"]
     if rows:
         section.groups.append(Group(table=Table(head, rows, left=3, wide=2)))
     else:
@@ -156,8 +132,8 @@ def moment(name: str) -> str:
     return f"Stage {int(numbers[0])}, step {int(numbers[1]):,}" if len(numbers) == 2 else name
 
 
-def counterfactuals(figures: Sequence[Figure], paths: Sequence[Path], run: str) -> Section:
-    """Figures and strips of counterfactuals."""
+def counterfactuals(figures: Sequence[Record], paths: Sequence[Path], run: str) -> Section:
+    """Metric values and strips of counterfactuals."""
     section = Section(
         "counterfactuals",
         "Counterfactuals",
@@ -167,16 +143,16 @@ def counterfactuals(figures: Sequence[Figure], paths: Sequence[Path], run: str) 
     if own:
         rows = [
             [
-                f.metric.removeprefix("counterfactual_"),
+                name_of(f),
                 f.model,
-                described(f.settings),
+                in_words(f.settings),
                 shown(f.value),
                 interval(f),
                 f"{f.n:,}",
             ]
             for f in own
         ]
-        head = ["figure", "weights", "settings", "value", "95 % interval", "n"]
+        head = ["metric value", "weights", "settings", "value", "95 % interval", "n"]
         section.groups.append(Group(table=Table(head, rows, left=3, wide=2)))
     if table := per_class(own):
         section.groups.append(Group("Per class", table=table))
@@ -191,28 +167,26 @@ def counterfactuals(figures: Sequence[Figure], paths: Sequence[Path], run: str) 
     return section
 
 
-def per_class(figures: Sequence[Figure]) -> Table | None:
+def per_class(figures: Sequence[Record]) -> Table | None:
     """A table of the records whose details hold a value per class, one column per record."""
-    told = {
-        f"{f.metric.removeprefix('counterfactual_')}, {f.model}": f.details.get("per_class") for f in figures
-    }
+    told = {f"{name_of(f)}, {f.model}": f.details.get("per_class") for f in figures}
     columns = {name: values for name, values in told.items() if isinstance(values, dict)}
     classes = list(dict.fromkeys(c for values in columns.values() for c in values))
     rows = [[str(c), *(shown(number(v[c])) if c in v else "" for v in columns.values())] for c in classes]
     return Table(["class", *columns], rows) if rows else None
 
 
-def throughput(figures: Sequence[Figure], run: str) -> Section:
+def throughput(figures: Sequence[Record], run: str) -> Section:
     """Images per second."""
     section = Section("throughput", "Throughput", "Images per second on the device named.")
     own = [f for f in figures if f.metric == "throughput"]
     keys = list(dict.fromkeys(k for f in own for k in f.settings))
     rows = [
-        [f.model, *(plain(f.settings[k]) if k in f.settings else "" for k in keys), shown(f.value)]
+        [f.model, *(text(f.settings[k]) if k in f.settings else "" for k in keys), shown(f.value)]
         for f in own
     ]
     if rows:
-        head = ["weights", *(k.replace("_", " ") for k in keys), "images per second"]
+        head = ["weights", *map(spoken, keys), "images per second"]
         section.groups.append(Group(table=Table(head, rows, left=len(keys) + 1)))
     else:
         section.missing = lacking("throughput", "throughput", run)
@@ -227,10 +201,10 @@ def resolved(text: str, run: str) -> Section:
     return section
 
 
-def versions(figures: Sequence[Figure], run: str) -> Section:
+def versions(figures: Sequence[Record], run: str) -> Section:
     """Versions behind the records."""
-    section = Section("versions", "Versions", "Of what the figures were measured with.")
-    count = Counter(tuple((str(k), plain(v)) for k, v in f.versions.items()) for f in figures if f.versions)
+    section = Section("versions", "Versions", "Of what measured them.")
+    count = Counter(tuple((k, text(v)) for k, v in f.versions.items()) for f in figures if f.versions)
     keys = list(dict.fromkeys(k for versions in count for k, _ in versions))
     rows = [[*(dict(v).get(k, "") for k in keys), str(number)] for v, number in count.items()]
     if rows:
@@ -242,12 +216,12 @@ def versions(figures: Sequence[Figure], run: str) -> Section:
 
 def lacking(metric: str, option: str, run: str) -> str:
     """Which command makes the records of a metric."""
-    return f"No records of {metric}: `dualat evaluate {run} --metrics {option}` measures it."
+    return f"No records of {described(metric).title}: `dualat evaluate {run} --metrics {option}` measures it."
 
 
-def by_group(figures: Sequence[Figure], key: Callable[[Figure], Any]) -> dict[Any, list[Figure]]:
-    """Figures with the same key, in the order in which keys come."""
-    groups: dict[Any, list[Figure]] = {}
+def by_group(figures: Sequence[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
+    """Records with the same key, in the order in which keys come."""
+    groups: dict[Any, list[Record]] = {}
     for figure in figures:
         groups.setdefault(key(figure), []).append(figure)
     return groups

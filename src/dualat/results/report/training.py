@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from dualat.results.catalogue import described
+from dualat.results.naming import spoken
 from dualat.results.report.parts import Group, Plot, Section, plot
 from dualat.results.report.plots import Series
 from dualat.results.report.reading import methods, number, setting
@@ -12,8 +14,8 @@ CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Steps of the contrastive samples", "T", ("T",)),
     ("Telling real from contrastive images", "AUROC", ("auroc",)),
     ("Validation accuracy", "share of images", ("validation_clean_accuracy", "validation_robust_accuracy")),
-    ("Validation samples: class accuracy", "share of samples", ("validation_sample_class_accuracy",)),
-    ("Validation samples: Frechet distance", "distance", ("validation_frechet_distance",)),
+    ("Validation: sample class accuracy", "share of samples", ("validation_sample_class_accuracy",)),
+    ("Validation: Frechet distance", "distance", ("validation_frechet_distance",)),
     ("Squared gradient norm on real images", "R1", ("r1",)),
     ("Learning rate", "learning rate", ("lr",)),
     ("Speed", "images per second", ("images_per_second",)),
@@ -25,21 +27,19 @@ NAMES = {
     "auroc": "AUROC",
     "r1": "R1",
     "lr": "learning rate",
-    "validation_clean_accuracy": "clean",
-    "validation_robust_accuracy": "under attack",
-    "validation_sample_class_accuracy": "class accuracy",
-    "validation_frechet_distance": "Frechet distance",
 }
+VALIDATION = "validation_"
+"""What names of metric values on validation images begin with."""
 Curves = dict[str, list[tuple[float, float]]]
 
 
 def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Section:
-    """Losses, curriculum and validation figures over the steps of each stage."""
+    """Losses, curriculum and validation values over the steps of each stage."""
     section = Section(
         "training",
         "Training",
-        "Figures of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
-        "Validation figures are of the averaged weights.",
+        "Values of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
+        "Validation values are of the averaged weights.",
     )
     known = methods(config)
     for stage, curves in stages.items():
@@ -52,7 +52,7 @@ def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Sec
 
 
 def stage_plots(curves: Curves, method: dict[str, Any]) -> list[Plot]:
-    """One chart per kind of figure, with the settings of the stage's method; figures that this file does not know get a chart each."""
+    """One chart per kind of value, with the settings of the stage's method; those that this file does not know get one each."""
     known = {name for _, _, names in CHARTS for name in names}
     if any(name in curves for name in ("loss_ce", "loss_energy")):
         known.add("loss")  # the weighted sum of the two
@@ -67,10 +67,10 @@ def stage_plots(curves: Curves, method: dict[str, Any]) -> list[Plot]:
         series = []
         for name in names:
             if points := curves.get(name):
-                markers = name.startswith("validation_") and len(points) < 60
+                markers = name.startswith(VALIDATION) and len(points) < 60
                 x, y = zip(*points, strict=True)
-                series.append(Series(NAMES.get(name, spoken(name)), x, y, markers=markers))
-        share = title == "Validation accuracy" or label == "share of samples"
+                series.append(Series(title_of(name), x, y, markers=markers))
+        share = all(described(name.removeprefix(VALIDATION)).unit == "share" for name in names)
         plots.append(
             plot(
                 title,
@@ -103,5 +103,8 @@ def wide(series: list[Series]) -> bool:
     return bool(values) and values[len(values) // 20] > 0 and values[-1] > 300 * values[len(values) // 20]
 
 
-def spoken(name: str) -> str:
-    return name.replace("_", " ")
+def title_of(name: str) -> str:
+    """What a logged value is called."""
+    if name.startswith(VALIDATION):
+        return described(name.removeprefix(VALIDATION)).title
+    return NAMES.get(name, spoken(name))

@@ -20,10 +20,10 @@ import torch
 import torch.distributed as dist
 
 import dualat
-from dualat import distributed
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation import judge as judges
+from dualat.system import distributed
 from dualat.training import step as training_step
 
 FORKS = multiprocessing.get_context("forkserver")
