@@ -166,7 +166,7 @@ def _mistake(name: str, value: Any, owner: type, path: str) -> Iterator[str]:
     if kind is None:
         return  # no setting, which is said of it elsewhere
     try:
-        TypeAdapter(dict[str, kind]).validate_python({name: value})
+        TypeAdapter(dict[str, kind]).validate_python({name: value})  # pyright: ignore[reportInvalidTypeForm]
     except ValidationError as error:
         yield explain(error, owner)
 

@@ -235,3 +235,8 @@ def test_an_override_without_effect_is_refused_with_what_has_one():
         load_recipe("digits", {"method": "eb-jdat", "attack.random_start": True})
     refuse_unused(config("dat"), ["contrastive.t_max", "seed"])
     load_recipe("digits", {"method": "standard-at"})  # the recipe's own contrastive settings stay, unread
+
+
+def test_settings_of_one_method_are_not_called_another_s():
+    with pytest.raises(ValueError, match=r"^name is 'jem', but these are settings of dat\.$"):
+        METHODS["dat"].settings(name="jem")

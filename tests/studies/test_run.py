@@ -652,7 +652,11 @@ def test_settings_that_are_younger_than_a_record_have_their_defaults(tmp_path):
 
 def test_older_records_have_their_method_s_settings_at_the_top(tmp_path):
     """And those of other methods too, which make no difference, and None for what a method publishes."""
-    old = merge(STUDY["base"], STUDY["variants"]["at"] or {}) | {"stages": "both", "seed": 0, "output": "there"}
+    old = merge(STUDY["base"], STUDY["variants"]["at"] or {}) | {
+        "stages": "both",
+        "seed": 0,
+        "output": "there",
+    }
     old = old | {"chain": {"steps": None, "buffer": 7}, "diffusion": {"sigma_max": 0.7}}
     assert read(tmp_path, a_record(config=old)).outdated() == []
     other = old | {"attack": old.get("attack", {}) | {"step_size": 0.11}}

@@ -183,7 +183,7 @@ def _groups(config: RunConfig) -> dict[str, tuple[type, str, Any]]:
 
 
 def _size(kind: Any) -> int:
-    return len(list(names_of(kind))) if is_dataclass(kind) else 1
+    return len(list(names_of(kind))) if is_dataclass(kind) else 1  # pyright: ignore[reportArgumentType]
 
 
 def docs(kind: type) -> dict[str, str]:

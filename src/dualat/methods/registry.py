@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, fields, is_dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from dualat.methods.settings import (
     AttackSettings,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class StandardATSettings(MethodSettings):
     """Standard adversarial training."""
 
-    name: Literal["standard-at"] = "standard-at"
+    name: str = "standard-at"
     attack: AttackSettings = field(default_factory=AttackSettings)
     """Attack of adversarial training."""
 
@@ -48,7 +48,7 @@ class StandardATSettings(MethodSettings):
 class DATSettings(MethodSettings):
     """Dual adversarial training."""
 
-    name: Literal["dat"] = "dat"
+    name: str = "dat"
     attack: AttackSettings = field(default_factory=AttackSettings)
     """Attack of adversarial training."""
     contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
@@ -71,23 +71,23 @@ class ChainMethodSettings(MethodSettings):
 class JEMSettings(ChainMethodSettings):
     """JEM."""
 
-    name: Literal["jem"] = "jem"
+    name: str = "jem"
 
 
 @strict
 class JEMPPSettings(ChainMethodSettings):
     """JEM++."""
 
-    name: Literal["jempp"] = "jempp"
-    chain: ProximalChainSettings = field(default_factory=ProximalChainSettings)
+    name: str = "jempp"
+    chain: ProximalChainSettings = field(default_factory=ProximalChainSettings)  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 @strict
 class SADAJEMSettings(ChainMethodSettings):
     """SADA-JEM."""
 
-    name: Literal["sada-jem"] = "sada-jem"
-    chain: ClippedChainSettings = field(default_factory=ClippedChainSettings)
+    name: str = "sada-jem"
+    chain: ClippedChainSettings = field(default_factory=ClippedChainSettings)  # pyright: ignore[reportIncompatibleVariableOverride]
     sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
     """Sharpness-aware minimisation."""
 
@@ -96,7 +96,7 @@ class SADAJEMSettings(ChainMethodSettings):
 class RobustJEMSettings(ChainMethodSettings):
     """Robust JEM."""
 
-    name: Literal["robust-jem"] = "robust-jem"
+    name: str = "robust-jem"
     attack: AttackSettings = field(default_factory=AttackSettings)
     """Attack of adversarial training."""
 
@@ -105,7 +105,7 @@ class RobustJEMSettings(ChainMethodSettings):
 class ATEBMSettings(MethodSettings):
     """AT-EBM."""
 
-    name: Literal["at-ebm"] = "at-ebm"
+    name: str = "at-ebm"
     contrastive: CurriculumSettings = field(default_factory=CurriculumSettings)
     """Contrastive samples and curriculum."""
     positive: PositiveSettings = field(default_factory=PositiveSettings)
@@ -118,7 +118,7 @@ class ATEBMSettings(MethodSettings):
 class RATIOSettings(MethodSettings):
     """RATIO."""
 
-    name: Literal["ratio"] = "ratio"
+    name: str = "ratio"
     attack: AttackSettings = field(default_factory=AttackSettings)
     """Attack on real images."""
     out: OutSettings = field(default_factory=OutSettings)
@@ -131,9 +131,9 @@ class RATIOSettings(MethodSettings):
 class EBJDATSettings(ChainMethodSettings):
     """EB-JDAT."""
 
-    name: Literal["eb-jdat"] = "eb-jdat"
-    chain: LongClippedChainSettings = field(default_factory=LongClippedChainSettings)
-    loss: JointLossSettings = field(default_factory=JointLossSettings)
+    name: str = "eb-jdat"
+    chain: LongClippedChainSettings = field(default_factory=LongClippedChainSettings)  # pyright: ignore[reportIncompatibleVariableOverride]
+    loss: JointLossSettings = field(default_factory=JointLossSettings)  # pyright: ignore[reportIncompatibleVariableOverride]
     attack: BallSettings = field(default_factory=BallSettings)
     """Climb of the energy around real images, from a random start."""
 
@@ -142,7 +142,7 @@ class EBJDATSettings(ChainMethodSettings):
 class EGCSettings(MethodSettings):
     """EGC."""
 
-    name: Literal["egc"] = "egc"
+    name: str = "egc"
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
     """Noise under which images are learned."""
     loss: LossSettings = field(default_factory=LossSettings)
@@ -315,7 +315,7 @@ def register(
 
 def _named(name: str, settings: type[MethodSettings]) -> type[MethodSettings]:
     """The class of settings with the method's name as the default of `name`."""
-    body = {"__annotations__": {"name": Literal[name]}, "name": name, "__doc__": settings.__doc__}
+    body = {"__annotations__": {"name": str}, "name": name, "__doc__": settings.__doc__}
     return strict(type(settings.__name__, (settings,), body | {"__module__": settings.__module__}))
 
 

@@ -8,7 +8,7 @@ is sigma'/2.
 import math
 from typing import Literal
 
-from dualat.settings import strict
+from dualat.settings import shown, strict
 
 
 @strict
@@ -16,7 +16,12 @@ class MethodSettings:
     """What every method's settings have: the name by which the configuration tells one method from another."""
 
     name: str
-    """Method."""
+    """Method; the default of each class is the name of the method that it belongs to, and nothing else is taken."""
+
+    def __post_init__(self) -> None:
+        own = getattr(type(self), "name", self.name)
+        if self.name != own:
+            raise ValueError(f"name is {shown(self.name)}, but these are settings of {own}.")
 
 
 @strict
