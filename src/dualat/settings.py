@@ -47,9 +47,20 @@ def _in_sentences(method: Callable[..., None]) -> Callable[..., None]:
         try:
             method(self, *args, **given)
         except ValidationError as error:
-            raise ValueError(explain(error, type(self))) from None
+            text = explain(error, type(self))
+            _MISTAKES.append(text)
+            del _MISTAKES[:-1]
+            raise ValueError(text) from None
 
     return told
+
+
+_MISTAKES: list[str] = []
+
+
+def last_mistake() -> str | None:
+    """The newest sentence about wrong settings, once: for who finds it broken into lines by a library between."""
+    return _MISTAKES.pop() if _MISTAKES else None
 
 
 def check_numbers(settings: Any) -> None:
@@ -97,9 +108,7 @@ def explain(error: ValidationError, kind: type) -> str:
         if problem["type"] == "unexpected_keyword_argument":
             sentences.append(f"{name} is no setting.{did_you_mean(kind, name)}")
         elif problem["type"] == "value_error":
-            text = str(problem.get("ctx", {}).get("error", problem["msg"]))
-            group = f"{name}: " if name and name.split(".")[0] not in text else ""
-            sentences.append(group + text)
+            sentences.append(in_group(name, str(problem.get("ctx", {}).get("error", problem["msg"]))))
         elif problem["type"] in ("dataclass_type", "dataclass_exact_type"):
             sentences.append(f"{name} is {value}, but is a group of settings.")
         elif problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
@@ -114,6 +123,11 @@ def explain(error: ValidationError, kind: type) -> str:
 
 def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in path if not isinstance(part, int))
+
+
+def in_group(group: str, text: str) -> str:
+    """A sentence about a group of settings with its name in front, where it does not name it itself."""
+    return f"{group}: {text}" if group and group.split(".")[0] not in text else text
 
 
 def names_of(kind: type, prefix: str = "", groups: bool = True) -> Iterator[str]:

@@ -22,9 +22,9 @@ class TrainFlags:
     """Train by a recipe and evaluate the result."""
 
     resume: bool = False
-    """Go on from the newest checkpoint in the run folder."""
+    """Go on from the newest checkpoint in the run folder; --data.source may name the same images in another place."""
     overwrite: bool = False
-    """Replace a run that is already in the run folder."""
+    """Replace a run that is already in the run folder; files that dualat did not write stay."""
     dry_run: bool = False
     """Print the resolved settings, the model's size and an estimate of the time; train nothing."""
     json: bool = False

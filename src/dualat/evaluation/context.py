@@ -15,13 +15,14 @@ from dualat import __version__
 from dualat.core.classifier import device_of
 from dualat.data.images import ImageData, Shape, Splits, evenly
 from dualat.data.listing import walk
-from dualat.evaluation.judge import Judge, cache_folder
+from dualat.evaluation.judge import Judge
 from dualat.evaluation.needs import reference_of
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.evaluation.throughput import device_name
 from dualat.models.model import LoadedModel
+from dualat.system.files import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, in all)"""

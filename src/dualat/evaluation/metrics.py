@@ -12,7 +12,7 @@ from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData, evenly, fit_to_shape
 from dualat.data.in_distribution import load_images
 from dualat.evaluation.accuracy import clean_accuracy
-from dualat.evaluation.autoattack import STANDARD, autoattack
+from dualat.evaluation.autoattack import STANDARD, WrongState, autoattack
 from dualat.evaluation.calibration import calibration, fit_temperature
 from dualat.evaluation.context import Subject
 from dualat.evaluation.counterfactuals import counterfactual_records
@@ -67,7 +67,7 @@ def _ensemble(subject: Subject, name: str, attacks: tuple[str, ...]) -> list[Rec
         folder = subject.partial(name, ENSEMBLE)
         state = None if folder is None else folder / f"{eps:g}.json"
 
-        def measure(threat: ThreatModel = threat, state=state) -> Record:
+        def attacked(threat: ThreatModel = threat, state=state) -> Record:
             return autoattack(
                 subject.required_model,
                 data,
@@ -78,7 +78,12 @@ def _ensemble(subject: Subject, name: str, attacks: tuple[str, ...]) -> list[Rec
                 progress=lambda attack, done, total: subject.progress(f"{name} {attack}", done, total),
             )
 
-        records.append(timed(measure))
+        try:
+            records.append(timed(attacked))
+        except WrongState:  # it only saves time: begin anew
+            assert state is not None
+            state.unlink(missing_ok=True)
+            records.append(timed(attacked))
     return records
 
 

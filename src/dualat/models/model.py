@@ -140,9 +140,15 @@ def find_weights(source: str | Path) -> Path:
     if path.is_dir():
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
+        inside = (
+            path
+            if path.name == "checkpoints" or path.resolve().name == "checkpoints"
+            else path / "checkpoints"
+        )
+        found = [str(p) for p in sorted(inside.glob("*.safetensors")) if not p.name.startswith("state-")]
+        files = f", or one of {', '.join(found)}" if found else ""
         raise FileNotFoundError(
-            f"{path} holds no model.safetensors: give a run folder whose training has finished, "
-            f"or one of the files in {path / 'checkpoints'}."
+            f"{path} holds no model.safetensors: give a run folder whose training has finished{files}."
         )
     if not path.exists():
         raise FileNotFoundError(

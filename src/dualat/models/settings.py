@@ -22,7 +22,7 @@ NAMED_NETWORKS = (
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """ValueError unless mean and deviation, per channel, can be those of images in [0, 1]."""
+    """ValueError unless mean and standard deviation, per channel, can be those of images in [0, 1]."""
     if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
         raise ValueError(f"normalisation needs finite means and deviations above 0, not {mean} and {std}.")
     least, most = -1e-6, 1 + 1e-6  # as float32 rounds

@@ -12,7 +12,7 @@ from dualat.config import RunConfig, load_recipe, plain
 from dualat.run.data import MOVABLE, known_content
 from dualat.short_form import STAGE
 from dualat.system.distributed import is_first, total
-from dualat.system.files import read_yaml
+from dualat.system.files import REPORT_MARK, bears, read_yaml
 from dualat.system.lock import Held, check_free, locked
 
 CONFIG = "config.yaml"
@@ -118,17 +118,8 @@ def run_files(folder: Path) -> Iterator[Path]:
                 yield from (
                     p for p in sorted(parent.iterdir()) if re.fullmatch(names, p.name) and p.is_file()
                 )
-    if is_report(folder / "report.html"):
+    if bears(folder / "report.html", REPORT_MARK):
         yield folder / "report.html"
-
-
-def is_report(path: Path) -> bool:
-    """Whether a page is one that `dualat report` wrote."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return '<meta name="generator" content="dualat ' in handle.read(4000)
-    except OSError:
-        return False
 
 
 def clear_run(folder: Path) -> None:

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it replaces `path` atomically, on failure it is removed.
 
     A process killed at any moment leaves the old file or the new one, never half of either. A full disk is an
-    `OSError` that names the file, and the old file stays.
+    `OSError` that names the file, and the old file stays. ValueError for a path without a name, as `.`.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"{str(path)!r} is no name of a file: give one to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -38,12 +42,42 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+def cache_folder() -> Path:
+    """Where that lies which only saves time between runs: $DUALAT_CACHE, or ~/.cache/dualat."""
+    named, home = os.environ.get("DUALAT_CACHE"), os.path.expanduser("~")
+    if named:
+        return Path(named)
+    # a user without a home has no cache: nothing can be written below this
+    return Path(os.devnull if home == "~" else home) / ".cache" / "dualat"
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that only saves time, by `write`, whole or not at all. Where that cannot be, a warning says so, once."""
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary)
+    except OSError as error:
+        cache = cache_folder()
+        _cannot_keep(str(cache if cache in path.parents else path.parent), error.strerror or str(error))
+
+
+@cache
+def _cannot_keep(place: str, reason: str) -> None:
+    warnings.warn(
+        f"what would save time at the next call cannot be kept in {place} ({reason}): going on without it; DUALAT_CACHE "
+        "names another folder for the cache.",
+        stacklevel=3,
+    )
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+REPORT_MARK = '<meta name="generator" content="dualat '
+"""By which a report is known as one; its template has it."""
 MOST_VALUES = 100_000
 """What a YAML text may hold with its references written out; a study has some hundred values."""
 
@@ -114,6 +148,23 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
         parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)
     return known[id(node)]
+
+
+def bears(path: Path | str, mark: str) -> bool:
+    """Whether a file has a text near its beginning, by which its writer is known."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return mark in handle.read(4000)
+    except OSError:
+        return False
+
+
+def check_own(path: Path | str, mark: str, command: str) -> None:
+    """ValueError where a file is there that does not bear the mark of what `command` writes: it would be lost."""
+    if os.path.isfile(path) and os.path.getsize(path) and not bears(path, mark):
+        raise ValueError(
+            f"{path} is there, and `{command}` did not write it: give another --output, or move it away."
+        )
 
 
 def sha256(path: Path | str) -> str:
