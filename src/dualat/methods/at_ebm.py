@@ -14,7 +14,7 @@ Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import energy_bce, gradient_penalty
 from dualat.core.objectives import lower_energy, raise_energy
 from dualat.methods.base import Batch, Method, forward
@@ -42,7 +42,7 @@ class ATEBM(Method):
             contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
         )
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         contrastive = pgd(
             model,

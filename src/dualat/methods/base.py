@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.core.geometry import ThreatModel
-from dualat.core.loop import pgd
+from dualat.core.loop import GradientLoop, ModelOrLoop, pgd
 from dualat.core.objectives import raise_cross_entropy
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.settings import AttackSettings
@@ -47,15 +47,18 @@ class Method(ABC):
     one_process: ClassVar[bool] = False
     """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
     compiles: ClassVar[bool] = True
-    """Whether a gradient loop of its can run compiled: a chain that takes no normalised steps cannot."""
+    """Whether it has a gradient loop, which can run compiled."""
     curriculum: Curriculum | None = None
     """What decides T, the number of contrastive steps, where anything does."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 
     @abstractmethod
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights."""
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
+        """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights.
+
+        model: in training a `GradientLoop`, to be handed to `pgd`, or the network itself (`loop_of(model).model`).
+        """
 
     @abstractmethod
     def loss_on(
@@ -65,7 +68,7 @@ class Method(ABC):
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Both in one: make the images, then the loss on them. A loop of your own also calls `after_step` once per step."""
-        return self.loss_on(model, batch, self.generate(model, batch))
+        return self.loss_on(model, batch, self.generate(GradientLoop(model), batch))
 
     def after_step(self) -> dict[str, float]:
         """What is decided on a step's whole batch, once all its parts have been seen; figures to log."""
@@ -89,7 +92,7 @@ class Method(ABC):
             self.curriculum.restore(state["curriculum"])
 
 
-def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
+def adversarial(model: ModelOrLoop, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
     """x_adv of adversarial training: PGD in the ball, last iterate."""
     threat = ThreatModel(attack.norm, attack.eps)
     return pgd(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import frozen, pgd
+from dualat.core.loop import ModelOrLoop, frozen, loop_of
+from dualat.core.objectives import Labelled
 from dualat.methods.jem import JEM
 from dualat.models.normalize import Normalized
 
@@ -19,16 +20,15 @@ from dualat.models.normalize import Normalized
 class JEMPP(JEM):
     name = "jempp"
 
-    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
+    def walk(self, model: ModelOrLoop, x: Tensor) -> Tensor:
         steps, inner, size = self.chain.steps, self.chain.inner_steps, self.chain.step_size
         assert steps is not None and inner is not None and size is not None
-        first = first_layer(model)
+        loop = loop_of(model)
+        first = loop.part("first layer", first_layer)
         for _ in range(steps):
-            toward = along(adjoint(model, first, x))
-            x = pgd(
-                first,
+            x = first.climb(
                 x,
-                toward,
+                along(adjoint(loop.model, first.model, x)),
                 steps=inner,
                 step_size=size,
                 noise=self.chain.noise or 0.0,
@@ -72,6 +72,10 @@ def adjoint(model: nn.Module, first: nn.Module, x: Tensor) -> Tensor:
     return p
 
 
-def along(p: Tensor):
+def along(p: Tensor) -> Labelled:
     """The objective <g1(x), p> of each image: first layer's outputs -> (B,)."""
-    return lambda outputs: (outputs.float() * p).flatten(1).sum(dim=1)
+    return Labelled(_product, p)
+
+
+def _product(outputs: Tensor, p: Tensor) -> Tensor:
+    return (outputs.float() * p).flatten(1).sum(dim=1)

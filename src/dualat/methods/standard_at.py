@@ -5,6 +5,7 @@ L = CE( f(x_adv), y ),   x_adv = PGD in the ball, maximising the cross-entropy
 
 from torch import Tensor, nn
 
+from dualat.core.loop import ModelOrLoop
 from dualat.core.losses import robust_cross_entropy
 from dualat.methods.base import Batch, Method, adversarial
 from dualat.methods.settings import AttackSettings
@@ -17,7 +18,7 @@ class StandardAT(Method):
     def __init__(self, attack: AttackSettings):
         self.attack = attack
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         return {"adversarial": adversarial(model, batch.robust_images, batch.robust_labels, self.attack)}
 
     def loss_on(
