@@ -206,7 +206,8 @@ def worth_compiling(
     for _, method, settings in stages:
         attack = config.attack.steps if is_used(method.name, "attack.steps") else 0
         batch = min(settings.batch_size, len(data))
-        passes = attack + (0 if method.curriculum is None else method.curriculum.t_max)
+        chain = (method.chain.steps or 0) if isinstance(method, JEM) else 0
+        passes = attack + chain + (0 if method.curriculum is None else method.curriculum.t_max)
         work += settings.length(max(1, len(data) // batch)) * batch * passes
     # a pass through the network and back to its input costs about two forward passes
     return 2 * work * forward_operations(model) > LONG_RUN
