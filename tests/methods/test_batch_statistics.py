@@ -29,9 +29,9 @@ def test_logits_are_those_of_train_mode_and_nothing_is_learned():
 def test_a_frozen_network_is_taken_as_it_is():
     model = network()
     set_train_mode(model, freeze_batchnorm=True)
-    assert as_the_loss_sees_it(model) is model
+    assert as_the_loss_sees_it(model).model is model
     set_train_mode(model, freeze_batchnorm=False)
-    assert isinstance(as_the_loss_sees_it(model), BatchStatistics)
+    assert isinstance(as_the_loss_sees_it(model).model, BatchStatistics)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if isinstance(made(name), JEM)])

@@ -14,7 +14,7 @@ Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import energy_bce, gradient_penalty
 from dualat.core.objectives import lower_energy, raise_energy
 from dualat.methods.base import Batch, Method, forward
@@ -30,7 +30,7 @@ class ATEBM(Method):
         self.contrastive, self.positive, self.weights = settings.contrastive, settings.positive, settings.loss
         self.curriculum = curriculum_of(settings.contrastive, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         contrastive = pgd(
             model,

@@ -9,7 +9,7 @@ the initial distribution; T follows the curriculum. No gradient reaches the weig
 from torch import Tensor, nn
 
 from dualat.core.energy import joint_energy
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import energy_bce, gradient_penalty, robust_cross_entropy
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, adversarial, forward
@@ -25,7 +25,7 @@ class DAT(Method):
         self.attack, self.contrastive, self.weights = settings.attack, settings.contrastive, settings.loss
         self.curriculum = curriculum_of(settings.contrastive, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None
         conditional = self.contrastive.energy == "joint"
         contrastive = pgd(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.core.geometry import Rule, ThreatModel
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference, robust_cross_entropy
 from dualat.core.objectives import raise_energy
 from dualat.methods.base import Batch, forward
@@ -21,7 +21,6 @@ from dualat.methods.registry import EBJDATSettings
 
 
 class EBJDAT(JEM):
-    compiles = True  # its attack
     rule: Rule = "clipped"
     clip = True
 
@@ -29,7 +28,7 @@ class EBJDAT(JEM):
         super().__init__(settings, batch_size)
         self.attack, self.adversarial_energy = settings.attack, settings.loss.adversarial_energy
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         raised = pgd(
             model,
             batch.robust_images,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.core.geometry import Rule
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, forward, noisy
@@ -28,14 +28,13 @@ class JEM(Method):
     one_process = True
     rule: Rule = "gradient"
     clip = False
-    compiles = False
 
     def __init__(self, settings: ChainMethodSettings, batch_size: int):
         super().__init__(settings, batch_size)
         self.chain, self.weights = settings.chain, settings.loss
         self.buffer = ReplayBuffer(self.chain.buffer, self.chain.restart)
 
-    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
+    def walk(self, model: ModelOrLoop, x: Tensor) -> Tensor:
         """The sampler: from images (B, C, H, W) to samples x-."""
         return pgd(
             model,
@@ -49,7 +48,7 @@ class JEM(Method):
             checked=False,
         )
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         places, x = self.buffer.draw(batch.starts)
         samples = self.walk(as_the_loss_sees_it(model), x)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import frozen, pgd
+from dualat.core.loop import ModelOrLoop, frozen, loop_of
+from dualat.core.objectives import Labelled
 from dualat.methods.jem import JEM
 from dualat.methods.registry import JEMPPSettings
 from dualat.models.normalize import Normalized
@@ -22,13 +23,13 @@ class JEMPP(JEM):
         super().__init__(settings, batch_size)
         self.inner_steps = settings.chain.inner_steps
 
-    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
-        first, chain = first_layer(model), self.chain
+    def walk(self, model: ModelOrLoop, x: Tensor) -> Tensor:
+        loop, chain = loop_of(model), self.chain
+        first = loop.part("first layer", first_layer)
         for _ in range(chain.steps):
-            x = pgd(
-                first,
+            x = first.climb(
                 x,
-                along(adjoint(model, first, x)),
+                along(adjoint(loop.model, first.model, x)),
                 steps=self.inner_steps,
                 step_size=chain.step_size,
                 noise=chain.noise,
@@ -72,6 +73,10 @@ def adjoint(model: nn.Module, first: nn.Module, x: Tensor) -> Tensor:
     return p
 
 
-def along(p: Tensor):
+def along(p: Tensor) -> Labelled:
     """The objective <g1(x), p> of each image: first layer's outputs -> (B,)."""
-    return lambda outputs: (outputs.float() * p).flatten(1).sum(dim=1)
+    return Labelled(_product, p)
+
+
+def _product(outputs: Tensor, p: Tensor) -> Tensor:
+    return (outputs.float() * p).flatten(1).sum(dim=1)

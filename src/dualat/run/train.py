@@ -202,7 +202,7 @@ def worth_compiling(
     work = 0.0
     for _, method, settings in stages:
         batch = min(settings.batch_size, len(data))
-        passes = method.attack_steps() + (0 if method.curriculum is None else method.curriculum.t_max)
+        passes = method.loop_steps() + (0 if method.curriculum is None else method.curriculum.t_max)
         work += settings.length(max(1, len(data) // batch)) * batch * passes
     # a pass through the network and back to its input costs about two forward passes
     return 2 * work * forward_operations(model) > LONG_RUN
