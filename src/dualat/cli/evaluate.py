@@ -83,7 +83,7 @@ def main(args: list[str]) -> int:
         output_file(parsed.output, inputs=[str(target)])
     if parsed.weights != "final" and not (target / "config.yaml").is_file():
         raise UsageError("--weights chooses among those of a run folder: leave it out.")
-    if config and (parsed.source or parsed.root):
+    if config and not config.data.is_own and (parsed.source or parsed.root):
         raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
     if (parsed.initial_include or parsed.initial_exclude) and not parsed.initial_images:
         raise UsageError(

@@ -1,5 +1,6 @@
 """One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -7,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, load_recipe, resolved, to_yaml
 from dualat.core.loop import frozen
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
-from dualat.data.in_distribution import ImageData, load_splits
+from dualat.data.in_distribution import ImageData, Splits, load_splits
 from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.own import OwnData
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Method, batchnorm_modules
 from dualat.methods.dat import DAT
@@ -31,12 +34,17 @@ from dualat.models.model import (
     LoadedModel,
     ModelDescription,
     build_model,
+    check_weights,
     copy_weights,
     load,
+    placed,
     save_model,
 )
+from dualat.models.own import own_copy
+from dualat.models.settings import OWN
 from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import check_folder, clear_run, flatten
+from dualat.run.own import with_own
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype, deterministic, fast_fp32
@@ -59,6 +67,8 @@ def train(
     recipe: str | RunConfig,
     overrides: Mapping[str, Any] | None = None,
     *,
+    model: nn.Module | None = None,
+    data: OwnData | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -67,6 +77,10 @@ def train(
     Args:
         recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration.
         overrides: dotted settings, as in {"stage2.steps": 100, "seed": 1}.
+        model: your own network, in place of the recipe's: any module from images (N, C, H, W) in [0, 1] to logits (N, K),
+            normalisation included. A copy is trained; `dualat.load(run, network=model)` reads it.
+        data: your own images, in place of the recipe's: a Dataset of (image, label) or a pair of tensors, which is split
+            in the recipe's shares, a mapping of them with the keys train, validation and test, or our splits (own.py).
         resume: go on from the newest checkpoint of the run folder (a fresh start where there is none).
         overwrite: replace a run that is already in the folder.
 
@@ -81,23 +95,32 @@ def train(
     config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
     if config.output is None:
         config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
+    config, splits = with_own(config, overrides or (), model, data)
     config = resolved(config)
     with processes(config.device):
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
         repeatable = deterministic(config.deterministic)
         with StopRequest() as stop, repeatable, fast_fp32(choose_device(config.device)):
-            _train(config, folder, resume, overwrite, stop)
+            _train(config, folder, resume, overwrite, stop, model, splits)
     return folder
 
 
-def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
+def _train(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    stop: StopRequest,
+    network: nn.Module | None,
+    own: Splits | None,
+) -> None:
     """Data, model, stages, final evaluation."""
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
-    splits = load_splits(config.data)
+    splits = load_splits(config.data) if own is None else own
     check_final(config.evaluation, splits)
-    model = new_model(config, splits.train, device)
+    model = new_model(config, splits.train, device, network)
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
         check_division(method, settings, min(settings.batch_size, len(splits.train)))
@@ -111,6 +134,8 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
+    if state is not None:
+        check_weights(model, state.model, folder / "checkpoints")
     tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
     tracker.rewind(*((state.stage, state.reported) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
@@ -136,7 +161,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
         save_model(model, folder / "model")
         write_outcome(folder, "finished", read_outcome(folder)["divergences"])
     wait()
-    evaluate_run(folder, config, splits, device)
+    evaluate_run(folder, config, splits, device, network)
 
 
 def run_stages(
@@ -200,6 +225,8 @@ def worth_compiling(
                 f"compile is on, but {config.method} has no gradient loop that can be compiled: leave it at auto."
             )
         return False
+    if config.compile == "auto" and config.network.name == OWN:
+        return False  # whether somebody's own code compiles is not known
     if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
         return config.compile != "off"
     work = 0.0
@@ -219,12 +246,14 @@ def forward_operations(model: LoadedModel) -> int:
     return counter.get_total_flops()
 
 
-def new_model(config: RunConfig, data: ImageData, device: torch.device) -> LoadedModel:
-    """The network, on the device, with fresh weights, or with those of `config.weights`."""
+def new_model(
+    config: RunConfig, data: ImageData, device: torch.device, network: nn.Module | None = None
+) -> LoadedModel:
+    """The network, on the device, with fresh weights, or with those of `config.weights`; or a copy of somebody's own."""
     mean, std = channel_statistics(data)
     initial = build_initial(config.initial, data.shape, data)
     description = ModelDescription(
-        network=config.network,
+        network=config.network if network is None else None,
         class_names=list(data.class_names),
         shape=data.shape,
         normalized=config.network.normalize == "data",
@@ -233,17 +262,19 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         data=config.data,
         train_sha256=data.content,
     )
-    model = build_model(description, initial, mean, std)
+    if network is None:
+        model = build_model(description, initial, mean, std)
+    else:
+        model = LoadedModel(own_copy(network, description), description, initial)
     if config.weights is not None:
-        given = load(config.weights)
+        given = load(config.weights, network=copy.deepcopy(network))
         if list(given.class_names) != list(model.class_names):
             raise ValueError(
                 f"the weights in {config.weights} know the classes {', '.join(given.class_names[:5])} ..., "
                 f"but the data has {', '.join(model.class_names[:5])} ...."
             )
         copy_weights(model, given.state_dict(), config.weights)
-    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
-    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return placed(model, device)
 
 
 NEED_FROZEN = ("jem", "robust-jem", "at-ebm", "egc")
