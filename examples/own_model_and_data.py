@@ -16,7 +16,7 @@ from dualat.evaluation.settings import EvaluationSettings
 class SmallCNN(nn.Module):
     """Logits (N, 10) of grey images (N, 1, 8, 8) in [0, 1]; normalisation is part of the network."""
 
-    def __init__(self, width: int = 32):
+    def __init__(self, width: int = 16):
         super().__init__()
         self.first = nn.Conv2d(1, width, 3, padding=1)
         self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     data = TensorDataset(images, torch.tensor(digits.target))
     torch.manual_seed(0)
     settings = {"stage1.steps": args.steps, "stage2.steps": args.steps, "output": str(args.output)}
-    settings |= {"stage1.optimizer.lr": 0.05, "evaluation.samples": 200}
+    settings |= {"stage1.optimizer.lr": 0.1, "evaluation.samples": 200}
     run = dualat.train("digits", settings, model=SmallCNN(), data=data, overwrite=True)  # or resume=True
 
     model = dualat.load(run, network=SmallCNN())
@@ -50,7 +50,9 @@ if __name__ == "__main__":
         print(f"{record.metric} {record.value:.3f} (n = {record.n})")
     samples = dualat.sample(model, torch.arange(10), generator=torch.Generator().manual_seed(0))
     changed = dualat.counterfactual(model, images[:1], target=8, threat=dualat.ThreatModel("L2", 2.0))
-    print(f"{len(samples)} samples; p(8) of a 0: {model.predict_proba(changed)[0, 8]:.2f} after a small change")
+    print(
+        f"{len(samples)} samples; p(8) of a 0: {model.predict_proba(changed)[0, 8]:.2f} after a small change"
+    )
 
     # A bare module works too; what it lacks is passed.
     path = dualat.save(model.network, args.output / "mine.safetensors", shape=(1, 8, 8))
