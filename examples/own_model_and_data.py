@@ -33,15 +33,15 @@ class SmallCNN(nn.Module):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/own"), help="run folder")
-    parser.add_argument("--steps", type=int, default=250, help="training steps of each stage")
+    parser.add_argument("--steps", type=int, default=200, help="training steps of each stage")
     args = parser.parse_args()
 
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None]
     data = TensorDataset(images, torch.tensor(digits.target))
     torch.manual_seed(0)
-    settings = {"stage1.steps": args.steps, "stage2.steps": args.steps, "output": str(args.output)}
-    settings |= {"stage1.optimizer.lr": 0.1, "evaluation.samples": 200}
+    steps = {"stage1.steps": args.steps, "stage2.steps": args.steps}
+    settings = {**steps, "evaluation.samples": 200, "output": str(args.output)}
     run = dualat.train("digits", settings, model=SmallCNN(), data=data, overwrite=True)  # or resume=True
 
     model = dualat.load(run, network=SmallCNN())
@@ -50,9 +50,8 @@ if __name__ == "__main__":
         print(f"{record.metric} {record.value:.3f} (n = {record.n})")
     samples = dualat.sample(model, torch.arange(10), generator=torch.Generator().manual_seed(0))
     changed = dualat.counterfactual(model, images[:1], target=8, threat=dualat.ThreatModel("L2", 2.0))
-    print(
-        f"{len(samples)} samples; p(8) of a 0: {model.predict_proba(changed)[0, 8]:.2f} after a small change"
-    )
+    changed_to = model.predict_proba(changed)[0, 8]
+    print(f"{len(samples)} samples; p(8) of a 0: {changed_to:.2f} after a small change")
 
     # A bare module works too; what it lacks is passed.
     path = dualat.save(model.network, args.output / "mine.safetensors", shape=(1, 8, 8))
