@@ -34,9 +34,16 @@ def test_own_folder_then_use_the_model(tmp_path, run_example):
     assert (tmp_path / "run" / "samples" / "use_a_model.png").is_file()
 
 
+def test_own_model_and_data(tmp_path, run_example):
+    printed = run_example("own_model_and_data.py", "--output", str(tmp_path / "run"), "--steps", "3")
+    assert "clean_accuracy" in printed and "frechet_distance" in printed and "10 samples" in printed
+    assert "saved, loaded and sampled again: (2, 1, 8, 8)" in printed
+    assert (tmp_path / "run" / "mine.safetensors").is_file()
+
+
 def test_examples_stay_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
-    assert len(lengths) == 4 and max(lengths.values()) <= 60, lengths
+    assert len(lengths) == 5 and max(lengths.values()) <= 60, lengths
 
 
 def test_the_slurm_script_gives_processes_the_time_that_slurm_gives(tmp_path):

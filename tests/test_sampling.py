@@ -252,3 +252,50 @@ def test_the_default_type_does_not_change_samples(kind, double_by_default):
     torch.set_default_dtype(torch.float64)
     found = dualat.sample(model, [0, 1, 2], initial=initial, generator=seeded())
     assert torch.equal(found, expected)
+
+
+def bare() -> nn.Module:
+    return loaded().network.train()
+
+
+def test_a_bare_module_is_sampled_from_given_starts_in_their_order():
+    module, labels = bare(), torch.tensor([2, 0, 1, 1])
+    starts = Grey(SHAPE).sample(4, generator=seeded())
+    x = dualat.sample(module, labels, steps=4, step_size=0.05, initial=starts)
+    direction = nn.functional.normalize(module[1].weight.detach()[labels]).view(starts.shape)
+    torch.testing.assert_close(x, starts + 0.2 * direction)
+    assert torch.equal(dualat.sample(module, labels, steps=0, initial=starts), starts) and module.training
+    for initial, given in ((Grey(SHAPE), {}), ("uniform", {"shape": SHAPE})):
+        own, whole = (
+            dualat.sample(m, labels, steps=3, step_size=0.1, initial=initial, generator=seeded(), **given)
+            for m in (module, loaded(module))
+        )
+        assert torch.equal(own, whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {},
+            r"a bare module carries no initial distribution .*: pass one, as in initial='uniform' with shape=",
+        ),
+        ({"initial": "uniform"}, r"does not tell the shape of its images: pass shape=\(C, H, W\)\.$"),
+        ({"initial": "gaussian", "shape": SHAPE}, "fitted to training images"),
+        (
+            {"initial": torch.rand(3, *SHAPE)},
+            "initial holds 3 images to start from, but 2 samples are wanted",
+        ),
+        ({"initial": torch.rand(2, *SHAPE) + 1}, r"initial must lie in \[0, 1\]"),
+        ({"initial": torch.rand(2, 1, 9, 9)}, r"the model cannot take images of shape \(1, 9, 9\)"),
+        ({"initial": torch.rand(2, *SHAPE), "shape": (3, 4, 5)}, r"initial has images of shape \(1, 4, 5\)"),
+    ],
+)
+def test_what_a_bare_module_lacks_is_asked_for(given, told):
+    with pytest.raises(ValueError, match=told):
+        dualat.sample(bare(), [0, 1], **given)
+
+
+def test_labels_that_a_bare_module_lacks_are_refused():
+    with pytest.raises(ValueError, match="label 3 does not exist: this model has the classes 0 to 2"):
+        dualat.sample(bare(), [0, 3], initial=torch.rand(2, *SHAPE))

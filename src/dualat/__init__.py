@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dualat.core.loop import pgd
     from dualat.counterfactuals import counterfactual
     from dualat.models.model import load
+    from dualat.models.own import save
     from dualat.run.evaluation import evaluate
     from dualat.run.train import train
     from dualat.sampling import sample
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "pgd",
     "sample",
+    "save",
     "train",
 ]
 
@@ -37,6 +39,7 @@ _HOME = {
     "load": "models.model",
     "pgd": "core.loop",
     "sample": "sampling",
+    "save": "models.own",
     "train": "run.train",
 }
 

@@ -7,10 +7,9 @@ Source: DAT (arXiv 2510.13872), sec. 3. Other systems walk by other rules: see c
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualat.core.classifier import check_images, device_of
 from dualat.core.energy import check_labels
@@ -18,14 +17,12 @@ from dualat.core.loop import Schedule, normal, pgd
 from dualat.core.objectives import lower_energy
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.draws import draws_for
-from dualat.data.initial import InitialDistribution, build_initial
-from dualat.data.settings import InitialSettings
+from dualat.data.images import Shape
+from dualat.data.initial import InitialDistribution
+from dualat.data.starts import Start, plain_kind, start_from
+from dualat.models.model import LoadedModel
+from dualat.models.own import count_classes
 from dualat.system.precision import float32_by_default
-
-KINDS = get_args(get_type_hints(InitialSettings)["kind"])
-
-if TYPE_CHECKING:
-    from dualat.models.model import LoadedModel
 
 
 def descend(
@@ -94,14 +91,15 @@ def draw(
 
 
 def sample(
-    model: "LoadedModel",
+    model: nn.Module,
     labels: Tensor | list[int] | int,
     *,
     steps: int | None = None,
     step_size: float | None = None,
     schedule: Schedule | None = None,
     momentum: float | None = None,
-    initial: str | InitialSettings | InitialDistribution | None = None,
+    initial: Start | None = None,
+    shape: Shape | None = None,
     conditional: bool = True,
     generator: torch.Generator | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
@@ -109,12 +107,15 @@ def sample(
     """Images of the classes asked for, drawn by descending the model's energy.
 
     Args:
-        model: what `dualat.load` gives.
+        model: what `dualat.load` gives, or any module from images (N, C, H, W) in [0, 1] to logits (N, K).
         labels: one class per image, (N,); with conditional=False their number alone matters, or an int N.
-        steps, step_size: gradient steps and the mean L2 length of one, in pixel units; default: the model's own.
+        steps, step_size: gradient steps and the mean L2 length of one, in pixel units; default: the model's own, of a bare
+            module those of `SamplingSettings`.
         schedule, momentum: of the steps (see `dualat.pgd`); default: the model's own.
         initial: what samples start from: a name ("gaussian", "uniform", "normal", "smooth-noise" ...), settings,
-            or a distribution; "noise" means "uniform"; default: the one that the model was trained with.
+            a distribution, or a tensor (N, C, H, W) of images in [0, 1], one start for each sample; "noise" means "uniform";
+            default: the one that the model was trained with. A bare module has none.
+        shape: (C, H, W) of the samples, where neither the model nor `initial` tells it.
         conditional: True descends the joint energy E(x, y), unless the model's own sampler knows no classes; False the
             marginal energy E(x).
         generator: on any device; the same seed gives the same samples, on GPUs up to rounding.
@@ -124,8 +125,9 @@ def sample(
         Images (N, C, H, W) in [0, 1].
 
     Raises:
-        ValueError: a label that the model lacks, or an initial distribution that cannot be had here.
+        ValueError: a label that the model lacks, or an initial distribution that is missing or cannot be had here.
     """
+    start = resolve_initial(model, initial, shape)
     if isinstance(labels, int):
         if conditional:
             raise ValueError("labels must name a class per image; a bare number needs conditional=False.")
@@ -135,41 +137,34 @@ def sample(
     else:
         wanted = torch.as_tensor(labels, dtype=torch.long if len(labels) == 0 else None)
         if conditional:
-            check_labels(wanted, len(model.class_names))
+            check_labels(wanted, count_classes(model, start.shape))
         count = len(wanted)
-    start = resolve_initial(model, initial)
     given = {"steps": steps, "step_size": step_size, "schedule": schedule, "momentum": momentum}
-    sampling = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
+    own = model.sampling if isinstance(model, LoadedModel) else SamplingSettings()
+    sampling = replace(own, **{k: v for k, v in given.items() if v is not None})
     return draw(
         model, start, count, wanted if conditional else None, sampling, generator=generator, callback=callback
     )
 
 
 def resolve_initial(
-    model: "LoadedModel", initial: str | InitialSettings | InitialDistribution | None
+    model: nn.Module, initial: Start | None, shape: Shape | None = None
 ) -> InitialDistribution:
-    """The initial distribution meant: the model's own, a named kind of noise, given settings, or as it is."""
+    """The initial distribution meant: the model's own, or what is named; of images of `shape`, where a bare module does not
+    tell it."""
+    if not isinstance(model, LoadedModel):
+        if initial is None:
+            raise ValueError(
+                "a bare module carries no initial distribution that samples could start from: pass one, as in "
+                "initial='uniform' with shape=(C, H, W), or a tensor of starts (N, C, H, W)."
+            )
+        return start_from(initial, shape)[0]
+    if shape is not None and tuple(shape) != model.shape:
+        raise ValueError(
+            f"shape is {tuple(shape)}, but this model takes images of shape {model.shape}: leave it out."
+        )
     if initial is None:
-        if model.initial is None:
-            raise ValueError("this model carries no initial distribution: name one, as in initial='uniform'.")
+        return model.required_initial
+    if isinstance(initial, str) and model.initial is not None and plain_kind(initial) == model.initial_kind:
         return model.initial
-    if isinstance(initial, str):
-        kind = "uniform" if initial == "noise" else initial
-        if model.initial is not None and kind == model.initial_settings.kind:
-            return model.initial
-        if kind == "images":
-            raise ValueError(
-                "initial distribution 'images' needs a source: pass InitialSettings(kind='images', "
-                "source=FOLDER) (on the command line: --initial-images FOLDER)."
-            )
-        if kind not in KINDS:
-            raise ValueError(f"initial distribution {kind!r} is unknown: give {', '.join(KINDS)}.")
-        initial = InitialSettings(kind=kind)  # pyright: ignore[reportArgumentType]
-    if isinstance(initial, InitialSettings):
-        if initial.kind in ("gaussian", "class-gaussian"):
-            raise ValueError(
-                f"initial distribution {initial.kind!r} is fitted to training images, which this model "
-                "does not carry: build it with dualat.data.initial.build_initial and pass that."
-            )
-        return build_initial(initial, model.shape, None)
-    return initial
+    return start_from(initial, model.shape)[0]

@@ -30,8 +30,9 @@ def load_splits(settings: DataSettings) -> Splits:
 
     Raises:
         FileNotFoundError: the files are not there; the sentence says where they should be and how to get them.
-        ValueError: damaged files, bad images, too small a class.
+        ValueError: damaged files, bad images, too small a class, or images that were given in Python.
     """
+    settings.require_source()
     memory = settings.memory_gib * 2**30
     if settings.is_folder:
         opened = open_splits(settings)

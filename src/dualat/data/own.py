@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from dualat.data.images import ImageData, Splits, check_memory, split_off
+from dualat.data.settings import DataSettings
 from dualat.system.seeds import mix_seed
 
 OwnImages = Dataset[Any] | tuple[Any, Any]
@@ -59,6 +60,16 @@ def own_splits(
     if empty := [key for key in SPLITS if not len(found[key] if key != "train" else train)]:
         raise ValueError(f"the {empty[0]} split of {name} is empty: give more images, or that split itself.")
     return Splits(train, found["validation"], found["test"])
+
+
+def split_by(settings: DataSettings, data: OwnData) -> Splits:
+    """The same, split by the shares and the seed of settings."""
+    return own_splits(
+        data,
+        validation_fraction=settings.validation_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.split_seed,
+    )
 
 
 def numbered(read: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[str, ...]:

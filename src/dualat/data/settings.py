@@ -8,6 +8,8 @@ from dualat.settings import strict
 
 NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """Sources that need no folder of images."""
+OWN = "own:"
+"""What the source of images that are given in Python begins with; the start of their hash follows."""
 
 _LARGEST_SIDE = 2**14
 _MOST_WORKERS = 1024
@@ -73,7 +75,20 @@ class DataSettings:
     @property
     def is_folder(self) -> bool:
         """Whether the source is a folder or shards, and no named one."""
-        return self.source not in NAMED_SOURCES
+        return self.source not in NAMED_SOURCES and not self.is_own
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the images are given in Python: no file holds them."""
+        return self.source.startswith(OWN)
+
+    def require_source(self) -> None:
+        """ValueError where the images are given in Python, and are wanted from their source."""
+        if self.is_own:
+            raise ValueError(
+                f"the images {self.source} were given in Python, and only there: pass them, as in dualat.train(recipe, "
+                "data=my_data) or dualat.evaluate(model, my_data)."
+            )
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -131,7 +146,7 @@ class DataSettings:
             raise ValueError(
                 "root and download do nothing for digits, which come with scikit-learn: leave them out."
             )
-        if self.source != "digits" and self.test_fraction != 0.2:
+        if self.source != "digits" and not self.is_own and self.test_fraction != 0.2:
             raise ValueError(
                 f"test_fraction does nothing for {self.source}, which has its own test split: leave it."
             )

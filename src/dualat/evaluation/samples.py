@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dualat import __version__
+from dualat.core.classifier import device_of
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.images import ImageData, Shape
 from dualat.evaluation.read_images import read_folder, read_npz
@@ -138,15 +139,14 @@ def from_model(
     """
     if count < 1:
         raise ValueError(f"the number of samples is {count}, but must be 1 or more.")
-    if model.initial is None:
-        raise ValueError("this model carries no initial distribution to sample from.")
+    initial = model.required_initial
     given = {"steps": steps, "step_size": step_size}
     sampler = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
     sampling = asdict(sampler)
     labels = torch.arange(count) % len(model.class_names)
     starts = None
     if 4 * count * math.prod(model.shape) <= AT_ONCE:
-        starts = model.initial.sample(count, labels, torch.Generator().manual_seed(seed))
+        starts = initial.sample(count, labels, torch.Generator().manual_seed(seed))
     folder = None if state is None else Path(state) / _fingerprint(model, count, seed, sampling)[:16]
     images = torch.zeros(count, *model.shape, dtype=torch.uint8)
     for first in mine(range(0, count, CHUNK)):
@@ -159,7 +159,7 @@ def from_model(
                 x = starts[part]
             else:
                 generator = torch.Generator().manual_seed(mix_seed("starts", seed, first))
-                x = model.initial.sample(len(labels[part]), labels[part], generator)
+                x = initial.sample(len(labels[part]), labels[part], generator)
             drawn = _descend(model, x, labels[part], sampler, noise)
             if path is not None:
                 keep(path, partial(save_file, {"images": drawn}))
@@ -171,7 +171,7 @@ def from_model(
         "origin": "model",
         "sampling": sampling,
         "sampling_seed": seed,
-        "initial": model.initial_settings.kind,
+        "initial": model.initial_kind,
         "labels": "index mod K",
     }
     # a sampler that knows no classes has drawn images without labels
@@ -182,7 +182,7 @@ def _descend(
     model: LoadedModel, starts: Tensor, labels: Tensor, sampler: SamplingSettings, noise: torch.Generator
 ) -> Tensor:
     """One chunk, rounded to 8 bits."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     x = descend(model, starts.to(device), labels.to(device), sampler, noise)
     return (x.cpu() * 255).round().to(torch.uint8)
 
@@ -203,7 +203,7 @@ def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, 
         "sampling": sampling,
         "count": count,
         "seed": seed,
-        "versions": [__version__, torch.__version__, next(model.parameters()).device.type],
+        "versions": [__version__, torch.__version__, device_of(model).type],
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     initial = model.initial.state() if model.initial else {}

@@ -76,7 +76,7 @@ def step_sweep(
             "reference": reference_images.name,
             "reference_images": len(reference_images),
             "sampling": {k: v for k, v in asdict(model.sampling).items() if k != "steps"},
-            "initial": model.initial_settings.kind,
+            "initial": model.initial_kind,
         },
         details={"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies},
         seconds=round(time.perf_counter() - began, 3),
@@ -86,8 +86,7 @@ def step_sweep(
 def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int) -> list[Tensor]:
     """Images of 8 bits after each wanted number of steps: one descent, looked at on its way, where all steps are alike;
     otherwise a descent for each, from the same starts."""
-    if model.initial is None:
-        raise ValueError("this model carries no initial distribution to sample from.")
+    initial = model.required_initial
     seen: dict[int, list[Tensor]] = {t: [] for t in wanted}
 
     def descend(steps: int, looks: set[int]) -> None:
@@ -95,10 +94,9 @@ def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int
             if t in looks:
                 seen[t].append((x.cpu() * 255).round() / 255)
 
-        assert model.initial is not None
         draw(
             model,
-            model.initial,
+            initial,
             len(labels),
             labels,
             replace(model.sampling, steps=steps),

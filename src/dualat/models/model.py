@@ -33,7 +33,8 @@ from dualat.system.files import atomic_path, write_text
 class ModelDescription:
     """Everything but the weights: the header of model.safetensors, and its readable copy model.json."""
 
-    network: NetworkSettings
+    network: NetworkSettings | None
+    """None: somebody's own, which no file can build; `load` is given it."""
     class_names: list[str]
     shape: tuple[int, int, int]
     normalized: bool
@@ -70,6 +71,22 @@ class LoadedModel(JointEnergyModel):
         return self.description.sampling
 
     @property
+    def required_initial(self) -> InitialDistribution:
+        """What samples start from, or a ValueError where there is nothing."""
+        if self.initial is None:
+            raise ValueError(
+                "this model carries no initial distribution that samples could start from: pass one, as in initial='uniform'."
+            )
+        return self.initial
+
+    @property
+    def initial_kind(self) -> str:
+        """Kind of its initial distribution, for records; the class's name of somebody's own, and none without any."""
+        if self.description.initial is not None:
+            return self.description.initial.kind
+        return "none" if self.initial is None else type(self.initial).__name__
+
+    @property
     def initial_settings(self) -> InitialSettings:
         return self.description.initial or InitialSettings()
 
@@ -83,6 +100,7 @@ def build_model(
     """A model with fresh weights. mean, std: per channel, used where the description says `normalized`."""
     if not description.normalized:
         mean = std = None
+    assert description.network is not None
     network = build_network(description.network, description.shape, len(description.class_names), mean, std)
     return LoadedModel(network, description, initial)
 
@@ -94,26 +112,31 @@ def save_model(model: LoadedModel, path: Path | str, weights: dict[str, Tensor] 
     """
     path = Path(path)
     tensors = {f"weights.{k}": v for k, v in (weights or model.state_dict()).items()}
-    tensors |= {f"initial.{k}": v for k, v in (model.initial.state() if model.initial else {}).items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    if model.initial is not None and model.description.initial is not None:
+        tensors |= {f"initial.{k}": v for k, v in model.initial.state().items()}
+    # copies: two names of one tensor, as of tied weights, cannot be written
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     description = json.dumps(asdict(model.description), indent=2)
     write_text(path.with_name(f"{path.name}.json"), description + "\n")
     with atomic_path(path.with_name(f"{path.name}.safetensors")) as temporary:
         save_file(tensors, temporary, metadata={"dualat": description})
 
 
-def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+def load(
+    source: str | Path, device: str | torch.device = "cpu", *, network: nn.Module | None = None
+) -> LoadedModel:
     """A trained model, in eval mode.
 
     Args:
         source: a run folder, a .safetensors file written by dualat (a checkpoint such as best-robust included), or the
             name of a model that comes with dualat (see dualat/models/shipped).
         device: where to put it.
+        network: for weights of somebody's own network, which no file can build: that module, into which they are copied.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: the file is damaged, holds a number that is not finite, is no dualat model, or is a pickle, which is
-            refused.
+            refused; the network is missing, or another than the weights'.
     """
     path = find_weights(source)
     tensors, description = read_weights(path)
@@ -125,20 +148,52 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     start = None
     if description.initial is not None:
         start = restore_initial(description.initial, description.shape, groups["initial"])
+    model = _network_of(path, description, start, groups["weights"], network)
+    copy_weights(model, groups["weights"], path)
+    return placed(model, device).eval()
+
+
+def _network_of(
+    path: Path,
+    description: ModelDescription,
+    start: InitialDistribution | None,
+    weights: dict[str, Tensor],
+    given: nn.Module | None,
+) -> LoadedModel:
+    """A model for the weights of a file: its own network, or the given one where it has none."""
+    if description.network is None:
+        if given is None:
+            raise ValueError(
+                f"{path} holds the weights of a network that was given in Python: pass it, as in "
+                "dualat.load(path, network=my_module)."
+            )
+        return LoadedModel(bare(given), description, start)
+    if given is not None:
+        raise ValueError(
+            f"{path} says itself what its network is ({description.network.name}): leave network out."
+        )
     blank = [0.0] * description.shape[0], [1.0] * description.shape[0]
     description.network.pretrained = False  # the weights are in this file: nothing to download
     description.network.checkpoint_activations = False  # a matter of training
-    with (
-        suppress(NotImplementedError, RuntimeError),
-        torch.device("meta"),
-        NoValues(),
-    ):  # some of timm's cannot be made so
-        # before memory is spent: a small file may name a network of any size
-        check_fit(build_model(description, None, *blank), groups["weights"], path)
-    model = build_model(description, start, *blank)
-    copy_weights(model, groups["weights"], path)
-    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
-    return model.to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    # before memory is spent, as a small file may name a network of any size; some of timm's cannot be made so
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"), NoValues():
+        check_weights(build_model(description, None, *blank), weights, path)
+    return build_model(description, start, *blank)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network itself, out of whatever models of ours it is wrapped in."""
+    while isinstance(model, JointEnergyModel):
+        model = model.network
+    return model
+
+
+def placed(model: LoadedModel, device: str | torch.device) -> LoadedModel:
+    """The model on a device, in the layout in which convolutions are fast, on CPUs and on GPUs: channels last. Somebody's
+    own network keeps its layout, as its `forward` may rely on it (`view`)."""
+    if model.description.network is None:
+        return model.to(device=device)
+    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def find_weights(source: str | Path) -> Path:
@@ -197,13 +252,13 @@ def check_finite(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
-    """Load weights strictly; a ValueError names the first keys that are missing, unexpected, or of another shape."""
-    check_fit(model, weights, origin)
+    """Load weights strictly: see `check_weights`."""
+    check_weights(model, weights, origin)
     model.load_state_dict(weights)
 
 
-def check_fit(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
-    """ValueError that names the first keys that are missing, unexpected, or of another shape."""
+def check_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
+    """ValueError that names the first keys of weights that are missing, unexpected, or of another shape."""
     own = model.state_dict()
     missing = [k for k in own if k not in weights]
     unexpected = [k for k in weights if k not in own]

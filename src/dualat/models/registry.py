@@ -10,7 +10,7 @@ from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.conv_stem import STEMS, conv_stem_network
 from dualat.models.normalize import Normalized
 from dualat.models.residual import BLOCKS, residual_network
-from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
+from dualat.models.settings import NAMED_NETWORKS, OWN, NetworkSettings
 from dualat.models.timm_models import timm_model
 from dualat.models.wide_resnet import WideResNet
 from dualat.system.precision import float32_by_default
@@ -38,6 +38,11 @@ def build_network(
         raise ValueError(f"a classifier needs at least 2 classes, but the data has {classes}.")
     channels, height, _ = shape
     name, drop_path = settings.name, settings.drop_path
+    if name == OWN:
+        raise ValueError(
+            "this network was given in Python, and only there: pass it, as in dualat.train(recipe, model=my_module) or "
+            "dualat.load(path, network=my_module)."
+        )
     if name.startswith("timm/"):
         network = timm_model(
             name.removeprefix("timm/"), classes, channels, height, settings.pretrained, drop_path

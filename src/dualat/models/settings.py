@@ -19,6 +19,8 @@ NAMED_NETWORKS = (
     "vit_base_cvst",
 )
 """Networks of our own making that are neither wide ResNets for small images nor timm's."""
+OWN = "own"
+"""Name of a network that is given in Python."""
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -71,7 +73,7 @@ class NetworkSettings:
             )
         if self.drop_path and not is_timm and self.name not in NAMED_NETWORKS:
             raise ValueError(f"drop_path does not work with {self.name!r}: set it to 0 for a wide ResNet.")
-        if is_timm or self.name in NAMED_NETWORKS:
+        if is_timm or self.name in NAMED_NETWORKS or self.name == OWN:
             for setting, default in (("activation", "relu"), ("norm", "batch"), ("layout", "standard")):
                 if getattr(self, setting) != default:
                     raise ValueError(

@@ -39,8 +39,9 @@ def data_facts(settings: DataSettings, train_images: int | None, classes: int | 
         classes: of a folder or of shards that are not there; None: 1000.
 
     Raises:
-        ValueError: either is given for a source whose own is known.
+        ValueError: either is given for a source whose own is known, or the images were given in Python.
     """
+    settings.require_source()
     if not settings.is_folder:
         if train_images is not None or classes is not None:
             name = "train_images" if train_images is not None else "classes"

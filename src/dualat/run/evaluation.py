@@ -1,5 +1,6 @@
 """Evaluation of models and of samples: on a run's held-out images, and while training on its validation split."""
 
+import copy
 import difflib
 import time
 import warnings
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dualat.config import RunConfig
 from dualat.core.classifier import NotFinite, device_of
 from dualat.core.geometry import ThreatModel
+from dualat.core.sampler_settings import SamplingSettings
 from dualat.counterfactuals import change_strip, explain
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
+from dualat.data.own import OwnData, own_splits, split_by
 from dualat.data.pictures import grid, save_picture
+from dualat.data.starts import Start
 from dualat.evaluation.accuracy import clean_accuracy
 from dualat.evaluation.context import Subject
 from dualat.evaluation.features import JudgeFeatures
@@ -32,6 +37,7 @@ from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.evaluation.store import change_records, check_writable, known_records, set_aside
 from dualat.models.model import LoadedModel, load
+from dualat.models.own import as_model
 from dualat.results.record import Record
 from dualat.system.distributed import is_first, ranks, total
 from dualat.system.precision import choose_device, float32_by_default, strict_fp32
@@ -42,38 +48,72 @@ Told = Callable[[str], None]
 
 
 def evaluate(
-    model: LoadedModel | None,
-    data: Splits,
-    metrics: Sequence[str] = BASIC,
+    model: nn.Module | None,
+    data: OwnData,
+    metrics: Sequence[str] | None = None,
     settings: EvaluationSettings | None = None,
     seed: int = 0,
     samples: ImageSet | None = None,
+    *,
+    initial: Start | None = None,
+    sampling: SamplingSettings | None = None,
 ) -> list[Record]:
     """Measure a model, or samples made elsewhere, on held-out images, in fp32.
 
     Args:
-        model: what `dualat.load` gives; None where samples alone are measured.
-        data: real images, as `dualat.data.in_distribution.load_splits` gives them; figures are of the test split.
-        metrics: names in `dualat.evaluation.metrics.METRICS`.
+        model: what `dualat.load` gives, or any module from images (N, C, H, W) in [0, 1] to logits (N, K); None where
+            samples alone are measured.
+        data: real images: splits, as `dualat.data.in_distribution.load_splits` gives them, a mapping with the keys train,
+            validation and test, or a Dataset or pair of tensors, which is split as `dualat.train` splits it (own.py).
+            Figures are of the test split.
+        metrics: names in `dualat.evaluation.metrics.METRICS`; None: clean and robust accuracy, and, where there is
+            something that samples start from, generation.
         settings: radii, steps, numbers of images and samples ...
         seed: of samples, attacks and intervals.
         samples: as `dualat.evaluation.samples.read_samples` gives them; None: the model draws them.
+        initial: what the model's samples start from, in place of its own ("gaussian" is fitted to the training split); a
+            bare module has none.
+        sampling: how they descend, in place of the model's own; of a bare module the defaults.
 
     Returns:
         One record per figure.
 
     Raises:
-        ValueError: an unknown metric, or data and settings that cannot work.
+        ValueError: an unknown metric, data and settings that cannot work, or something that a bare module lacks.
         FileNotFoundError: weights that a metric needs are not there.
     """
-    check_metrics(metrics)
+    check_metrics(metrics or ())
     check_seed(seed)
-    subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
+    splits = splits_for(model, data)
+    if model is not None:
+        train = splits.train
+        model = as_model(
+            model, train.shape, train.class_names, initial=initial, sampling=sampling, train=train
+        )
+    subject = Subject(model, splits, settings or EvaluationSettings(), seed, samples)
+    if metrics is None:
+        metrics = [name for name in BASIC if not lacks_initial(subject, name)]
+        if len(metrics) < len(BASIC):
+            warnings.warn(
+                "samples are not measured: there is no `initial` that they start from.", stacklevel=2
+            )
     for name in metrics:  # before hours are spent on another metric
         check_needs(subject, name)
     records = [record for name in metrics for record in measured(subject, name)]
-    note_masking(records, **masking_bounds(data.test))
+    note_masking(records, **masking_bounds(splits.test))
     return records
+
+
+def splits_for(model: nn.Module | None, data: OwnData) -> Splits:
+    """The splits meant; where one set of images is to be split, in the shares of the run that the model comes from."""
+    settings = model.description.data if isinstance(model, LoadedModel) else None
+    return own_splits(data) if settings is None else split_by(settings, data)
+
+
+def lacks_initial(subject: Subject, name: str) -> bool:
+    """Whether the metric draws samples, and the model has nothing that they start from."""
+    draws = name == "step_sweep" or (METRICS[name].of_samples and subject.given is None)
+    return draws and subject.model is not None and subject.model.initial is None
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -184,6 +224,8 @@ def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Reco
 def check_needs(subject: Subject, name: str) -> None:
     """MissingWeights where the metric needs weights that are not there; ValueError or FileNotFoundError where they, or the
     images that it compares with, are not as it needs them."""
+    if lacks_initial(subject, name):
+        _ = subject.required_model.required_initial
     if (needs := METRICS[name].needs) is not None:
         needs(subject)
 
@@ -210,17 +252,24 @@ def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
     return [r for r in old if stays(r)] + list(new)
 
 
-def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
+def evaluate_run(
+    folder: Path,
+    config: RunConfig,
+    splits: Splits,
+    device: torch.device,
+    network: nn.Module | None = None,
+) -> list[Record]:
     """What a training run ends with: the basic figures of its model, of what its samples start from, and of the models of
-    earlier stages; evaluation.json and the final sample grid."""
+    earlier stages; evaluation.json and the final sample grid. network: somebody's own, for `load`."""
     path = folder / "evaluation.json"
-    final = load(folder / "model.safetensors", device)
+    final = load(folder / "model.safetensors", device, network=copy.deepcopy(network))
     subjects: list[tuple[str, tuple[str, ...], Subject]] = [
         ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
     ]
     subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
     for number in sorted(config.stages)[:-1]:
-        earlier = load(folder / "checkpoints" / f"stage{number}.safetensors", device)
+        weights = folder / "checkpoints" / f"stage{number}.safetensors"
+        earlier = load(weights, device, network=copy.deepcopy(network))
         subjects.append((f"stage{number}", BASIC, Subject(earlier, splits, config.evaluation, config.seed)))
     judge = subjects[0][2].judge
     records = []

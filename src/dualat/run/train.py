@@ -1,5 +1,6 @@
 """One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
 
+import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.config import RunConfig, changed, load_recipe, plain, to_yaml
@@ -15,19 +17,25 @@ from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.own import OwnData
 from dualat.methods.base import Method, batchnorm_modules
 from dualat.methods.registry import build_method, row_of
 from dualat.models.model import (
     LoadedModel,
     ModelDescription,
     build_model,
+    check_weights,
     copy_weights,
     load,
+    placed,
     save_model,
 )
+from dualat.models.own import own_copy
+from dualat.models.settings import OWN
 from dualat.run.data import check_same, load_run_splits, located, write_data
 from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import CONFIG, check_folder, check_unused, clear_run, flatten, run_lock
+from dualat.run.own import with_own
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype, deterministic, fast_fp32
@@ -50,6 +58,8 @@ def train(
     recipe: str | Path | RunConfig,
     overrides: Mapping[str, Any] | None = None,
     *,
+    model: nn.Module | None = None,
+    data: OwnData | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -58,6 +68,10 @@ def train(
     Args:
         recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration, which stays as it is.
         overrides: dotted settings, as in {"stage2.steps": 100, "seed": 1}.
+        model: your own network, in place of the recipe's: any module from images (N, C, H, W) in [0, 1] to logits (N, K),
+            normalisation included. A copy is trained; `dualat.load(run, network=model)` reads it.
+        data: your own images, in place of the recipe's: a Dataset of (image, label) or a pair of tensors, which is split
+            in the recipe's shares, a mapping of them with the keys train, validation and test, or our splits (own.py).
         resume: go on from the newest checkpoint of the run folder (a fresh start where there is none).
         overwrite: replace a run that is already in the folder.
 
@@ -73,24 +87,33 @@ def train(
     config = changed(plain(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
     if config.output is None:
         config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
+    config, splits = with_own(config, overrides or (), model, data)
     with processes(config.device):
         check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
         repeatable = deterministic(config.deterministic)
         with StopRequest() as stop, repeatable, fast_fp32(choose_device(config.device)):
-            _train(config, folder, resume, overwrite, stop)
+            _train(config, folder, resume, overwrite, stop, model, splits)
     return folder
 
 
-def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
+def _train(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    stop: StopRequest,
+    network: nn.Module | None,
+    own: Splits | None,
+) -> None:
     """Data, model, stages, final evaluation. Nothing is written before settings and data are known to be good."""
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
     places = located(folder, config) if resume else config
-    splits = load_run_splits(config, places)
+    splits = load_run_splits(config, places) if own is None else own
     check_final(config.evaluation, splits)
-    model = new_model(places, splits.train, device)
+    model = new_model(places, splits.train, device, network)
     model.description.data, model.description.initial = config.data, config.initial  # as they were given
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
@@ -109,7 +132,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
             write_data(folder, config, places, splits)
         wait()
         _train_stages(config, folder, resume, stop, model, splits, stages)
-        evaluate_run(folder, config, splits, device)
+        evaluate_run(folder, config, splits, device, network)
 
 
 def _train_stages(
@@ -126,6 +149,8 @@ def _train_stages(
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
+    if state is not None:
+        check_weights(model, state.model, folder / "checkpoints")
     tracker = Tracker(folder, config.tracking.trackers, flatten(plain(config)))
     tracker.rewind(*((state.stage, state.reported) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
@@ -197,6 +222,8 @@ def worth_compiling(
                 f"compile is on, but {' and '.join(m.name for _, m, _ in stages)} has no gradient loop that can be compiled: leave it at auto."
             )
         return False
+    if config.compile == "auto" and config.network.name == OWN:
+        return False  # whether somebody's own code compiles is not known
     if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
         return config.compile != "off"
     work = 0.0
@@ -215,12 +242,14 @@ def forward_operations(model: LoadedModel) -> int:
     return counter.get_total_flops()
 
 
-def new_model(config: RunConfig, data: ImageData, device: torch.device) -> LoadedModel:
-    """The network, on the device, with fresh weights, or with those of `config.weights`."""
+def new_model(
+    config: RunConfig, data: ImageData, device: torch.device, network: nn.Module | None = None
+) -> LoadedModel:
+    """The network, on the device, with fresh weights, or with those of `config.weights`; or a copy of somebody's own."""
     mean, std = channel_statistics(data)
     initial = build_initial(config.initial, data.shape, data)
     description = ModelDescription(
-        network=config.network,
+        network=config.network if network is None else None,
         class_names=list(data.class_names),
         shape=data.shape,
         normalized=config.network.normalize == "data",
@@ -229,17 +258,19 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
         data=config.data,
         train_sha256=data.content,
     )
-    model = build_model(description, initial, mean, std)
+    if network is None:
+        model = build_model(description, initial, mean, std)
+    else:
+        model = LoadedModel(own_copy(network, description), description, initial)
     if config.weights is not None:
-        given = load(config.weights)
+        given = load(config.weights, network=copy.deepcopy(network))
         if list(given.class_names) != list(model.class_names):
             raise ValueError(
                 f"the weights in {config.weights} know the classes {', '.join(given.class_names[:5])} ..., "
                 f"but the data has {', '.join(model.class_names[:5])} ...."
             )
         copy_weights(model, given.state_dict(), config.weights)
-    # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
-    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return placed(model, device)
 
 
 def doubts(config: RunConfig, model: LoadedModel, data: ImageData) -> list[str]:
