@@ -10,16 +10,16 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
-from dualat.evaluation.context import Subject, partial_folder
+from dualat.evaluation.context import EvaluationContext, partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
 from dualat.system.precision import choose_device
 
 
-def build_subject(
+def build_context(
     target: Path, parsed: EvaluateArguments, config: RunConfig | None, settings: EvaluationSettings, seed: int
-) -> Subject:
+) -> EvaluationContext:
     """Model or samples, with the real images that they are measured on."""
     keep = partial_folder(target, parsed.weights)
     if config is None and target.suffix != ".safetensors":
@@ -28,7 +28,7 @@ def build_subject(
             raise UsageError("--initial-images is for models, and these are samples: leave it out.")
         samples = read_samples(target, wanted)
         data = load_splits(with_list(outside_data(parsed, None, samples.shape), parsed.test_list))
-        return Subject(None, data, settings, seed, given=samples, keep=keep)
+        return EvaluationContext(None, data, settings, seed, given=samples, keep=keep)
     path = target
     if target.is_dir():
         path = (
@@ -54,7 +54,7 @@ def build_subject(
     if parsed.initial_images:
         start_from(model, parsed)
     check_data(target, model, data.train, wanted.source)
-    return Subject(model, data, settings, seed, keep=keep)
+    return EvaluationContext(model, data, settings, seed, keep=keep)
 
 
 def check_data(target: Path, model: LoadedModel, train: ImageData, source: str) -> None:

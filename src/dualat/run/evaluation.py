@@ -17,16 +17,16 @@ from dualat.counterfactuals import change_strip, explain
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.pictures import grid, save_picture
-from dualat.evaluation.accuracy import clean_accuracy
-from dualat.evaluation.context import Subject
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
-from dualat.evaluation.metrics import BASIC, METRICS
+from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
+from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
 from dualat.evaluation.needs import check_reference, own_split, reference_of
-from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.registry import BASIC, METRICS
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
@@ -51,7 +51,7 @@ def evaluate(
     Args:
         model: what `dualat.load` gives; None where samples alone are measured.
         data: real images, as `dualat.data.in_distribution.load_splits` gives them; figures are of the test split.
-        metrics: names in `dualat.evaluation.metrics.METRICS`.
+        metrics: names in `dualat.evaluation.registry.METRICS`.
         settings: radii, steps, numbers of images and samples ...
         seed: of samples, attacks and intervals.
         samples: as `dualat.evaluation.samples.read_samples` gives them; None: the model draws them.
@@ -64,10 +64,10 @@ def evaluate(
         FileNotFoundError: weights that a metric needs are not there.
     """
     check_metrics(metrics)
-    subject = Subject(model, data, settings or EvaluationSettings(), seed, samples)
+    context = EvaluationContext(model, data, settings or EvaluationSettings(), seed, samples)
     for name in metrics:  # before hours are spent on another metric
-        check_needs(subject, name)
-    records = [record for name in metrics for record in measured(subject, name)]
+        check_needs(context, name)
+    records = [record for name in metrics for record in measured(context, name)]
     note_masking(records, **masking_bounds(data.test))
     return records
 
@@ -80,25 +80,25 @@ def check_metrics(names: Iterable[str]) -> None:
         raise ValueError(f"metric {unknown[0]!r} is unknown.{hint} There are {', '.join(METRICS)}.")
 
 
-def measured(subject: Subject, name: str) -> list[Record]:
+def measured(context: EvaluationContext, name: str) -> list[Record]:
     """The records of one metric, with all that does not depend on the metric: fingerprint, data, seed, seconds."""
     metric = METRICS[name]
-    key = subject.key(name, metric.uses)
-    test = subject.data.test
+    key = context.key(name, metric.uses)
+    test = context.data.test
     began = time.perf_counter()
     with strict_fp32(), float32_by_default():
-        records = metric.measure(subject)
+        records = metric.measure(context)
     seconds = round(time.perf_counter() - began, 3)
     for record in records:
         record.key, record.data = key, f"{test.name}, sha256 {test.content[:12]}"
         record.seconds = record.seconds or seconds  # the metric's, where its figures are measured together
-        record.seed = subject.seed if record.seed is None else record.seed
+        record.seed = context.seed if record.seed is None else record.seed
     return records
 
 
 def complete(
     path: Path,
-    subject: Subject,
+    context: EvaluationContext,
     model_name: str,
     metrics: Sequence[str],
     *,
@@ -120,13 +120,13 @@ def complete(
         The records of these metrics and this model.
     """
     found: list[Record] = []
-    known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
+    known = {} if again else {name: there(path, context, model_name, name) for name in metrics}
     reused = [name for name in metrics if known.get(name)]
     left_out = []
     for name in metrics:  # before hours are spent on another metric
         try:
             if name not in reused:
-                check_needs(subject, name)
+                check_needs(context, name)
         except MissingWeights as error:
             if by_name:
                 raise
@@ -137,43 +137,42 @@ def complete(
             found += known[name]
         if name in reused or name in left_out:
             continue
-        new = [replace(r, model=model_name) for r in measured(subject, name)]
+        new = [replace(r, model=model_name) for r in measured(context, name)]
         found += new
         if is_first():  # read again: another evaluation may have written to the file meanwhile
             write_records(path, merged(read_records(path), new))
-        subject.forget(name, METRICS[name].uses)
+        context.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
-    if any(METRICS[name].of_samples for name in metrics):
-        subject.forget("samples", ("samples",))
+    if any(METRICS[name].of_samples for name in metrics) or "samples" in vars(context):
+        context.forget("samples", ("samples",))
     if is_first():
-        note_doubts(path, subject, model_name, found)
+        note_doubts(path, context, model_name, found)
     return found
 
 
-def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[Record]) -> None:
+def note_doubts(path: Path, context: EvaluationContext, model_name: str, found: Sequence[Record]) -> None:
     """Signs of masked gradients, in the file's records of this model as it is and in `found`, which are some of them."""
     known = read_records(path) if path.is_file() else []
     before = [r.warnings for r in known]
-    current = [r for r in known if r.model == model_name and f":{subject.content[:12]}:" in r.key]
-    note_masking([*current, *found], **masking_bounds(subject.data.test))
+    current = [r for r in known if r.model == model_name and f":{context.content[:12]}:" in r.key]
+    note_masking([*current, *found], **masking_bounds(context.data.test))
     if [r.warnings for r in known] != before:
         write_records(path, known)
 
 
-def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
+def there(path: Path, context: EvaluationContext, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
-    key = subject.key(name, METRICS[name].uses)
+    key = context.key(name, METRICS[name].uses)
     mine = [r for r in read_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 
 
-def check_needs(subject: Subject, name: str) -> None:
+def check_needs(context: EvaluationContext, name: str) -> None:
     """MissingWeights where the metric needs weights that are not there; ValueError or FileNotFoundError where they, or the
     images that it compares with, are not as it needs them."""
-    if (needs := METRICS[name].needs) is not None:
-        needs(subject)
+    METRICS[name].check(context)
 
 
 def check_final(settings: EvaluationSettings, data: Splits) -> None:
@@ -203,18 +202,18 @@ def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.
     model where there is one; evaluation.json and the final sample grid."""
     path = folder / "evaluation.json"
     final = load(folder / "model.safetensors", device)
-    subjects: list[tuple[str, tuple[str, ...], Subject]] = [
-        ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
+    contexts: list[tuple[str, tuple[str, ...], EvaluationContext]] = [
+        ("final", BASIC, EvaluationContext(final, splits, config.evaluation, config.seed))
     ]
-    subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
+    contexts.append(("start", ("generation",), replace(contexts[0][2], sampling_steps=0)))
     if config.method == "dat" and config.stages == "both":
         first = load(folder / "checkpoints" / "stage1.safetensors", device)
-        subjects.append(("stage1", BASIC, Subject(first, splits, config.evaluation, config.seed)))
-    judge = subjects[0][2].judge
+        contexts.append(("stage1", BASIC, EvaluationContext(first, splits, config.evaluation, config.seed)))
+    judge = contexts[0][2].judge
     records = []
-    for name, metrics, subject in subjects:
-        subject.judge = judge
-        records += complete(path, subject, name, metrics, by_name=True)
+    for name, metrics, context in contexts:
+        context.judge = judge
+        records += complete(path, context, name, metrics, by_name=True)
     if is_first():
         save_grid(final, folder / "samples" / "final.png", config.seed)
     return records
