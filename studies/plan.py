@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names
 from dualat.cli.main import fail
-from dualat.config import RunConfig, build_config, did_you_mean, explain, merge
+from dualat.config import RunConfig, build_config, merge
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.settings import USED, refuse_unused
-from dualat.settings import STRICT
+from dualat.settings import did_you_mean, strict
 from dualat.system.files import read_yaml
 
 OF_A_RUN = ("seed", "output")
 """Settings that each run has from its place in the study."""
 
 
-@dataclass(config=STRICT)
+@strict
 class StudyFile:
     """The keys of a study.yaml."""
 
@@ -93,10 +91,7 @@ def checked(values: Any) -> StudyFile:
     given: dict[str, Any] = dict(values)
     if isinstance(own := given.get("own_samplers"), dict):
         given["own_samplers"] = {method: as_list(samplers) for method, samplers in own.items()}
-    try:
-        study = StudyFile(**given)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
+    study = StudyFile(**given)
     _check_samplers(study)
     methods = {_check_variant(study, name) for name in study.variants}
     for method in study.own_samplers:
@@ -132,8 +127,6 @@ def naming(key: str) -> Iterator[None]:
     """Puts the key in front of a mistake's sentence."""
     try:
         yield
-    except ValidationError as error:
-        raise ValueError(f"{key}: {explain(error)}") from None
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 
@@ -153,7 +146,7 @@ def _check_variant(study: StudyFile, name: str) -> str:
         config = configuration(study.base, overrides)
     for key in study.evaluation:
         if key not in field_names(EvaluationSettings):
-            raise ValueError(f"evaluation.{key} is no setting.{did_you_mean(f'evaluation.{key}')}")
+            raise ValueError(f"evaluation.{key} is no setting.{did_you_mean(RunConfig, f'evaluation.{key}')}")
     with naming("evaluation"):
         replace(config.evaluation, **study.evaluation)
     return config.method

@@ -11,14 +11,13 @@ is trained. Figures and pages are made by `python studies/page.py`.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from reading import read_study as read_records
 from samplers import choose_sampler
 
 import dualat
+from dualat import lock
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig
 from dualat.data.in_distribution import load_splits
@@ -175,11 +175,11 @@ def begun(name: str, variant: str, seed: int) -> str:
 def locked(folder: Path) -> Iterator[bool]:
     """Whether the run is this process's alone. The lock falls when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as handle:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(lock.locked(folder / "lock", str(folder)))
             mine = True
-        except BlockingIOError:
+        except lock.Held:
             mine = False
         yield mine
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from dualat.config import (
     RunConfig,
     build_config,
+    changed,
     load_recipe,
     merge,
     nearest_settings,
@@ -169,7 +171,7 @@ def test_every_mistake_is_told_at_once():
         ({"seed": "x"}, "seed is 'x'.*integer"),
         ({"stage2.batch_size": 1}, "batch_size"),
         ({"stage2.optimizer.clip_norm": 0.0}, "clip_norm"),
-        ({"loss.energy": -1.0}, "weights of the loss"),
+        ({"loss.energy": -1.0}, "loss.cross_entropy, energy"),
         ({"stage1": 5}, "stage1"),
         ({"stage3.steps": 5}, "stage3 is no setting"),
         ({"method.name": "dat"}, "method"),
@@ -242,3 +244,103 @@ def test_reading_recipes_imports_neither_torch_nor_timm():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ""
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    (tmp_path / "mine.yaml").write_text(text)
+    return str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stage1: &s {steps: 5, epochs: null, optimizer: {lr: 0.2}}\nstage2: *s\n",
+        "stage1: &s {steps: 5, epochs: null, optimizer: {lr: 0.2}}\nstage2: {<<: *s}\n",
+    ],
+    ids=["alias", "merge key"],
+)
+def test_an_override_of_one_stage_leaves_the_other_that_yaml_shares_with_it(tmp_path: Path, text):
+    path = recipe(tmp_path, text)
+    config = load_recipe(path, {"stage1.steps": 9, "stage1.optimizer.lr": 0.5})
+    assert (config.stage1.steps, config.stage2.steps) == (9, 5)
+    assert (config.stage1.optimizer.lr, config.stage2.optimizer.lr) == (0.5, 0.2)
+    config.stage1.steps = 7
+    assert config.stage2.steps == 5
+
+
+def test_overrides_leave_what_they_are_given_alone():
+    group = {"steps": 5, "epochs": None}
+    load_recipe("digits", {"stage1": group, "stage1.batch_size": 9})
+    assert group == {"steps": 5, "epochs": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("compile: off", "compile", "off"),
+        ("compile: on", "compile", "on"),
+        ("stages: 1", "stages", "1"),
+        ("precision: auto\nstage1:\n", "stage1", RunConfig().stage1),
+        ("stage1: &s {optimizer: {lr: 0.5}}\nstage2: {<<: *s, steps: 3, epochs: null}", "stages", "both"),
+    ],
+)
+def test_yaml_is_read_as_it_is_meant(tmp_path: Path, text, name, value):
+    assert getattr(load_recipe(recipe(tmp_path, text)), name) == value
+
+
+def test_an_empty_group_can_be_overridden(tmp_path: Path):
+    path = recipe(tmp_path, "stage1:\n")
+    assert load_recipe(path, {"stage1.batch_size": 9}).stage1.batch_size == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: yes", "seed is True, but is a number: YAML reads yes"),
+        ("evaluation: {eps: [0.5, on]}", "evaluation.eps is .*YAML reads yes"),
+        ("seed: 010", "010 in line 1 is a number in base 8 to YAML"),
+        ("seed: 1:30", "1:30 in line 1 is a number in base 60"),
+        ("attack: {eps: 1:30.5}", "base 60"),
+        (
+            "stage1: {epochs: None, steps: 5}",
+            "stage1.epochs is the word None: what YAML writes for None is null",
+        ),
+        ("output: None", "output is the word None"),
+        ("stage1: {epochs: 5, steps: 5}", "set the other to None, in YAML null"),
+        ("output: 2024", "output is 2024, but is a word: write it in quotes"),
+        ("stage1: 5", "stage1 is 5, but is a group of settings"),
+        ("compile: maybe", "compile is 'maybe'"),
+        ("seed: &a [*a]", "refers to itself"),
+        (f"seed: {'[' * 1000}", "nested too deeply"),
+        (f"seed: {'1' * 5000}", "no valid YAML"),
+        (f"seed: 0x{'f' * 5000}", "seed is a number of"),
+        ("seed: 2020-13-45", "no valid YAML"),
+        ("seed: !!int ''", "no valid YAML"),
+        (
+            "a: &a [1, 1]\n"
+            + "\n".join(
+                f"{k}: &{k} [*{p}, *{p}]"
+                for p, k in zip("abcdefghijklmnopqr", "bcdefghijklmnopqrs", strict=True)
+            ),
+            "100,000 values",
+        ),
+        ("# " + "x" * 10**6, "too many for settings"),
+    ],
+    ids=lambda v: v[:20],
+)
+def test_what_yaml_makes_of_odd_text_is_one_sentence(tmp_path: Path, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_recipe(recipe(tmp_path, text))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_mapping_that_another_extends_may_be_extended_before_it_is_read(tmp_path: Path):
+    """`steps` is in the inner mapping once, and PyYAML writes merged keys into it where the other is read first."""
+    text = "stage1: {optimizer: &o {<<: {lr: 0.5}, lr: 0.25}}\nrobust_augment: {kind: basic}\nstage2: {optimizer: {<<: *o}}"
+    config = load_recipe(recipe(tmp_path, text))
+    assert config.stage1.optimizer.lr == config.stage2.optimizer.lr == 0.25
+
+
+def test_overrides_of_a_whole_configuration_count():
+    config = changed(asdict(load_recipe("digits")), {"seed": 3, "stage2.steps": 7})
+    assert (config.seed, config.stage2.steps) == (3, 7)

@@ -9,8 +9,8 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
-    ("settings",),
     ("system",),
+    ("settings",),
     ("results",),
     ("core",),
     ("data",),

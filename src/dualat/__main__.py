@@ -1,5 +1,8 @@
 """`python -m dualat` is the `dualat` command."""
 
-from dualat.cli.main import main
+try:
+    from dualat.cli.main import main
+except KeyboardInterrupt:
+    raise SystemExit("dualat: interrupted.") from None
 
 main()

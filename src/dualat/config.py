@@ -5,14 +5,12 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, field, fields, is_dataclass, replace
+from dataclasses import asdict, field, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
 
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
@@ -29,7 +27,7 @@ from dualat.methods.settings import (
     refuse_unused,
 )
 from dualat.models.settings import NetworkSettings
-from dualat.settings import STRICT
+from dualat.settings import did_you_mean, names_of, nearest_names, strict
 from dualat.system.files import read_yaml
 from dualat.training.settings import OptimizerSettings, StabilitySettings, StageSettings, TrackingSettings
 
@@ -42,7 +40,7 @@ def _stage2() -> StageSettings:
     return StageSettings(epochs=100, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
 
 
-@dataclass(config=STRICT)
+@strict
 class RunConfig:
     """Everything that decides a run's outcome."""
 
@@ -134,6 +132,9 @@ class RunConfig:
             )
 
 
+LARGEST_RECIPE = 2**22  # bytes
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that come with dualat."""
     folder = resources.files("dualat").joinpath("recipes")
@@ -148,6 +149,8 @@ def recipe_text(name: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise FileNotFoundError(f"recipe file {path} does not exist.")
+        if path.stat().st_size > LARGEST_RECIPE:
+            raise ValueError(f"recipe file {path} has {path.stat().st_size:,} bytes, which no recipe has.")
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -166,33 +169,81 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     Raises ValueError, also for an override that the method does not read.
     """
     try:
-        values = read_yaml(recipe_text(name)) or {}
+        values = read_yaml(recipe_text(name))
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {name} is no valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise ValueError(f"recipe {name} must be a mapping of settings, but is a {type(values).__name__}.")
-    for key, value in (overrides or {}).items():
-        *groups, last = key.split(".")
-        target = values
-        for group in groups:
-            target = target.setdefault(group, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"{key} is no setting: {group} is a value, not a group.{did_you_mean(key)}")
-        target[last] = value
+    return changed(values or {}, overrides or {})
+
+
+def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
+    """A checked configuration of nested values with dotted overrides on top; the values stay as they are.
+
+    Raises ValueError, also for an override that the method does not read.
+    """
+    for key, value in overrides.items():
+        values = _with(values, str(key), value, str(key))
     config = build_config(values)
-    refuse_unused(config.method, overrides or (), config.stages)
+    refuse_unused(config.method, overrides, config.stages)
     return config
+
+
+def _with(values: Mapping[str, Any], name: str, value: Any, whole: str) -> dict[str, Any]:
+    """A copy of nested values with one setting changed: what shares an object with others, as YAML's references do, is left."""
+    group, _, rest = name.partition(".")
+    if not rest:
+        return {**values, name: value}
+    inner = {} if values.get(group) is None else values[group]
+    if not isinstance(inner, Mapping):
+        hint = did_you_mean(RunConfig, whole)
+        raise ValueError(f"{whole} is no setting: {group} is a value, not a group.{hint}")
+    return {**values, group: _with(inner, rest, value, whole)}
 
 
 def build_config(values: Mapping[str, Any]) -> RunConfig:
     """Check values and fill in defaults. ValueError: one sentence per mistake, with the nearest right name."""
     if wrong := [key for key in values if not isinstance(key, str)]:
         raise ValueError(f"a recipe maps names to values, but {wrong[0]!r} is no name.")
-    merged = merge(asdict(RunConfig()), values)
-    try:
-        return RunConfig(**merged)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
+    return RunConfig(**merge(asdict(RunConfig()), as_meant(values)))
+
+
+def as_meant(values: Mapping[str, Any], kind: type = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Values as whoever wrote them in YAML meant them: `off` and `1` where words are wanted; an empty group changes nothing.
+
+    Raises ValueError for a boolean where a number is wanted (YAML reads yes as true), and for the word None.
+    """
+    hints, meant = get_type_hints(kind), dict(values)
+    for key, value in values.items():
+        hint = hints.get(key)
+        if isinstance(hint, type) and is_dataclass(hint):
+            inner = {} if value is None else value
+            meant[key] = as_meant(inner, hint, f"{prefix}{key}.") if isinstance(inner, Mapping) else inner
+        elif hint is not None:
+            meant[key] = _leaf(f"{prefix}{key}", value, hint)
+    return meant
+
+
+def _leaf(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+        return word if isinstance(value, bool | int) and word in get_args(hint) else value
+    kinds = _kinds(hint)
+    given = value if isinstance(value, list | tuple) else [value]
+    if bool not in kinds and kinds & {int, float} and any(isinstance(v, bool) for v in given):
+        raise ValueError(
+            f"{name} is {value!r}, but is a number: YAML reads yes, no, on and off as true and false."
+        )
+    word = value.lower() if isinstance(value, str) and str not in kinds else value
+    if type(None) in kinds and word in ("None", "none"):
+        raise ValueError(f"{name} is the word {value}: what YAML writes for None is null.")
+    return value
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The plain types in a type hint."""
+    inner = get_args(hint)
+    return set().union(*map(_kinds, inner)) if inner else {hint}
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -216,57 +267,14 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def setting_names(kind: type = RunConfig, prefix: str = "", groups: bool = True) -> Iterator[str]:
+def setting_names(groups: bool = True) -> Iterator[str]:
     """Every setting's dotted name; with `groups`, those of groups of settings too."""
-    hints = get_type_hints(kind)
-    for entry in fields(kind):  # type: ignore[arg-type]
-        name, inner = f"{prefix}{entry.name}", is_dataclass(hints[entry.name])
-        if groups or not inner:
-            yield name
-        if inner:
-            yield from setting_names(hints[entry.name], f"{name}.", groups)  # type: ignore[arg-type]
+    return names_of(RunConfig, groups=groups)
 
 
 def nearest_settings(name: str) -> list[str]:
-    """Dotted names of settings that were probably meant: all whose last part is the same, in the same group if there are any;
-    else the nearest name, groups of settings among them; else that with the nearest last part; else none."""
-    names = list(setting_names(groups=False))
-    group, _, tail = name.rpartition(".")
-    same = [n for n in names if n.rpartition(".")[2] == tail]
-    near = [n for n in same if n.startswith(f"{group.split('.')[0]}.")] or same
-    near = near or difflib.get_close_matches(name, list(setting_names()), n=1, cutoff=0.75)
-    if not near:
-        tails = {n.rpartition(".")[2]: n for n in names}
-        near = [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1, cutoff=0.7)]
-    return near
-
-
-def did_you_mean(name: str) -> str:
-    """' Did you mean X?' of a setting's name, or nothing."""
-    near = nearest_settings(name)
-    return f" Did you mean {either(near)}?" if near else ""
-
-
-def either(names: list[str]) -> str:
-    """'a', 'a or b', 'a, b or c'."""
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def explain(error: ValidationError) -> str:
-    """Pydantic's errors as sentences, without addresses and types."""
-    sentences = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
-        if problem["type"] == "unexpected_keyword_argument":
-            sentences.append(f"{name} is no setting.{did_you_mean(name)}")
-        elif problem["type"] == "value_error":
-            text = str(problem.get("ctx", {}).get("error", problem["msg"]))
-            group = f"{name}: " if name and name.split(".")[0] not in text else ""
-            sentences.append(group + text)
-        else:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            sentences.append(f"{name} is {problem['input']!r}: {message}.")
-    return " ".join(sentences)
+    """Dotted names of settings that were probably meant."""
+    return nearest_names(RunConfig, name)
 
 
 def to_yaml(config: Any) -> str:

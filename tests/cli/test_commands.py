@@ -85,6 +85,37 @@ def test_help_shows_the_recipes_own_values(command):
         ),
         (["sample", "x", "--cuont", "3"], "--count"),
         (["sample", "x", "--count", "0"], "--count is 0"),
+        (["sample", "x", "--count", "99999999"], "--count is 99999999, but must be 1 to 10,000,000."),
+        (["sample", "x", "--step-size", "0"], "sampling.step_size above 0, not 40 and 0.0."),
+        (
+            ["sample", "x", "--step-size", "nan"],
+            "dualat: step_size is nan: give a number. `dualat sample --help`",
+        ),
+        (["sample", "x", "--momentum", "1"], "sampling.momentum is 1.0"),
+        (
+            ["sample", "x", "--seed", "-1"],
+            "dualat: seed is -1, but must be a whole number from 0 to 2^63 - 1.",
+        ),
+        (["train", "digits", "--seed", str(2**64)], "dualat: seed is 18446744073709551616, but must be"),
+        (
+            ["train", "digits", "--data.split-seed", str(2**63)],
+            "split_seed is 9223372036854775808, but must be",
+        ),
+        (["evaluate", "fashion-mnist", "--seed", str(2**64)], "dualat: seed is 18446744073709551616, but"),
+        (
+            ["evaluate", "fashion-mnist", "--samples", str(2**31)],
+            "samples is 2147483648, but must be 2,147,483,647 at",
+        ),
+        (
+            ["train", "digits", "--stage1.optimizer.lr", "nan"],
+            "dualat: stage1.optimizer: lr is nan: give a number.",
+        ),
+        (["bench", "--eps", "1e308"], "eps is 1e+308, but must be a number that float32 holds"),
+        (
+            ["plan", "digits", "--gpus", str(10**20)],
+            "gpus is 100000000000000000000, but must be 2,147,483,647",
+        ),
+        (["counterfactual", "x", "y", "--steps", str(2**31)], "steps is 2147483648, but must be"),
         (["sample", "x", "--unconditional", "--classes", "1"], "contradict"),
         (["counterfactual", "x", "y", "--eps", "0"], "--eps must be above 0"),
         (["counterfactual", "x", "y", "--norm", "Linf", "--eps", "2"], "lets every pixel take any value"),
@@ -282,7 +313,7 @@ def test_evaluate_refuses_what_cannot_work(command, tiny_run, tmp_path):
     assert "no file of records" in refused(tiny_run, "--output", tmp_path / "odd.json")
     assert "does not exist" in refused(tmp_path / "none")
     assert "--source is missing" in refused(Path(tiny_run) / "samples", code=2)
-    assert "leave them out" in refused(tiny_run, "--source", "digits", code=2)
+    assert "root and download do nothing for digits" in refused(tiny_run, "--root", tmp_path)
     assert "target comes first" in refused("--json", code=2)
     assert "leave it out" in refused(tiny_run / "model.safetensors", "--weights", "stage1", code=2)
     assert "ood_steps is 1" in refused(tiny_run, "--ood-steps", 1, code=2)

@@ -1,6 +1,7 @@
 """`dualat evaluate`: test images by another list, and samples that start from other pictures."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from pictures_on_disk import jpeg
 
+from dualat.cli.evaluate import records_path
 from dualat.cli.main import run
-from dualat.config import load_recipe
+from dualat.config import load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation import judge
-from dualat.models.model import save_model
+from dualat.models.model import load, save_model
+from dualat.run.data import write_data
 from dualat.run.train import new_model
 
 SIZE = 32
@@ -98,3 +101,83 @@ def test_what_cannot_be_is_one_sentence(model: Path, capsys, args, code, expecte
     assert run(["evaluate", str(model), "--metrics", "clean_accuracy", *args]) == code
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def moved_run(model: Path, tmp_path: Path) -> Path:
+    """The model's run, in a folder of its own, with its images in another place than it says."""
+    config = load_recipe("imagenet-resnet50", {**CHANGES, "output": "run", "data.source": "images"})
+    loaded = load(model)
+    loaded.description.data = config.data
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
+    save_model(loaded, tmp_path / "run" / "model")
+    return tmp_path / "run"
+
+
+CHANGES = {
+    "data.test_list": None,
+    "data.image_size": SIZE,
+    "data.test_resize": SIZE,
+    "network.name": "wrn-10-1",
+    "stages": "1",
+    "weights": None,
+}
+
+
+def test_the_images_of_a_run_may_have_moved(model: Path, moved_run: Path, capsys, tmp_path):
+    clean = "--metrics", "clean_accuracy"
+    assert run(["evaluate", str(moved_run), *clean]) == 1
+    error = capsys.readouterr().err
+    assert "if the images of" in error and "have moved, say by --source" in error and error.count("\n") == 1
+    there = measured(capsys, moved_run, *clean, "--source", model.parent / "images")["clean_accuracy"]
+    assert there["n"] == 10 and there["data"].startswith(
+        "images test, "
+    )  # by the run's own settings and name
+    shutil.copytree(model.parent / "images", tmp_path / "others")
+    (tmp_path / "others" / "train" / "n01" / "train00.JPEG").write_bytes(jpeg(99, height=40, width=40))
+    assert run(["evaluate", str(moved_run), *clean, "--source", str(tmp_path / "others")]) == 1
+    error = capsys.readouterr().err
+    assert "holds other training images than" in error and error.count("\n") == 1
+
+
+def test_a_run_says_where_its_images_were(model: Path, moved_run: Path, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(model.parent)  # from here the path that it gives is right
+    config = load_recipe(str(moved_run / "config.yaml"))
+    write_data(moved_run, config, config, load_splits(config.data))
+    monkeypatch.chdir(tmp_path)
+    assert measured(capsys, moved_run, "--metrics", "clean_accuracy")["clean_accuracy"]["n"] == 10
+
+
+def test_weights_are_named_alike_from_within_their_folder(model: Path, moved_run: Path, capsys, monkeypatch):
+    (moved_run / "checkpoints").mkdir()
+    shutil.copy(moved_run / "model.safetensors", moved_run / "checkpoints" / "stage1.safetensors")
+    monkeypatch.chdir(moved_run / "checkpoints")
+    args = ("--metrics", "clean_accuracy", "--source", model.parent / "images")
+    assert measured(capsys, Path("stage1.safetensors"), *args)["clean_accuracy"]["model"] == "stage1"
+
+
+@pytest.mark.parametrize(("place", "name"), [(".", "pictures"), ("..", "pictures"), ("../inside", "inside")])
+def test_records_of_the_working_directory_are_named_by_it(tmp_path, monkeypatch, place, name):
+    (tmp_path / "pictures" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "pictures" / ("" if place == "." else "inside"))
+    assert records_path(Path(place)).name == f"{name}.evaluation.json"
+
+
+def test_a_damaged_file_of_records_is_kept_and_measured_again(model: Path, capsys, tmp_path):
+    path = model.with_name("model.safetensors.evaluation.json")
+    path.write_text('[{"metric": "clean')
+    found = measured(capsys, model, "--metrics", "clean_accuracy")
+    assert json.loads(path.read_text())[0]["value"] == found["clean_accuracy"]["value"]
+    damaged = path.with_name(f"{path.name}.damaged")
+    assert damaged.read_text() == '[{"metric": "clean'
+    damaged.unlink()
+    (tmp_path / "notes.json").write_text("my notes")  # named by hand: not ours to move
+    assert (
+        run(["evaluate", str(model), "--metrics", "clean_accuracy", "--output", str(tmp_path / "notes.json")])
+        == 1
+    )
+    assert (
+        "no file of records" in capsys.readouterr().err
+        and (tmp_path / "notes.json").read_text() == "my notes"
+    )

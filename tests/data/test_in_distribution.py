@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from dualat.data.cifar import read_pickle
 from dualat.data.fashion import DEBIAN
@@ -60,6 +59,11 @@ def test_limit_takes_from_training_only():
     assert all(image.numpy().tobytes() in known for image in some.train.images)
 
 
+def test_a_limit_that_leaves_one_class_is_refused_in_our_words():
+    with pytest.raises(ValueError, match="limit is 1, which leaves training images of one class: give more"):
+        load_splits(DataSettings(limit=1))
+
+
 def test_image_data_and_splits_refuse_what_does_not_fit():
     images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
     data = ImageData(images, labels, ("a", "b"), "toy")
@@ -91,7 +95,7 @@ def test_image_data_and_splits_refuse_what_does_not_fit():
     ],
 )
 def test_settings_refuse_contradictions(values, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValueError, match=message):
         DataSettings(**values)
 
 

@@ -163,3 +163,10 @@ def test_the_default_type_does_not_change_it(cache, double_by_default):
         file.unlink()
     torch.set_default_dtype(torch.float32)
     assert torch.equal(doubled, Judge(data, steps=2).features(data.float()))
+
+
+def test_small_images_of_one_class_are_judged_by_the_network(cache):
+    """scikit-learn's words were: the number of classes has to be greater than one."""
+    images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+    judge = Judge(ImageData(images, torch.zeros(8, dtype=torch.int64), ("cat",), "cats"), steps=1)
+    assert judge.name == "judge-cnn" and judge.predict(images.float()).tolist() == [0] * 8

@@ -214,3 +214,17 @@ def test_a_model_is_float32_whatever_the_default_type(path: Path, double_by_defa
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
     samples = dualat.sample(model, [0, 1], initial="uniform", generator=seeded())
     assert model.logits(samples).dtype == torch.float32
+
+
+def test_the_folder_of_checkpoints_names_what_is_in_it(path: Path, monkeypatch):
+    """It named checkpoints/checkpoints, which nobody has."""
+    folder = path.parent / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("stage1", "best-robust"):
+        (folder / f"{name}.safetensors").write_bytes(path.read_bytes())
+    (folder / "state-1-00000003.safetensors").write_bytes(b"")
+    monkeypatch.chdir(folder)
+    for place, prefix in ((folder, f"{folder}/"), (folder.parent, f"{folder}/"), (Path("."), "")):
+        with pytest.raises(FileNotFoundError) as caught:
+            dualat.load(place)
+        assert f"or one of {prefix}best-robust.safetensors, {prefix}stage1.safetensors." in str(caught.value)

@@ -534,3 +534,9 @@ def test_the_default_type_changes_no_figure(tiny_run, splits, measured, double_b
         known = [r for r in measured[1] if r.key.startswith(f"{name}:")]
         assert [r.value for r in records] == pytest.approx([r.value for r in known], rel=1e-4), name
     assert torch.get_default_dtype() == torch.float64
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_a_seed_that_nothing_takes_is_refused_before_anything_is_measured(seed):
+    with pytest.raises(ValueError, match=r"seed is .*0 to 2\^63 - 1"):
+        dualat.evaluate(None, None, ["generation"], seed=seed)  # type: ignore[arg-type]

@@ -172,7 +172,7 @@ WRONG = [
     ({"metrics": ["clean_acuracy"]}, "metrics: metric 'clean_acuracy' is unknown. Did you mean clean_acc"),
     ({"metrics": ["clean_accuracy"] * 2}, "metrics names clean_accuracy twice"),
     ({"evaluation": {"epss": [1.0]}}, "evaluation.epss is no setting. Did you mean evaluation.eps?"),
-    ({"evaluation": {"eps": [-1.0]}}, "evaluation: evaluation.eps must be finite radii"),
+    ({"evaluation": {"eps": [-1.0]}}, "evaluation: evaluation.eps and validation_eps must be finite radii"),
     ({"evaluation": {"eps": "far"}}, "evaluation: eps is 'far'"),
     ({"evaluation": {"ood_images": 50}}, "evaluation.ood_images is read by none of `metrics`"),
     (

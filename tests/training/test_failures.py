@@ -129,3 +129,41 @@ def test_a_finite_loss_with_an_undefined_gradient_changes_no_weight(tiny, tmp_pa
         dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
     state = load_state(tmp_path / "run" / "checkpoints")
     assert state is not None and all(torch.isfinite(v).all() for v in state.model.values())
+
+
+ZEROS = (
+    *(
+        "attack.eps",
+        "attack.steps",
+        "contrastive.t_max",
+        "contrastive.auc_threshold",
+        "loss.cross_entropy",
+        "loss.r1",
+    ),
+    *(
+        "robust_augment.pad",
+        "robust_augment.cutout",
+        "energy_augment.pad",
+        "sampling.steps",
+        "sampling.momentum",
+    ),
+    *(
+        "sampling.noise",
+        "sampling.start_noise",
+        "stability.restarts",
+        "stage1.ema_decay",
+        "stage2.ema_decay",
+        "seed",
+    ),
+    *("stage1.optimizer.momentum", "stage1.optimizer.weight_decay", "stage2.optimizer.warmup_steps"),
+)
+"""Settings of dat that take 0."""
+
+
+def test_every_zero_and_the_largest_seed_train_and_are_evaluated(tiny, tmp_path):
+    """What the settings let through, nothing later refuses: a seed of 2^64 trained, and failed at the first evaluation."""
+    settings = {**tiny, **dict.fromkeys(ZEROS, 0), "seed": 2**63 - 1, "attack.random_start": True}
+    settings |= {"robust_augment.kind": "strong", "energy_augment.kind": "basic"}
+    settings |= {f"stage{s}.{name}": 2 for s in "12" for name in ("steps", "evaluate_every")}
+    folder = dualat.train("digits", {**settings, "output": str(tmp_path / "run")})
+    assert 2**63 - 1 in {r["seed"] for r in json.loads((folder / "evaluation.json").read_text())}

@@ -120,7 +120,7 @@ def test_deterministic_kernels_change_nothing_on_a_cpu(tiny, tiny_run, tmp_path)
     assert same_weights(folder, tiny_run) and metric_lines(folder) == metric_lines(tiny_run)
 
 
-@pytest.mark.parametrize("place", ["load_splits", "evaluate_run"])
+@pytest.mark.parametrize("place", ["load_run_splits", "evaluate_run"])
 def test_a_signal_outside_the_steps_leaves_at_once_and_resume_is_exact(
     tiny, tiny_run, tmp_path, monkeypatch, place
 ):

@@ -1,14 +1,12 @@
 """Settings of the benchmark. Imports nothing heavy: the command line reads this file."""
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 TASKS = ("train_step", "sampling", "attack", "autoattack", "classification", "data", "logging")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
-@dataclass(config=STRICT)
+@strict
 class BenchSettings:
     """What is timed."""
 
@@ -53,5 +51,5 @@ class BenchSettings:
             raise ValueError("channels, image_size, batch_size, steps and attack_steps must be 1 or more.")
         if self.repeats < 3:
             raise ValueError(f"repeats is {self.repeats}, but a median needs 3 or more.")
-        if self.classes < 2 or not 0 < self.eps < float("inf"):
-            raise ValueError("classes must be 2 or more, and eps above 0 and finite.")
+        if not 2 <= self.classes <= 10**6 or not 0 < self.eps < float("inf"):
+            raise ValueError("classes must be 2 to 1,000,000, and eps above 0 and finite.")

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import tyro
 
+from dualat.cli.errors import UsageError
+from dualat.settings import in_group, last_mistake
+
+__all__ = ["UsageError", "field_names", "parse"]
 T = TypeVar("T")
-
-
-class UsageError(ValueError):
-    """The command line makes no sense: exit code 2."""
 
 
 def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
@@ -22,6 +22,7 @@ def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -
     Raises UsageError with one sentence for whatever tyro or the settings refuse.
     """
     errors = io.StringIO()
+    last_mistake()  # of an earlier call
     try:
         with contextlib.redirect_stderr(errors):
             if default is None:
@@ -31,6 +32,10 @@ def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -
     except SystemExit as stop:
         if not stop.code:
             raise
+        if (text := last_mistake()) is not None:  # as it was before tyro put it into a box of 80 columns
+            group = re.search(r"Error parsing ([a-z_][\w.]*):", errors.getvalue())
+            text = in_group(group[1], text) if group else text
+            raise UsageError(f"{text.rstrip('.')}. `{prog} --help` lists all options.") from None
         raise UsageError(sentence(errors.getvalue(), prog, field_names(kind))) from None
     for name in field_names(kind):
         option = f"--{name.replace('_', '-')}"
@@ -64,12 +69,7 @@ def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:
         "",
         text,
     )
-    if internal := re.search(r"Value error, (.*?) \[type=", text):
-        text = internal[1]
     text = re.sub(r"Argument helptext:.*$", "", text)
-    text = re.sub(r"\d+ validation errors? for \w+ ", "", text)
-    text = re.sub(r"\[type=.*?\]", "", text)
-    text = re.sub(r"For further information visit \S+", "", text)
     text = re.sub(r"─+", " ", text)
     text = " ".join(text.split()).rstrip(" .")
     return (

@@ -5,18 +5,16 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pydantic.dataclasses import dataclass
-
 from dualat.bench.settings import BenchSettings
 from dualat.cli.arguments import field_names, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@dataclass(config=STRICT)
+@strict
 class BenchArguments(BenchSettings):
     """Time training steps, sampling, attacks and classification against a textbook loop, in one process, in turn."""
 

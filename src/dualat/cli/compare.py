@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 _ENDINGS = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
 
 
-@dataclass(config=STRICT)
+@strict
 class CompareArguments:
     """Compare runs, other systems and published figures in one table.
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from dualat.counterfactuals import Change
@@ -18,7 +17,7 @@ EPS = {"L2": 2.0, "Linf": 16 / 255}
 """Radius by norm, where none is given."""
 
 
-@dataclass(config=STRICT)
+@strict
 class CounterfactualArguments:
     """Show what would have to change in an image for the model to see another class."""
 

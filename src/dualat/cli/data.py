@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 USAGE = """usage: dualat data prepare KIND ...
 
@@ -24,11 +23,13 @@ kinds:
 
 `dualat data prepare KIND --help` shows every setting of a kind."""
 
+OPEN_IMAGES = "# pictures of Open Images"
+"""First line of such a list."""
 TINY_IMAGES = 79_302_017
 """Pictures in the .bin file of 80 Million Tiny Images."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ShardsArguments:
     """Index webdataset shards, so that training does not wait for it; a shard that is indexed already is left alone."""
 
@@ -38,7 +39,7 @@ class ShardsArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ImagesArguments:
     """Decode every image of a folder or of shards once, and list those that cannot be read."""
 
@@ -52,7 +53,7 @@ class ImagesArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class OpenImagesArguments:
     """List the pictures of Open Images whose labels overlap no class of ImageNet."""
 
@@ -76,7 +77,7 @@ class OpenImagesArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ExclusionsArguments:
     """Make one list of pictures to leave out of a .bin, .npy or .npz file from lists that count from 0 or from 1."""
 
@@ -92,7 +93,7 @@ class ExclusionsArguments:
     """Print the outcome as JSON."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ChecksumsArguments:
     """Compare files with a list of checksums, as md5sum, sha1sum, sha256sum or sha512sum write it."""
 
@@ -162,11 +163,13 @@ def shards(parsed: ShardsArguments) -> Outcome:
 
 def images(parsed: ImagesArguments) -> Outcome:
     from dualat.cli.evaluate import Lines
-    from dualat.data.check import check_images
+    from dualat.data.check import UNREADABLE, check_images
+    from dualat.system.files import check_own
 
     if parsed.workers is not None and parsed.workers < 0:
         raise UsageError(f"--workers is {parsed.workers}, but must be 0 (no threads) or more.")
     output_file(parsed.output, inputs=[parsed.source])
+    check_own(parsed.output, UNREADABLE, "dualat data prepare images")
     found = check_images(parsed.source, Path(parsed.output), parsed.workers, Lines())
     for problem in found.bad.values():
         print(f"dualat: warning: {problem}", file=sys.stderr)
@@ -185,8 +188,9 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
         output_file(parsed.labels_output, inputs=[*inputs, parsed.output], option="--labels-output")
     from dualat.cli.evaluate import Lines
     from dualat.data import open_images as filters
-    from dualat.system.files import write_text
+    from dualat.system.files import check_own, write_text
 
+    check_own(parsed.output, OPEN_IMAGES, "dualat data prepare open-images")
     names = filters.read_classes(Path(parsed.classes)) if parsed.classes else filters.imagenet_classes()
     overlap, descriptions = filters.Overlap(names), filters.read_descriptions(Path(parsed.descriptions))
     paths = [Path(path) for path in parsed.annotations]
@@ -195,7 +199,7 @@ def open_images(parsed: OpenImagesArguments) -> Outcome:
     if parsed.labels_output:
         text = "".join(f"{label}\t{name}\n" for label, name in sorted(found.labels.items()))
         write_text(parsed.labels_output, text)
-    write_text(parsed.output, "# pictures of Open Images\n" + "\n".join(chosen) + "\n")
+    write_text(parsed.output, f"{OPEN_IMAGES}\n" + "\n".join(chosen) + "\n")
     facts = {
         "pictures": len(chosen),
         "without_overlap": len(found.pictures),
@@ -214,8 +218,10 @@ def exclusions(parsed: ExclusionsArguments) -> Outcome:
     if not parsed.one_based and not parsed.zero_based:
         raise UsageError("there is no list: give --one-based or --zero-based.")
     output_file(parsed.output, inputs=[*parsed.one_based, *parsed.zero_based])
-    from dualat.data.names import read_positions, write_positions
+    from dualat.data.names import POSITIONS, read_positions, write_positions
+    from dualat.system.files import check_own
 
+    check_own(parsed.output, POSITIONS, "dualat data prepare exclusions")
     entries = [f"one-based:{path}" for path in parsed.one_based]
     entries += [f"zero-based:{path}" for path in parsed.zero_based]
     positions = read_positions(entries, parsed.count, f"the file of {parsed.count} pictures")

@@ -1,19 +1,18 @@
 """`dualat evaluate TARGET [--metrics ...]`."""
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.outputs import output_file
 from dualat.config import RunConfig, load_recipe
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.shipped import FOLDER, shipped_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 
@@ -22,7 +21,7 @@ anybody's: a folder of images or an .npz.
 `dualat evaluate TARGET --help` lists every setting with the values that TARGET has."""
 
 
-@dataclass(config=STRICT)
+@strict
 class EvaluateArguments(EvaluationSettings):
     """Measure a model or samples on held-out images; what is measured already is used again."""
 
@@ -32,7 +31,8 @@ class EvaluateArguments(EvaluationSettings):
     weights: str = "final"
     """Run folders: which weights: final, stage1, best-robust, best-generation."""
     source: str | None = None
-    """Real images for weights or samples outside a run folder: digits, fashion-mnist, cifar10, cifar100, or a folder."""
+    """Real images for weights or samples outside a run folder: digits, fashion-mnist, cifar10, cifar100, or a folder. For a
+    run: where its own images are now, if they have moved."""
     root: str | None = None
     """Folder in which the files of that source lie; None: the usual places."""
     seed: int | None = None
@@ -83,14 +83,16 @@ def main(args: list[str]) -> int:
         output_file(parsed.output, inputs=[str(target)])
     if parsed.weights != "final" and not (target / "config.yaml").is_file():
         raise UsageError("--weights chooses among those of a run folder: leave it out.")
-    if config and (parsed.source or parsed.root):
-        raise UsageError("--source and --root are for targets outside a run folder: leave them out.")
     if (parsed.initial_include or parsed.initial_exclude) and not parsed.initial_images:
         raise UsageError(
             "--initial-include and --initial-exclude are lists of --initial-images: give it too."
         )
     refuse_unused(parsed, base)
+    from dualat.results.record import read_records
     from dualat.system.distributed import processes
+
+    if parsed.output and Path(parsed.output).exists():
+        read_records(Path(parsed.output))  # what is no file of records is not written over
 
     with processes(parsed.device):
         return evaluate(target, parsed, config)
@@ -119,10 +121,15 @@ def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
 
 def run_config(target: Path) -> RunConfig | None:
     """The configuration of the run that the target is, or lies in; None outside a run folder."""
-    for folder in (target, target.parent, target.parent.parent):
-        if (folder / "config.yaml").is_file() and (folder == target or target.suffix == ".safetensors"):
-            return load_recipe(str(folder / "config.yaml"))
-    return None
+    folder = run_of(target)
+    return None if folder is None else load_recipe(str(folder / "config.yaml"))
+
+
+def run_of(target: Path) -> Path | None:
+    """The run folder that the target is, or lies in."""
+    whole = Path(os.path.abspath(target))
+    inside = (whole.parent, whole.parent.parent) if whole.suffix == ".safetensors" else ()
+    return next((folder for folder in (whole, *inside) if (folder / "config.yaml").is_file()), None)
 
 
 def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) -> int:
@@ -169,7 +176,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
 
 def model_name(target: Path, weights: str) -> str:
     """How records name the weights: a checkpoint by its file, others as asked for."""
-    return target.stem if target.is_file() and target.parent.name == "checkpoints" else weights
+    return target.stem if target.is_file() and target.absolute().parent.name == "checkpoints" else weights
 
 
 def records_path(target: Path, test_list: str | None = None) -> Path:
@@ -180,6 +187,10 @@ def records_path(target: Path, test_list: str | None = None) -> Path:
         return Path(f"{target.stem}.{name}")
     if (target / "config.yaml").is_file():
         return target / name
+    if target.name in ("", ".."):  # as `.` has it
+        target = target.resolve()
+    if not target.name:
+        raise UsageError(f"{target} has no name that records could be named by: give --output.")
     return target.with_name(f"{target.name}.{name}")
 
 

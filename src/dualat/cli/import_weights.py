@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.outputs import output_file
@@ -15,7 +14,7 @@ from dualat.config import load_recipe
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.import_weights.settings import ImportSettings
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from dualat.data.images import ImageData
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from dualat.models.model import ModelDescription
 
 
-@dataclass(config=STRICT)
+@strict
 class ImportArguments(ImportSettings):
     """Turn published weights of another system into a model of dualat. Nothing in the file is run."""
 

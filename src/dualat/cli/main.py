@@ -2,14 +2,16 @@
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from types import FrameType
 
 from dualat import __version__
-from dualat.cli.arguments import UsageError
+from dualat.cli.errors import UsageError
 
 COMMANDS = {
     "train": "train by a recipe, in both stages, and evaluate the result",
@@ -38,6 +40,12 @@ Exit codes: 0 done, 1 failed (one sentence says why; --debug shows the traceback
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `dualat` command."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)
+    if hasattr(
+        sys.stdout, "reconfigure"
+    ):  # a terminal that lacks a character gets ? for it, and not an error
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -70,6 +78,35 @@ def run(args: list[str]) -> int:
     except KeyboardInterrupt:
         print("dualat: interrupted.", file=sys.stderr)
         return 1
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+            return fail(
+                ValueError("a path begins with ~, but that user has no home here: write it out"), 1, debug
+            )
+        if not out_of_memory(error):
+            raise
+        less = MemoryError(
+            f"there is not enough memory for this ({str(error).splitlines()[0]}): ask for less at a time"
+        )
+        less.__cause__ = error
+        return fail(less, 1, debug)
+
+
+def on_interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C is a KeyboardInterrupt, but where something is being imported, this is the end: libraries that are interrupted
+    there raise errors of their own, or abort the process. Nothing is begun yet that could be lost."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"dualat: interrupted.\n")
+            os._exit(1)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch says that what was asked for does not fit."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "calculation overflowed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
 
 
 def fail(error: BaseException, code: int, debug: bool) -> int:

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic.dataclasses import dataclass
-
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.train import check_effect, shallow
 from dualat.config import RunConfig, load_recipe, recipe_names, recipe_text
 from dualat.planning.settings import PlanSettings
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +41,7 @@ PASSES = {
 }
 
 
-@dataclass(config=STRICT)
+@strict
 class PlanArguments(PlanSettings, RunConfig):
     """Say what training by a recipe would take: memory, time, cost, disk, files."""
 

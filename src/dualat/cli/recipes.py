@@ -4,14 +4,13 @@ import json
 from typing import Annotated
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.config import recipe_names, recipe_text
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class RecipesArguments:
     """List the recipes that come with dualat, or print one."""
 

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import parse
 from dualat.cli.outputs import output_file
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class ReportArguments:
     """Write a run's report: one HTML page with figures, curves, samples and settings, and nothing outside itself."""
 

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from pydantic.dataclasses import dataclass
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file, remove_samples, sample_folder, sample_name
-from dualat.settings import STRICT
+from dualat.core.sampler_settings import SamplingSettings
+from dualat.settings import strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(config=STRICT)
+@strict
 class SampleArguments:
     """Draw images by descending the model's energy."""
 
@@ -54,8 +54,13 @@ class SampleArguments:
 
 def main(args: list[str]) -> int:
     parsed = parse(SampleArguments, args, "dualat sample")
-    if parsed.count < 1:
-        raise UsageError(f"--count is {parsed.count}, but must be 1 or more.")
+    if not 1 <= parsed.count <= 10**7:
+        raise UsageError(f"--count is {parsed.count}, but must be 1 to 10,000,000.")
+    given = {name: getattr(parsed, name) for name in ("steps", "step_size", "schedule", "momentum")}
+    try:  # before the model is read
+        SamplingSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if parsed.unconditional and parsed.classes:
         raise UsageError("--unconditional and --classes contradict each other: give one of them.")
     if parsed.initial and parsed.initial_images:

@@ -4,16 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from dualat.cli.arguments import UsageError
-from dualat.cli.evaluate import EvaluateArguments, say
+from dualat.cli.evaluate import EvaluateArguments, run_of, say
 from dualat.config import RunConfig
 from dualat.data.images import ImageData
-from dualat.data.in_distribution import load_splits
+from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.context import EvaluationContext, partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
+from dualat.run.data import located, renamed
 from dualat.system.precision import choose_device
 
 
@@ -27,7 +28,7 @@ def build_context(
         if parsed.initial_images:
             raise UsageError("--initial-images is for models, and these are samples: leave it out.")
         samples = read_samples(target, wanted)
-        data = load_splits(with_list(outside_data(parsed, None, samples.shape), parsed.test_list))
+        data = load_splits(with_list(outside_data(parsed, samples.shape), parsed.test_list))
         return EvaluationContext(None, data, settings, seed, given=samples, keep=keep)
     path = target
     if target.is_dir():
@@ -44,17 +45,45 @@ def build_context(
             )
             raise FileNotFoundError(f"{path} does not exist: {hint}.")
     model = load(path, choose_device(parsed.device))
-    own = model.description.data
-    wanted = config.data if config else own
-    if wanted is None or parsed.source:
-        wanted = outside_data(parsed, None, model.shape)
-    elif parsed.root:
-        wanted = replace(wanted, root=parsed.root)
-    data = load_splits(with_list(wanted, parsed.test_list))
+    if config:
+        data = run_splits(target, parsed, config, model)
+    else:
+        wanted = model.description.data
+        if wanted is None or parsed.source:
+            wanted = outside_data(parsed, model.shape)
+        elif parsed.root:
+            wanted = replace(wanted, root=parsed.root)
+        data = load_splits(with_list(wanted, parsed.test_list))
+        check_data(target, model, data.train, wanted.source)
     if parsed.initial_images:
         start_from(model, parsed)
-    check_data(target, model, data.train, wanted.source)
     return EvaluationContext(model, data, settings, seed, keep=keep)
+
+
+def run_splits(target: Path, parsed: EvaluateArguments, config: RunConfig, model: LoadedModel) -> Splits:
+    """The images of a run: where they were when it began, or where --source and --root say that the same are now."""
+    folder, source = run_of(target), parsed.source or config.data.source
+    assert folder is not None
+    wanted, moved = located(folder, config).data, bool(parsed.source or parsed.root)
+    if parsed.source and (parsed.source not in NAMED_SOURCES) == config.data.is_folder:
+        wanted = replace(wanted, source=parsed.source)
+    elif parsed.source:
+        wanted = outside_data(parsed, model.shape)
+    wanted = replace(wanted, root=parsed.root) if parsed.root else wanted
+    try:
+        data = load_splits(with_list(wanted, parsed.test_list))
+    except FileNotFoundError as error:
+        option = "--source" if config.data.is_folder else "--root"
+        hint = "" if moved else f"; if the images of {target} have moved, say by {option} where they are"
+        raise FileNotFoundError(f"{str(error).rstrip('.')}{hint}.") from error
+    known = model.description.train_sha256
+    if moved and known and data.train.content != known:
+        raise ValueError(
+            f"{source} holds other training images than {target} was trained on: --source and --root name the place of the "
+            "run's own images, and its weights are measured on others where they lie outside the run folder."
+        )
+    check_data(target, model, data.train, source)
+    return renamed(data, config.data.source)
 
 
 def check_data(target: Path, model: LoadedModel, train: ImageData, source: str) -> None:
@@ -110,9 +139,9 @@ def start_from(model: LoadedModel, parsed: EvaluateArguments) -> None:
     model.initial = build_initial(settings, model.shape, None)
 
 
-def outside_data(parsed: EvaluateArguments, source: str | None, shape: tuple[int, int, int]) -> DataSettings:
+def outside_data(parsed: EvaluateArguments, shape: tuple[int, int, int]) -> DataSettings:
     """Where the real images of a target outside a run folder are."""
-    source = parsed.source or source
+    source = parsed.source
     if not source:
         raise UsageError(
             "--source is missing: it is not known what images these weights or samples are measured on; give one of "

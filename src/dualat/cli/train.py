@@ -8,21 +8,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass
-
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.config import (
     RunConfig,
-    either,
     load_recipe,
     nearest_settings,
     recipe_names,
     recipe_text,
-    setting_names,
     to_yaml,
 )
 from dualat.methods.settings import refuse_unused
-from dualat.settings import STRICT
+from dualat.settings import either, names_of, strict
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
 
@@ -30,14 +26,14 @@ RECIPE is one of {names}, or the path of a YAML file.
 `dualat train RECIPE --help` lists every setting with the recipe's own values."""
 
 
-@dataclass(config=STRICT)
+@strict
 class TrainArguments(RunConfig):
     """Train by a recipe and evaluate the result."""
 
     resume: bool = False
-    """Go on from the newest checkpoint in the run folder."""
+    """Go on from the newest checkpoint in the run folder; --data.source may name the same images in another place."""
     overwrite: bool = False
-    """Replace a run that is already in the run folder."""
+    """Replace a run that is already in the run folder; files that dualat did not write stay."""
     dry_run: bool = False
     """Print the resolved settings, the model's size and an estimate of the time; train nothing."""
     json: bool = False
@@ -82,7 +78,7 @@ def options(args: list[str]) -> Iterator[tuple[str, str]]:
 
 def refuse_unknown(args: list[str], recipe: str) -> None:
     """An option that does not exist is named, with the nearest that does."""
-    known = {*setting_names(TrainArguments), "help"}
+    known = {*names_of(TrainArguments), "help"}
     for written, option in options(args):
         plain = ".".join(part.removeprefix("no_") for part in option.split("."))
         if option not in known and plain not in known:

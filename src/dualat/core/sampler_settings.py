@@ -3,12 +3,10 @@
 import math
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class SamplingSettings:
     """How the trained model is sampled; kept with it as its default."""
 

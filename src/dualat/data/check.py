@@ -15,9 +15,11 @@ from dualat.data.lazy import LazyImages, decoded
 from dualat.data.listing import list_images
 from dualat.data.shards import ShardFiles
 from dualat.data.sources import all_shards, require_images
-from dualat.system.files import write_text
+from dualat.system.files import keep, write_text
 
 _SMALL = View((3, 32, 32))  # a file is decoded whole, whatever it is resized to
+UNREADABLE = "# images of "
+"""How such a list begins."""
 _EVERY = 5.0  # seconds between states on disk
 _TOLD = 100  # images between calls of progress
 
@@ -75,7 +77,7 @@ def check_images(
     finally:
         if done < len(data):
             _keep(state_file, content, done, bad)
-    lines = [f"# images of {source} that cannot be read", *bad]
+    lines = [f"{UNREADABLE}{source} that cannot be read", *bad]
     write_text(output, "\n".join(lines) + "\n")
     state_file.unlink(missing_ok=True)
     return Checked(len(data), bad)
@@ -91,4 +93,5 @@ def _state(state_file: Path, content: str) -> tuple[int, dict[str, str]]:
 
 
 def _keep(state_file: Path, content: str, done: int, bad: dict[str, str]) -> None:
-    write_text(state_file, json.dumps({"content": content, "done": done, "bad": bad}))
+    text = json.dumps({"content": content, "done": done, "bad": bad})
+    keep(state_file, lambda path: path.write_text(text, encoding="utf-8"))

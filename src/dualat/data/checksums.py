@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dualat.data.names import read_lines
-from dualat.system.files import write_text
+from dualat.system.files import keep
 
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 _EVERY = 5.0  # seconds between states on disk
@@ -62,8 +63,9 @@ def verify(
         progress: called as progress("files", done, in all).
     """
     known: dict[str, list] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(state_file.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(state_file.read_text(encoding="utf-8"))
+        known = found if isinstance(found, dict) else {}
     outcome, written = Outcome(), time.monotonic()
     try:
         for done, (name, expected) in enumerate(sums.items()):
@@ -83,14 +85,13 @@ def verify(
                 known[name] = state
             outcome.right.append(name)
             if time.monotonic() - written > _EVERY:
-                _keep(state_file, known)
+                keep(state_file, partial(_write, known=known))
                 written = time.monotonic()
         progress("files", len(sums), len(sums))
     finally:
-        _keep(state_file, known)
+        keep(state_file, partial(_write, known=known))
     return outcome
 
 
-def _keep(state_file: Path, known: dict[str, list]) -> None:
-    with suppress(OSError):  # a folder that cannot be written costs time at the next call
-        write_text(state_file, json.dumps(known))
+def _write(path: Path, known: dict[str, list]) -> None:
+    path.write_text(json.dumps(known), encoding="utf-8")

@@ -49,6 +49,10 @@ def load_splits(settings: DataSettings) -> Splits:
     if settings.limit is not None:
         generator = torch.Generator().manual_seed(mix_seed("limit", seed))
         train = train.take(torch.randperm(len(train), generator=generator)[: settings.limit])
+        if len(train.labels.unique()) < 2:
+            raise ValueError(
+                f"limit is {settings.limit}, which leaves training images of one class: give more, so that there are two."
+            )
     if empty := [n for n, part in (("validation", validation), ("test", test)) if not len(part)]:
         raise ValueError(
             f"the {empty[0]} split of {settings.source} is empty: give more images or other fractions."

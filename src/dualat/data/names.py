@@ -18,6 +18,8 @@ import numpy as np
 from dualat.system.files import write_text
 
 BASES = {"zero-based": 0, "one-based": 1}
+POSITIONS = "# zero-based positions of images"
+"""First line of a list that `write_positions` writes."""
 
 
 def read_lines(path: Path, what: str = "one entry per line") -> list[str]:
@@ -130,4 +132,4 @@ def _stated_base(path: Path) -> int | None:
 def write_positions(path: Path, positions: np.ndarray) -> None:
     """A list of positions that says itself that it counts from 0."""
     text = "\n".join(map(str, positions.tolist()))
-    write_text(path, f"# zero-based positions of images\n{text}\n")
+    write_text(path, f"{POSITIONS}\n{text}\n")

@@ -4,13 +4,13 @@ import math
 from dataclasses import MISSING, field, fields
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """Sources that need no folder of images."""
 
+_LARGEST_SIDE = 2**14
+_MOST_WORKERS = 1024
 _OF_FOLDERS = (
     "image_size",
     "channels",
@@ -25,7 +25,7 @@ _OF_FOLDERS = (
 )
 
 
-@dataclass(config=STRICT)
+@strict
 class DataSettings:
     source: str = "digits"
     """Images to learn from: `digits` (8x8, comes with scikit-learn), `fashion-mnist`, `cifar10`, `cifar100`, the path
@@ -84,7 +84,7 @@ class DataSettings:
                     f"{name} is {getattr(self, name)}, but must lie between 0 and 1, both excluded."
                 )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}, but must be at least 1, or none for all images.")
+            raise ValueError(f"limit is {self.limit}, but must be at least 1 (None, in YAML null: all).")
         if self.is_folder:
             self._check_folder()
         else:
@@ -98,6 +98,11 @@ class DataSettings:
             )
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}, but must be at least 1 pixel.")
+        if max(self.image_size, self.test_resize or 0) > _LARGEST_SIDE:
+            raise ValueError(
+                f"image_size and test_resize must be {_LARGEST_SIDE} pixels at most, not {self.image_size} and "
+                f"{self.test_resize}."
+            )
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels is {self.channels}, but must be 1 (grey) or 3 (colour).")
         if self.test_resize is not None and self.test_resize < self.image_size:
@@ -106,8 +111,11 @@ class DataSettings:
             )
         if not 0 <= self.memory_gib < math.inf:
             raise ValueError(f"memory_gib is {self.memory_gib}, but must be 0 (none in memory) or more.")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}, but must be 0 (no threads) or more, or none.")
+        if self.workers is not None and not 0 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(
+                f"workers is {self.workers}, but must be 0 (no threads) to {_MOST_WORKERS} (None, in YAML null: by the "
+                "machine)."
+            )
         if self.root is not None or self.download:
             raise ValueError(
                 "root and download are for named sources: leave them out where source is a folder."
@@ -129,7 +137,7 @@ class DataSettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class AugmentSettings:
     kind: Literal["none", "basic", "strong", "imagenet"] = "basic"
     """none; basic: pad, crop and flip; strong: those, then AutoAugment (colour images) and cutout; imagenet: random
@@ -162,7 +170,7 @@ class AugmentSettings:
                 raise ValueError(f"{entry.name} does nothing for augmentation {self.kind!r}: leave it out.")
 
 
-@dataclass(config=STRICT)
+@strict
 class InitialSettings:
     kind: Literal["gaussian", "class-gaussian", "uniform", "normal", "smooth-noise", "images"] = "gaussian"
     """What contrastive samples start from: a Gaussian fitted to the training images, one Gaussian per class, uniform
@@ -192,10 +200,10 @@ class InitialSettings:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}, but must be at least 1.")
-        if self.std <= 0:
-            raise ValueError(f"std is {self.std}, but must be positive.")
-        if self.blur < 0:
-            raise ValueError(f"blur is {self.blur}, but must be 0 (none) or a positive number of pixels.")
+        if not 0 < self.std < math.inf or not math.isfinite(self.mean):
+            raise ValueError(f"mean and std must be finite, and std above 0, not {self.mean} and {self.std}.")
+        if not 0 <= self.blur <= 1000:
+            raise ValueError(f"blur is {self.blur}, but must be 0 (none) to 1000 pixels.")
         if self.kind == "images" and not self.source:
             raise ValueError(
                 "initial distribution 'images' needs source: name a data source, or a folder or file of images."

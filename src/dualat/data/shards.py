@@ -28,7 +28,7 @@ from dualat.data.formats import WANTED, ending, suffixes
 from dualat.data.lazy import Files, LazyImages
 from dualat.data.listing import tell_left_out
 from dualat.data.names import read_lines
-from dualat.system.files import atomic_path
+from dualat.system.files import atomic_path, cache_folder, keep
 
 NO_CLASS = -1
 _VERSION = 2
@@ -68,12 +68,12 @@ def read_index(shard: Path) -> tuple[ShardIndex, bool]:
         if (index := _kept(place, state)) is not None:
             return index, False
     index = make_index(shard)
-    for place in _places(shard):
-        try:
-            _keep(place, index, state)
-            break
-        except OSError:  # not ours to write: the next place, or made again next time
-            continue
+    beside, elsewhere = _places(shard)
+    try:
+        with atomic_path(beside) as temporary:
+            _write(temporary, index, state)
+    except OSError:  # not ours to write
+        keep(elsewhere, lambda temporary: _write(temporary, index, state))
     return index, True
 
 
@@ -157,11 +157,10 @@ def _state(shard: Path) -> np.ndarray:
 
 def _places(shard: Path) -> list[Path]:
     """Where the index of a shard may be."""
-    cache = Path(os.environ.get("DUALAT_CACHE") or Path.home() / ".cache" / "dualat")
     digest = hashlib.sha256(str(shard.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return [
         shard.parent / ".dualat-index" / f"{shard.name}.npz",
-        cache / "index" / f"{shard.name}-{digest}.npz",
+        cache_folder() / "index" / f"{shard.name}-{digest}.npz",
     ]
 
 
@@ -178,10 +177,10 @@ def _kept(place: Path, state: np.ndarray) -> ShardIndex | None:
     return None
 
 
-def _keep(place: Path, index: ShardIndex, state: np.ndarray) -> None:
+def _write(path: Path, index: ShardIndex, state: np.ndarray) -> None:
     columns = {"offsets": index.offsets, "sizes": index.sizes, "labels": index.labels}
     columns |= {"names": _packed(index.names), "left_out": _packed(index.left_out)}
-    with atomic_path(place) as temporary, open(temporary, "wb") as handle:
+    with open(path, "wb") as handle:
         np.savez(handle, state=state, **columns)  # pyright: ignore[reportArgumentType]
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen
 from dualat.data.images import ImageData, Shape
 from dualat.results.record import Record, share_correct
-from dualat.system.files import write_text
+from dualat.system.files import keep
 from dualat.system.precision import float32_by_default
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -247,6 +248,10 @@ def _judge(
     return fooled.cpu(), count
 
 
+class WrongState(ValueError):
+    """A file that is to be gone on from is damaged, or of another evaluation. Nothing is measured yet."""
+
+
 @dataclass
 class _Run:
     """How far an evaluation is, and its file."""
@@ -263,16 +268,16 @@ class _Run:
     def open(self, path: Path, key: str) -> None:
         """Go on from the file, if it is there."""
         self.path, self.key = path, key
-        if not path.exists():
+        if not os.path.exists(path):
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             theirs, self.fell = found["key"], torch.tensor(found["fell"])
             self.stage, self.chunks, self.projected = (found[k] for k in ("stage", "chunks", "projected"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no state of AutoAttack: give another path, or remove it.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WrongState(f"{path} is no state of AutoAttack: give another path, or remove it.") from error
         if theirs != key:
-            raise ValueError(
+            raise WrongState(
                 f"{path} is the state of another evaluation (weights, images, attacks, eps, batch size, seed or "
                 "pyautoattack's version differ): give another path, or remove it to begin anew."
             )
@@ -280,7 +285,8 @@ class _Run:
     def save(self) -> None:
         if self.path is not None:
             fields = {k: getattr(self, k) for k in ("key", "stages", "stage", "chunks", "projected")}
-            write_text(self.path, json.dumps({**fields, "fell": self.fell.tolist()}) + "\n")
+            text = json.dumps({**fields, "fell": self.fell.tolist()}) + "\n"
+            keep(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 
     def finish(
         self,

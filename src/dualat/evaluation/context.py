@@ -18,7 +18,7 @@ from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData, Shape, Splits, evenly
 from dualat.data.listing import walk
 from dualat.evaluation.attack import Attacked, under_attack
-from dualat.evaluation.judge import Judge, cache_folder
+from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import gradient_norms, shared_logits
 from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.outside import outside_images
@@ -28,6 +28,7 @@ from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel
 from dualat.system.devices import device_name
+from dualat.system.files import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, in all)"""

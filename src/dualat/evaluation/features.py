@@ -6,6 +6,7 @@ Distances in features of different networks, weights or input sizes are differen
 import hashlib
 import tempfile
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from dualat.evaluation.inception_weights import (
     find_inception_weights,
     read_inception_weights,
 )
-from dualat.evaluation.judge import Judge, cache_folder
+from dualat.evaluation.judge import Judge
 from dualat.evaluation.samples import ImageSet
-from dualat.system.files import atomic_path
+from dualat.system.files import cache_folder, keep
 from dualat.system.precision import float32_by_default
 
 INCEPTION = "inception-v3-fid"
@@ -261,9 +262,5 @@ def cached_features(extractor: FeatureExtractor, images: ImageSet, folder: Path 
         raise ValueError(
             f"features {extractor.name} of {images.name} are not finite: its weights are damaged."
         )
-    try:
-        with atomic_path(path) as temporary:
-            save_file({"features": features}, temporary)
-    except OSError:
-        pass
+    keep(path, partial(save_file, {"features": features}))
     return features

@@ -1,5 +1,6 @@
 """The weights file of torch-fidelity's Inception network: found, checked by its hash, and read without unpickling code."""
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -29,7 +30,7 @@ def find_inception_weights(path: Path | str | None = None) -> tuple[Path, str]:
         ValueError: a file of the official name with another content.
     """
     found = Path(torch.hub.get_dir()) / "checkpoints" / FILE if path is None else Path(path).expanduser()
-    if not found.is_file():
+    if not os.path.isfile(found):  # which a home that cannot be read is not, either
         where = f"put it into {found.parent}" if path is None else "give its path"
         raise MissingWeights(
             f"{found} does not exist, which FID, KID and the Inception Score need: get {FILE} (95 MB) from the releases "

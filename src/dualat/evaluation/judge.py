@@ -5,8 +5,7 @@ penultimate features measure Frechet distances and which judges larger images.
 """
 
 import math
-import os
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from dualat.core.classifier import check_images
 from dualat.data.in_distribution import ImageData
 from dualat.system.distributed import from_first, is_first
-from dualat.system.files import atomic_path
+from dualat.system.files import cache_folder, keep
 from dualat.system.precision import float32_by_default, strict_fp32
 from dualat.system.seeds import mix_seed
 
@@ -49,11 +48,6 @@ class JudgeNetwork(nn.Module):
         return self.head(self.body(x))
 
 
-def cache_folder() -> Path:
-    """Where judges are kept between runs: $DUALAT_CACHE, or ~/.cache/dualat."""
-    return Path(os.environ.get("DUALAT_CACHE") or Path.home() / ".cache" / "dualat")
-
-
 class Judge:
     """Says which class an image shows, and gives features for Frechet distances.
 
@@ -73,7 +67,8 @@ class Judge:
         self.steps = steps or (1500 if len(train) > 10_000 else 500)
         self.network = self._trained_network()
         self.svm = None
-        if math.prod(train.shape) <= SVM_PIXELS and len(train) <= 20_000:
+        several = len(train.labels.unique()) > 1  # an SVM parts classes: of one there is nothing to part
+        if several and math.prod(train.shape) <= SVM_PIXELS and len(train) <= 20_000:
             from sklearn.svm import SVC
 
             self.svm = SVC(C=10.0, gamma="scale").fit(train.float().flatten(1).numpy(), train.labels.numpy())
@@ -125,11 +120,7 @@ class Judge:
         except (OSError, SafetensorError, RuntimeError, ValueError):
             with strict_fp32():
                 fit(network, self.train, self.steps)
-            try:
-                with atomic_path(path) as temporary:
-                    save_file(network.state_dict(), temporary)
-            except OSError:
-                pass  # a cache that cannot be written costs time, not the result
+            keep(path, partial(save_file, network.state_dict()))
 
 
 def fit(network: nn.Module, train: ImageData, steps: int) -> None:

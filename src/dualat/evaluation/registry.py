@@ -11,7 +11,7 @@ A metric of dualat is a file in `evaluation/metrics/` and a row here. One of you
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,7 +76,8 @@ class Metric:
         if file and Path(file).is_file():
             told["code"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         if self.settings is not None:
-            told["settings"] = asdict(self.settings) if is_dataclass(self.settings) else dict(self.settings)
+            plain = isinstance(self.settings, Mapping)
+            told["settings"] = dict(self.settings) if plain else asdict(self.settings)
         return told
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
 from dualat.sampling import descend
 from dualat.system.distributed import mine, summed
-from dualat.system.files import atomic_path
+from dualat.system.files import keep
 from dualat.system.seeds import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
@@ -162,8 +162,7 @@ def from_model(
                 x = model.initial.sample(len(labels[part]), labels[part], generator)
             drawn = _descend(model, x, labels[part], sampler, noise)
             if path is not None:
-                with atomic_path(path) as temporary:
-                    save_file({"images": drawn}, temporary)
+                keep(path, partial(save_file, {"images": drawn}))
         images[part] = drawn
         if progress is not None:
             progress(part.stop, count)

@@ -3,12 +3,13 @@
 import math
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
+from dualat.settings import strict
 
-from dualat.settings import STRICT
+MOST_SAMPLES = 10_000_000
+"""More would not fit into memory, and no published figure asks for a hundredth of it."""
 
 
-@dataclass(config=STRICT)
+@strict
 class EvaluationSettings:
     """What is measured on the held-out images at the end of a run, and more briefly while training."""
 
@@ -74,12 +75,12 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if not self.eps or not all(0 <= e < math.inf for e in (*self.eps, self.validation_eps)):
             raise ValueError(
-                f"evaluation.eps must be finite radii of 0 or more, not {self.eps} (and "
-                f"{self.validation_eps} while training)."
+                f"evaluation.eps and validation_eps must be finite radii of 0 or more, not {self.eps} and "
+                f"{self.validation_eps}."
             )
         if self.robust_images is not None and self.robust_images < 1:
             raise ValueError(
-                f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None: all)."
+                f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None, in YAML null: all)."
             )
         if len(set(self.eps)) != len(self.eps):
             raise ValueError(f"evaluation.eps names a radius twice: {self.eps}.")
@@ -93,9 +94,9 @@ class EvaluationSettings:
             )
         if self.sweep_steps is not None and (not self.sweep_steps or min(self.sweep_steps) < 0):
             raise ValueError(f"evaluation.sweep_steps must be numbers of 0 or more, not {self.sweep_steps}.")
-        if not (0 < self.ood_eps < math.inf and 0 < self.ood_step_size < math.inf and self.bins > 0):
+        if not (0 < self.ood_eps < math.inf and 0 < self.ood_step_size < math.inf and 0 < self.bins <= 10**5):
             raise ValueError(
-                "evaluation.ood_eps, evaluation.ood_step_size and evaluation.bins must be above 0 and finite, not "
+                "evaluation.ood_eps and evaluation.ood_step_size must be above 0 and finite, evaluation.bins 1 to 100,000, not "
                 f"{self.ood_eps}, {self.ood_step_size}, {self.bins}."
             )
         for name in (
@@ -111,5 +112,10 @@ class EvaluationSettings:
                 raise ValueError(f"evaluation.{name} is {value}, but must be 2 or more.")
         if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
             raise ValueError(
-                "evaluation.steps must be 1 or more, and numbers of images and samples 2 or more."
+                "evaluation.steps must be 1 or more, and evaluation.samples, validation_images and validation_samples 2 "
+                f"or more, not {self.steps}, {self.samples}, {self.validation_images} and {self.validation_samples}."
+            )
+        if max(self.samples, self.sweep_samples, self.validation_samples, self.ood_images) > MOST_SAMPLES:
+            raise ValueError(
+                f"evaluation.samples, sweep_samples, validation_samples and ood_images must be {MOST_SAMPLES:,} at most."
             )

@@ -5,12 +5,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class AttackSettings:
     """The attack of adversarial training: PGD on the cross-entropy, inside a ball."""
 
@@ -40,7 +38,7 @@ class AttackSettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class ContrastiveSettings:
     """Contrastive samples of stage 2, and the curriculum on their number of steps T."""
 
@@ -65,7 +63,7 @@ class ContrastiveSettings:
             raise ValueError(f"contrastive.auc_threshold is {self.auc_threshold}, but is an AUROC: 0 to 1.")
 
 
-@dataclass(config=STRICT)
+@strict
 class LossSettings:
     """Weights of the terms of the loss."""
 
@@ -84,11 +82,12 @@ class LossSettings:
         weights = (self.cross_entropy, self.energy, self.r1 or 0.0, self.adversarial_energy)
         if not all(0 <= w < math.inf for w in weights) or self.cross_entropy == self.energy == 0:
             raise ValueError(
-                f"weights of the loss must be 0 or more, one of the first two above 0, not {weights}."
+                "loss.cross_entropy, energy, r1 and adversarial_energy must be finite and 0 or more, one of the first two "
+                f"above 0, not {weights}."
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class ChainSettings:
     """Chains that sample the model's own density: jem, robust-jem, jempp, sada-jem and eb-jdat.
 
@@ -121,9 +120,9 @@ class ChainSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"chain.{name} is {value}, but is a deviation: 0 (none) or more.")
-        if self.buffer < 1 or not 0 <= self.restart <= 1:
+        if not 1 <= self.buffer <= 10**7 or not 0 <= self.restart <= 1:
             raise ValueError(
-                f"chain.buffer must be 1 or more and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
+                f"chain.buffer must be 1 to 10,000,000 and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
             )
 
     def published(self, method: str) -> "ChainSettings":
@@ -145,7 +144,7 @@ PUBLISHED_CHAINS = {
 """x' = 2x - 1 turns a step of eta' grad_x' into eta'/4 grad_x, and noise sigma' into sigma'/2."""
 
 
-@dataclass(config=STRICT)
+@strict
 class SharpnessSettings:
     """Sharpness-aware minimisation (SAM): sada-jem."""
 
@@ -157,7 +156,7 @@ class SharpnessSettings:
             raise ValueError(f"sharpness.rho is {self.rho}, but must be above 0, and finite.")
 
 
-@dataclass(config=STRICT)
+@strict
 class OutSettings:
     """The attack on images of the initial distribution that must stay unconfident: ratio."""
 
@@ -180,7 +179,7 @@ class OutSettings:
             raise ValueError(f"out.momentum is {self.momentum}, but must be 0 or more, and below 1.")
 
 
-@dataclass(config=STRICT)
+@strict
 class PositiveSettings:
     """Real images pushed to higher energy before they count as real: at-ebm."""
 
@@ -197,7 +196,7 @@ class PositiveSettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class DiffusionSettings:
     """Noise under which images are learned: egc."""
 

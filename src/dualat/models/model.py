@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,11 +23,11 @@ from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
-from dualat.settings import STRICT
+from dualat.settings import strict
 from dualat.system.files import atomic_path, write_text
 
 
-@dataclass(config=STRICT)
+@strict
 class ModelDescription:
     """Everything but the weights: the header of model.safetensors, and its readable copy model.json."""
 
@@ -142,9 +140,15 @@ def find_weights(source: str | Path) -> Path:
     if path.is_dir():
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
+        inside = (
+            path
+            if path.name == "checkpoints" or path.resolve().name == "checkpoints"
+            else path / "checkpoints"
+        )
+        found = [str(p) for p in sorted(inside.glob("*.safetensors")) if not p.name.startswith("state-")]
+        files = f", or one of {', '.join(found)}" if found else ""
         raise FileNotFoundError(
-            f"{path} holds no model.safetensors: give a run folder whose training has finished, "
-            f"or one of the files in {path / 'checkpoints'}."
+            f"{path} holds no model.safetensors: give a run folder whose training has finished{files}."
         )
     if not path.exists():
         raise FileNotFoundError(
@@ -167,7 +171,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
     try:
         fields: dict[str, Any] = json.loads(metadata["dualat"])
         return tensors, ModelDescription(**fields)
-    except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} was not written by dualat: its description is missing or unreadable."
         ) from error

@@ -1,12 +1,11 @@
 """Settings of the network. Imports nothing heavy: the command line reads this file."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 NAMED_NETWORKS = (
     "wide_resnet50_4",
@@ -23,7 +22,7 @@ NAMED_NETWORKS = (
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """ValueError unless mean and deviation, per channel, can be those of images in [0, 1]."""
+    """ValueError unless mean and standard deviation, per channel, can be those of images in [0, 1]."""
     if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
         raise ValueError(f"normalisation needs finite means and deviations above 0, not {mean} and {std}.")
     least, most = -1e-6, 1 + 1e-6  # as float32 rounds
@@ -34,7 +33,7 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
         )
 
 
-@dataclass(config=STRICT)
+@strict
 class NetworkSettings:
     name: str = "wrn-28-10"
     """Network: `wrn-DEPTH-WIDTH` (pre-activation wide ResNet, depth = 6n + 4); `timm/NAME` for any timm classifier, as in
@@ -59,6 +58,11 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         is_timm = self.name.startswith("timm/")
+        wide = re.fullmatch(r"wrn-(\d+)-(\d+)", self.name)
+        if wide and (len(wide[1]) > 4 or len(wide[2]) > 3):
+            raise ValueError(
+                f"a wide ResNet has a depth below 10,000 and a width below 1,000, not {self.name[:40]}."
+            )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")
         if not is_timm and self.pretrained:

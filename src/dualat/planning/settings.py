@@ -1,12 +1,10 @@
 """Settings of a plan. Imports nothing heavy: the command line reads this file."""
 
-from pydantic.dataclasses import dataclass
-
 from dualat.planning.hardware import find_hardware
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class PlanSettings:
     """On what a run is planned, and what is known of its speed. Give one of mfu, images_per_second and measured at most."""
 

@@ -107,7 +107,7 @@ def read_records(path: Path) -> list[Record]:
         return [from_json(entry) for entry in entries]
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no file of records ({error}): move it away, and `dualat evaluate` makes a new one."
+            f"{path} is no file of records ({error}): `dualat evaluate` makes one, and keeps this one as .damaged."
         ) from error
 
 

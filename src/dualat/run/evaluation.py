@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.registry import BASIC, METRICS
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.store import change_records, check_writable, known_records, set_aside
 from dualat.models.model import LoadedModel, load
-from dualat.results.record import Record, read_records, write_records
+from dualat.results.record import Record
 from dualat.system.distributed import is_first, ranks, total
 from dualat.system.precision import choose_device, float32_by_default, strict_fp32
+from dualat.system.seeds import check_seed
 
 Told = Callable[[str], None]
 """Takes a line for a person."""
@@ -64,6 +67,7 @@ def evaluate(
         FileNotFoundError: weights that a metric needs are not there.
     """
     check_metrics(metrics)
+    check_seed(seed)
     context = EvaluationContext(model, data, settings or EvaluationSettings(), seed, samples)
     for name in metrics:  # before hours are spent on another metric
         check_needs(context, name)
@@ -108,7 +112,7 @@ def complete(
 ) -> list[Record]:
     """Bring the records in `path` up to date, metric by metric; the file is whole after each.
 
-    What is there with the same fingerprint is used again.
+    What is there with the same fingerprint is used again. A file that holds no records is moved aside.
 
     Args:
         by_name: the metrics were asked for by name: one whose weights are missing is an error. Otherwise it is left
@@ -120,6 +124,8 @@ def complete(
         The records of these metrics and this model.
     """
     found: list[Record] = []
+    if is_first():
+        set_aside(path, tell)
     known = {} if again else {name: there(path, context, model_name, name) for name in metrics}
     reused = [name for name in metrics if known.get(name)]
     left_out = []
@@ -132,6 +138,8 @@ def complete(
                 raise
             tell(f"{name} is left out: {error}")
             left_out.append(name)
+    if is_first() and len(reused) + len(left_out) < len(metrics):
+        check_writable(path)
     for name in metrics:
         if name in reused:
             found += known[name]
@@ -139,8 +147,8 @@ def complete(
             continue
         new = [replace(r, model=model_name) for r in measured(context, name)]
         found += new
-        if is_first():  # read again: another evaluation may have written to the file meanwhile
-            write_records(path, merged(read_records(path), new))
+        if is_first():
+            change_records(path, partial(merged, new=new))
         context.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
@@ -153,18 +161,22 @@ def complete(
 
 def note_doubts(path: Path, context: EvaluationContext, model_name: str, found: Sequence[Record]) -> None:
     """Signs of masked gradients, in the file's records of this model as it is and in `found`, which are some of them."""
-    known = read_records(path) if path.is_file() else []
+
+    def noted(known: list[Record]) -> list[Record]:
+        current = [r for r in known if r.model == model_name and f":{context.content[:12]}:" in r.key]
+        note_masking([*current, *found], **masking_bounds(context.data.test))
+        return known
+
+    known = known_records(path)
     before = [r.warnings for r in known]
-    current = [r for r in known if r.model == model_name and f":{context.content[:12]}:" in r.key]
-    note_masking([*current, *found], **masking_bounds(context.data.test))
-    if [r.warnings for r in known] != before:
-        write_records(path, known)
+    if [r.warnings for r in noted(known)] != before:
+        change_records(path, noted)
 
 
 def there(path: Path, context: EvaluationContext, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
     key = context.key(name, METRICS[name].uses)
-    mine = [r for r in read_records(path) if r.model == model_name and r.key == key]
+    mine = [r for r in known_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 

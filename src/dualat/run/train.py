@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualat.config import RunConfig, load_recipe, resolved, to_yaml
+from dualat.config import RunConfig, changed, load_recipe, resolved, to_yaml
 from dualat.core.loop import frozen
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
-from dualat.data.in_distribution import ImageData, load_splits
+from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Method, batchnorm_modules
@@ -35,8 +35,9 @@ from dualat.models.model import (
     load,
     save_model,
 )
+from dualat.run.data import check_same, load_run_splits, located, write_data
 from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
-from dualat.run.folder import check_folder, clear_run, flatten
+from dualat.run.folder import CONFIG, check_folder, check_unused, clear_run, flatten, run_lock
 from dualat.system.distributed import is_first, processes, wait
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype, deterministic, fast_fp32
@@ -56,7 +57,7 @@ LONG_RUN = 2e15
 
 
 def train(
-    recipe: str | RunConfig,
+    recipe: str | Path | RunConfig,
     overrides: Mapping[str, Any] | None = None,
     *,
     resume: bool = False,
@@ -65,24 +66,26 @@ def train(
     """Train by a recipe and evaluate the result on the test split.
 
     Args:
-        recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration.
+        recipe: a recipe's name ("digits"), the path of a YAML file, or a complete configuration, which stays as it is.
         overrides: dotted settings, as in {"stage2.steps": 100, "seed": 1}.
         resume: go on from the newest checkpoint of the run folder (a fresh start where there is none).
         overwrite: replace a run that is already in the folder.
 
     Returns:
-        The run folder: config.yaml, metrics.jsonl, checkpoints/, samples/, model.safetensors and model.json (the
-        averaged weights), evaluation.json, tensorboard/.
+        The run folder: config.yaml, data.json (where its images lie, and their hashes), metrics.jsonl, checkpoints/,
+        samples/, model.safetensors and model.json (the averaged weights), evaluation.json, tensorboard/.
 
     Raises:
         ValueError, FileNotFoundError: settings, data or checkpoints that cannot work; the sentence says what to do.
         dualat.training.signals.Stopped: a signal asked the run to stop; nothing is lost, `resume` goes on.
     """
-    config = load_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
+    whole = isinstance(recipe, RunConfig)
+    config = changed(asdict(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
     if config.output is None:
-        config = replace(config, output=f"runs/{Path(recipe).stem if isinstance(recipe, str) else 'run'}")
+        config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
     config = resolved(config)
     with processes(config.device):
+        check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
         wait()  # no rank writes into the folder before all have looked at it
         repeatable = deterministic(config.deterministic)
@@ -92,22 +95,45 @@ def train(
 
 
 def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop: StopRequest) -> None:
-    """Data, model, stages, final evaluation."""
+    """Data, model, stages, final evaluation. Nothing is written before settings and data are known to be good."""
     device = choose_device(config.device)
     torch.manual_seed(mix_seed(config.seed, "weights"))
-    splits = load_splits(config.data)
+    places = located(folder, config) if resume else config
+    splits = load_run_splits(config, places)
     check_final(config.evaluation, splits)
-    model = new_model(config, splits.train, device)
+    model = new_model(places, splits.train, device)
+    model.description.data, model.description.initial = config.data, config.initial  # as they were given
     stages = stage_plan(config, splits.train)
     for _, method, settings in stages:
         check_division(method, settings, min(settings.batch_size, len(splits.train)))
-    if is_first():
-        if overwrite:  # only now: settings and data are known to be good
-            clear_run(folder)
-        write_text(folder / "config.yaml", to_yaml(config))
-    wait()
     for text in doubts(config, model, splits.train):
         warnings.warn(text, stacklevel=3)
+    with run_lock(folder):
+        check_folder(config, resume, overwrite)  # again: another process may have begun a run here meanwhile
+        if resume and (folder / CONFIG).is_file():
+            check_same(folder, config, load_recipe(str(folder / CONFIG)), splits)
+        wait()
+        if is_first():
+            if overwrite:
+                clear_run(folder)
+            write_text(folder / CONFIG, to_yaml(config))
+            write_data(folder, config, places, splits)
+        wait()
+        _train_stages(config, folder, resume, stop, model, splits, stages)
+        evaluate_run(folder, config, splits, device)
+
+
+def _train_stages(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    stop: StopRequest,
+    model: LoadedModel,
+    splits: Splits,
+    stages: list[tuple[int, Method, StageSettings]],
+) -> None:
+    """All steps that are left; the final model is written."""
+    device = choose_device(config.device)
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
@@ -136,7 +162,6 @@ def _train(config: RunConfig, folder: Path, resume: bool, overwrite: bool, stop:
         save_model(model, folder / "model")
         write_outcome(folder, "finished", read_outcome(folder)["divergences"])
     wait()
-    evaluate_run(folder, config, splits, device)
 
 
 def run_stages(

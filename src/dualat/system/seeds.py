@@ -19,3 +19,10 @@ def mix_seed(*parts: int | str) -> int:
         text = part.encode() if isinstance(part, str) else str(int(part)).encode()
         digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(text)}:".encode() + text)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """ValueError unless everything that takes random numbers takes this seed: 0 to 2^63 - 1."""
+    if not 0 <= seed < 2**63:
+        text = seed if abs(seed) < 2**80 else "a number of more than 80 bits"
+        raise ValueError(f"{name} is {text}, but must be a whole number from 0 to 2^63 - 1.")

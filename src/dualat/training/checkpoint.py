@@ -1,10 +1,12 @@
 """Checkpoints: everything that a resumed run needs, in one safetensors file, checked by checksum.
 
 `checkpoints/latest.json` lists the two newest state files with their SHA-256. A state file is complete before it is
-listed, so a kill at any moment leaves a list of complete files. A damaged newest one falls back to the one before.
+listed, so a kill at any moment leaves a list of complete files. A damaged newest one falls back to the one before, a
+damaged list to the files that lie beside it.
 """
 
 import json
+import re
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +21,8 @@ from dualat.system.distributed import gathered
 from dualat.system.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
+INDEX = "latest.json"
+STATE = re.compile(r"state-\d+-\d{8,}\.safetensors")
 TENSORS = ("model", "ema", "method_tensors")
 """Parts of the state that are tensors; the rest is JSON."""
 
@@ -69,18 +73,21 @@ def save_state(folder: Path, state: TrainingState) -> None:
             temporary,
             metadata={"state": json.dumps(rest)},
         )
-    known = [entry for entry in _generations(folder) if entry["file"] != path.name]
-    kept = [{"file": path.name, "sha256": sha256(path)}, *known][:GENERATIONS]
-    write_text(folder / "latest.json", json.dumps({"generations": kept}, indent=2) + "\n")
-    for old in folder.glob("state-*.safetensors"):
-        if old.name not in {entry["file"] for entry in kept}:
-            old.unlink()
+    before = _listed(folder) or [entry for entry in _found(folder) if _opens(folder / entry["file"])]
+    known = [entry for entry in before if entry["file"] != path.name]
+    kept = [{"file": path.name, "sha256": ""}, *known][:GENERATIONS]
+    kept = [{**entry, "sha256": entry["sha256"] or sha256(folder / entry["file"])} for entry in kept]
+    write_text(folder / INDEX, json.dumps({"generations": kept}, indent=2) + "\n")
+    for old in _found(folder):
+        if old["file"] not in {entry["file"] for entry in kept}:
+            (folder / old["file"]).unlink()
 
 
 def load_state(folder: Path) -> TrainingState | None:
     """The newest undamaged state, or None where no checkpoint was ever written. All ranks ask together.
 
-    Warns where the newest one is damaged; raises ValueError where all of them are, or where ranks find different ones.
+    Where the list of states is damaged, absent, or of files that are, the files that lie there are tried, newest first.
+    Warns where it is not the newest of the list; raises ValueError where none can be read, or where ranks find different ones.
     """
     state = _newest(folder)
     places = gathered(torch.tensor([[state.stage, state.step] if state else [0, 0]])).unique(dim=0).tolist()
@@ -94,40 +101,54 @@ def load_state(folder: Path) -> TrainingState | None:
 
 
 def _newest(folder: Path) -> TrainingState | None:
-    generations = _generations(folder)
-    problems = []
-    for entry in generations:
+    listed, found = _listed(folder), _found(folder)
+    names = {entry["file"] for entry in listed or ()}
+    problems = [] if listed or not found else [f"{folder / INDEX} is damaged or missing"]
+    for entry in [*(listed or ()), *(entry for entry in found if entry["file"] not in names)]:
         path = folder / entry["file"]
         try:
             if not path.is_file():
                 raise ValueError("is missing")
-            if sha256(path) != entry["sha256"]:
+            if entry["sha256"] and sha256(path) != entry["sha256"]:
                 raise ValueError("does not match its checksum")
             state = _read(path)
-        except (ValueError, OSError, KeyError, SafetensorError) as error:
+        except (ValueError, OSError, LookupError, TypeError, AttributeError, SafetensorError) as error:
             problems.append(f"{path} {error}")
             continue
         if problems:
-            warnings.warn(
-                f"checkpoint {problems[0]}: resuming from the one before, {path.name}.", stacklevel=2
-            )
+            warnings.warn(f"{problems[0]}: resuming from {path.name}, which is whole.", stacklevel=2)
         return state
     if problems:
         raise ValueError(f"no checkpoint can be read ({'; '.join(problems)}): start again with --overwrite.")
     return None
 
 
-def _generations(folder: Path) -> list[dict[str, str]]:
-    index = folder / "latest.json"
-    if not index.is_file():
-        return []
+def _listed(folder: Path) -> list[dict[str, str]] | None:
+    """States that the list names, newest first; None where it is absent or damaged."""
     try:
-        return [
-            {"file": str(g["file"]), "sha256": str(g["sha256"])}
-            for g in json.loads(index.read_text())["generations"]
-        ]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{index} is damaged: remove it and start again with --overwrite.") from error
+        entries = json.loads((folder / INDEX).read_text(encoding="utf-8"))["generations"]
+        files = [{"file": str(entry["file"]), "sha256": str(entry["sha256"])} for entry in entries]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return files if all(STATE.fullmatch(entry["file"]) for entry in files) else None
+
+
+def _found(folder: Path) -> list[dict[str, str]]:
+    """State files that lie there, newest first. Their content is not known to be what was written."""
+    names = [path.name for path in folder.glob("state-*.safetensors") if STATE.fullmatch(path.name)]
+    newest = sorted(
+        names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)], reverse=True
+    )
+    return [{"file": name, "sha256": ""} for name in newest]
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file has a header that fits its length."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _read(path: Path) -> TrainingState:

@@ -25,8 +25,9 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"outcome": "running", "divergences": []}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        return {"outcome": str(outcome["outcome"]), "divergences": list(outcome["divergences"])}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: remove it, or start again with --overwrite.") from error
 
 

@@ -4,12 +4,10 @@ import math
 from dataclasses import field, fields
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 
-@dataclass(config=STRICT)
+@strict
 class OptimizerSettings:
     """Optimiser and learning-rate schedule."""
 
@@ -47,6 +45,12 @@ class OptimizerSettings:
             )
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}, but must be above 0 and at most 1.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}, but must be 0 or more, and below 1.")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError(
+                f"milestones are {self.milestones}, but must be shares of the stage: above 0, below 1."
+            )
         unused = {"sgd": {"betas"}, "adamw": {"momentum"}}[self.name]
         unused |= set() if self.schedule == "step" else {"milestones", "gamma"}
         for entry in fields(self):
@@ -55,10 +59,12 @@ class OptimizerSettings:
                     f"{entry.name} does nothing with {self.name} and a {self.schedule} schedule: leave it out."
                 )
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm is {self.clip_norm}, but must be above 0 (None for no clipping).")
+            raise ValueError(
+                f"clip_norm is {self.clip_norm}, but must be above 0 (None, in YAML null: no clipping)."
+            )
 
 
-@dataclass(config=STRICT)
+@strict
 class StageSettings:
     """One stage of training. Give its length in epochs or in steps."""
 
@@ -83,11 +89,11 @@ class StageSettings:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"a stage needs one length, but epochs is {self.epochs} and steps is {self.steps}: "
-                "give one and set the other to None."
+                "give one and set the other to None, in YAML null."
             )
-        if (self.steps is not None and self.steps < 1) or (self.epochs is not None and self.epochs <= 0):
+        if (self.steps is not None and self.steps < 1) or not 0 < (self.epochs or self.steps or 0) < math.inf:
             raise ValueError(
-                f"a stage's length must be positive, not steps = {self.steps}, epochs = {self.epochs}."
+                f"a stage's length must be positive and finite, not steps = {self.steps}, epochs = {self.epochs}."
             )
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}, but must be 1 (none) or more.")
@@ -102,7 +108,7 @@ class StageSettings:
         return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * steps_per_epoch))
 
 
-@dataclass(config=STRICT)
+@strict
 class StabilitySettings:
     """When training counts as diverged, and what is done then. Each divergence is recorded in outcome.json."""
 
@@ -122,7 +128,7 @@ class StabilitySettings:
             )
 
 
-@dataclass(config=STRICT)
+@strict
 class TrackingSettings:
     """What is written while training."""
 

@@ -41,12 +41,13 @@ class Tracker:
         if not self.path.is_file() or not is_first():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short
+                before = (record["stage"], record["step"]) <= (stage, step)
+            except (ValueError, LookupError, TypeError, RecursionError):  # the line that a kill cut short
                 continue
-            if (record["stage"], record["step"]) <= (stage, step):
+            if before:
                 kept.append(line)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 

@@ -6,7 +6,7 @@ Source: Croce and Hein, 2020 (arXiv 2003.01690).
 """
 
 from dualat.core.geometry import ThreatModel
-from dualat.evaluation.autoattack import STANDARD, autoattack
+from dualat.evaluation.autoattack import STANDARD, WrongState, autoattack
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.registry import ENSEMBLE
 from dualat.results.record import Record, timed
@@ -29,7 +29,7 @@ def _ensemble(context: EvaluationContext, name: str, attacks: tuple[str, ...]) -
         folder = context.partial(name, ENSEMBLE)
         state = None if folder is None else folder / f"{eps:g}.json"
 
-        def measure(threat: ThreatModel = threat, state=state) -> Record:
+        def attacked(threat: ThreatModel = threat, state=state) -> Record:
             return autoattack(
                 context.required_model,
                 data,
@@ -40,5 +40,10 @@ def _ensemble(context: EvaluationContext, name: str, attacks: tuple[str, ...]) -
                 progress=lambda attack, done, total: context.progress(f"{name} {attack}", done, total),
             )
 
-        records.append(timed(measure))
+        try:
+            records.append(timed(attacked))
+        except WrongState:  # it only saves time: begin anew
+            assert state is not None
+            state.unlink(missing_ok=True)
+            records.append(timed(attacked))
     return records

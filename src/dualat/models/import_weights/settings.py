@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
-
 from dualat.models.settings import check_statistics
-from dualat.settings import STRICT
+from dualat.settings import strict
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar": (
@@ -18,7 +16,7 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and deviation per channel, in [0, 1]. `cifar`: as the code of RATIO and DAT has it, for CIFAR-10 and CIFAR-100."""
 
 
-@dataclass(config=STRICT)
+@strict
 class ImportSettings:
     network: str | None = None
     """Network, as in `dualat train --network.name`; None: told from the names and shapes of the weights."""

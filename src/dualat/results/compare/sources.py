@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dualat.results.record import Record, read_records
+from dualat.system.files import read_yaml
 
 
 @dataclass
@@ -43,7 +44,8 @@ def records_file(source: Path) -> Path:
     elif (source / "evaluation.json").is_file() or (source / "config.yaml").is_file():
         path = source / "evaluation.json"
     else:
-        path = source.with_name(f"{source.name}.evaluation.json")
+        whole = source.resolve() if source.name in ("", "..") else source  # as `.` has it
+        path = whole.parent / f"{whole.name}.evaluation.json"
     if path.is_file():
         return path
     if not source.exists():
@@ -62,7 +64,7 @@ def read_source(source: Path) -> tuple[list[Record], str]:
     if len(stated := {record.data for record in records if record.data}) == 1:
         return records, stated.pop()
     try:
-        config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml((path.parent / "config.yaml").read_text(encoding="utf-8"))
         return records, str(config["data"]["source"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return records, ""

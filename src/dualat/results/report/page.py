@@ -9,15 +9,17 @@ from dualat import __version__
 from dualat.results.record import read_records
 from dualat.results.report import curves, reading, sections
 from dualat.results.report.training import training
-from dualat.system.files import write_text
+from dualat.system.files import REPORT_MARK, check_own, write_text
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write the report of the run `folder` to `output` (default: report.html in it), and return where it is.
 
-    Raises FileNotFoundError where `folder` is no run folder, ValueError where its evaluation.json holds no records.
+    Raises FileNotFoundError where `folder` is no run folder, ValueError where its evaluation.json holds no records, or where
+    `output` is a file that is no report.
     """
     output = output or folder / "report.html"
+    check_own(output, REPORT_MARK, "dualat report")
     write_text(output, render(folder))
     return output
 

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from dualat.system.files import read_yaml
+
 WIDEST = 1400
 """Pictures wider than this are made smaller: a page stays small enough to send."""
 
@@ -59,8 +61,8 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        values = read_yaml(text)
+    except yaml.YAMLError:
         values = None
     return text, values if isinstance(values, dict) else {}
 
