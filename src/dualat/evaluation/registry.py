@@ -2,14 +2,15 @@
 
 A metric of dualat is a file in `evaluation/metrics/` and a row here. One of your own is a function in a file of your own:
 
-    @register_metric("brightness", "mean pixel of samples", uses=("samples",), of_samples=True)
-    def brightness(context): return Record("brightness", value, n)
+    @dualat.register_metric("brightness", "mean pixel of samples", uses=("samples",), of_samples=True)
+    def brightness(context): return dualat.Record("brightness", value, n)
 
 `dualat.evaluate`, `dualat evaluate`, the fingerprints and the studies find both in METRICS.
 """
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.results.catalogue import MetricValue, describe
-from dualat.results.record import Record
+from dualat.results.record import Record, as_json
 
 if TYPE_CHECKING:
     from dualat.evaluation.context import EvaluationContext
@@ -59,9 +60,15 @@ class Metric:
             or not all(isinstance(r, Record) for r in records)
         ):
             raise ValueError(
-                f"the metric of {self.what!r} gave {type(found).__name__} {found!r:.40}: give a "
-                "dualat.results.record.Record, or a list of them."
+                f"the metric {self.what!r} gave {found!r:.60}: give a dualat.Record, or a list of them."
             )
+        try:
+            json.dumps(as_json(records))
+        except TypeError as error:
+            raise ValueError(
+                f"a record of the metric {self.what!r} holds what cannot be written ({error}): give plain numbers, text, "
+                "lists and dictionaries."
+            ) from error
         return list(records)
 
     def check(self, context: "EvaluationContext") -> None:
@@ -72,9 +79,8 @@ class Metric:
     def own(self) -> dict[str, Any]:
         """What its values depend on besides dualat's version and settings: of a metric of one's own, code and settings."""
         told: dict[str, Any] = {}
-        file = None if isinstance(self.function, str) else inspect.getsourcefile(self.function)
-        if file and Path(file).is_file():
-            told["code"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        if not isinstance(self.function, str):
+            told["code"] = hashlib.sha256(_code(self.function)).hexdigest()
         if self.settings is not None:
             plain = isinstance(self.settings, Mapping)
             told["settings"] = dict(self.settings) if plain else asdict(self.settings)
@@ -87,6 +93,18 @@ def _function(named: str | Callable[..., Any]) -> Callable[..., Any]:
         return named
     file, _, name = named.partition(":")
     return getattr(import_module(f"dualat.evaluation.metrics.{file}"), name)
+
+
+def _code(function: Measure) -> bytes:
+    """Content of the file in which a function stands; its own code, where there is none, as in a notebook."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # an object that can be called
+        file = inspect.getsourcefile(type(function))
+    if file and Path(file).is_file():
+        return Path(file).read_bytes()
+    code = getattr(function, "__code__", None)
+    return b"" if code is None else code.co_code + repr(code.co_consts).encode()
 
 
 ATTACK = ("norm", "steps", "robust_images")
