@@ -237,6 +237,31 @@ def test_the_averages_of_few_images_have_their_number(tiny_run, splits):
     assert of["contrastive"].split == ""
 
 
+def test_one_evaluation_attacks_and_draws_once_for_all_metrics(tiny_run, splits, tmp_path, monkeypatch):
+    """The same PGD ran three times: for robust accuracy, calibration and energy."""
+    counted: dict[str, int] = {}
+
+    def count(place: str) -> None:
+        module, name = import_module(place.rpartition(".")[0]), place.rpartition(".")[2]
+        own = getattr(module, name)
+
+        def counting(*args, **kwargs):
+            counted[name] = counted.get(name, 0) + 1
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for place in ("attack.pgd_attack", "context.shared_logits", "context.from_model", "metrics.ood.climb"):
+        count(f"dualat.evaluation.{place}")
+    count("dualat.evaluation.context.gradient_norms")
+    every = {"robust_images": None, "energy_images": 1000, "ood_images": 1000, "eps": (0.25, 0.5)}
+    found = context(tiny_run, splits, **every, samples=1000)
+    assert len(splits.test) < 500  # one batch
+    complete(tmp_path / "e.json", found, "final", FAST, by_name=True)
+    # radii 0.25, 0.5 and that of grey; noise of two kinds climbs two scores
+    assert counted == {"pgd_attack": 3, "shared_logits": 1, "from_model": 1, "climb": 4, "gradient_norms": 1}
+
+
 class Killed(BaseException):
     pass
 
