@@ -17,7 +17,7 @@ from dualat.core.geometry import ThreatModel
 from dualat.core.loop import pgd
 from dualat.core.objectives import lower_energy, raise_confidence, raise_cross_entropy, target_class
 from dualat.data.images import ImageData
-from dualat.methods.settings import USED
+from dualat.methods.registry import METHODS
 from dualat.models.wide_resnet import WideResNet
 
 SHAPE = (2, 8, 8)
@@ -312,7 +312,7 @@ def test_compiling_is_chosen_for_long_runs_alone():
 def test_compiling_is_refused_where_there_is_nothing_to_compile():
     train_module = importlib.import_module("dualat.run.train")
     refused = set()
-    for method in USED:
+    for method in METHODS:
         config = load_recipe("digits", {"device": "cpu", "method": method, "compile": "on"})
         data = ImageData(
             torch.arange(64, dtype=torch.uint8).repeat(20).view(20, 1, 8, 8),
@@ -325,10 +325,8 @@ def test_compiling_is_refused_where_there_is_nothing_to_compile():
         try:
             assert train_module.worth_compiling(config, model, data, stages)
         except ValueError as error:
-            assert (
-                str(error)
-                == f"compile is on, but {method} has no gradient loop that can be compiled: leave it at auto."
-            )
+            text = f"compile is on, but {method} has no gradient loop that can be compiled: leave it at auto."
+            assert str(error) == text
             refused.add(method)
             assert not train_module.worth_compiling(replace(config, compile="auto"), model, data, stages)
     assert refused == {"jem", "jempp", "sada-jem", "egc"}

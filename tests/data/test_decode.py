@@ -1,4 +1,4 @@
-"""Long thin pictures are cut before they are resized: the same centre, without the memory of what is cut away."""
+"""Pictures decoded: long thin ones are cut before they are resized, 16 bits are rounded to 8, and damage is told in words."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,11 @@ import torch
 from pictures_on_disk import picture
 from PIL import Image
 
+from dualat.data import decode
 from dualat.data.decode import View, decode_image
+from dualat.data.folder import read_image
 from dualat.data.images import fit_pixels
+from dualat.evaluation.read_images import natural_shape
 
 SHAPE = (3, 24, 24)
 
@@ -82,3 +85,53 @@ def test_arrays_are_cut_first_too(monkeypatch, size):
     monkeypatch.setattr("dualat.data.images.F.interpolate", None)
     found = fit_pixels(images, SHAPE, "x")
     assert (found.float() - full[:, :, top : top + 24, left : left + 24]).abs().max() <= 1
+
+
+def test_every_level_of_16_bits_is_rounded_to_8(tmp_path):
+    levels = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    pixels = read_image(tmp_path / "deep.png", (1, 256, 256))
+    assert np.array_equal(pixels[0], np.round(levels.astype(np.float64) / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.ppm", b"P6 9\xdb 7 255 " + bytes(200), "it is damaged"),  # int()'s words before
+        ("a.ppm", b"P6 9 7 255\n" + bytes(20), "image file is truncated"),
+        ("a.png", b"nothing known", "its format is unknown"),
+        ("a.png", None, "its pixels are floating-point numbers of unknown range"),
+    ],
+)
+def test_why_a_picture_cannot_be_read_is_said_in_words(tmp_path, name, content, reason):
+    path = tmp_path / name
+    if content is None:
+        Image.fromarray(np.zeros((4, 4), np.float32)).save(path, format="TIFF")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as an image \\({reason}"):
+        read_image(path, (3, 4, 4))
+    if content is not None and reason != "image file is truncated":  # the header alone is looked at
+        with pytest.raises(ValueError, match=f"{name} cannot be read as an image \\({reason}"):
+            natural_shape(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_is_laid_on_white_in_strips_as_in_one_piece(tmp_path, monkeypatch, mode, channels):
+    rng = np.random.default_rng(0)
+    shape = {"RGBA": (13, 17, 4), "LA": (13, 17, 2), "P": (13, 17, 3), "L": (13, 17), "RGB": (13, 17, 3)}[
+        mode
+    ]
+    image = Image.fromarray(rng.integers(0, 3 if mode in ("L", "RGB") else 256, shape, dtype=np.uint8))
+    image = image.quantize(9) if mode == "P" else image
+    transparent = {"P": bytes(range(0, 250, 28)), "L": 1, "RGB": (1, 0, 1)}.get(mode)
+    image.save(tmp_path / "x.png", **({"transparency": transparent} if transparent is not None else {}))
+    with Image.open(tmp_path / "x.png") as opened:
+        assert opened.mode == mode and opened.has_transparency_data
+        whole = opened.convert("RGBA")
+    white = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    expected = np.asarray(white.convert("L" if channels == 1 else "RGB")).reshape(13, 17, channels)
+    monkeypatch.setattr(decode, "_AT_A_TIME", 50)  # two rows
+    pixels = read_image(tmp_path / "x.png", (channels, 13, 17))
+    assert np.array_equal(pixels.transpose(1, 2, 0), expected)

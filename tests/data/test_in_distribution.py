@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import struct
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -144,6 +145,17 @@ def test_fashion_mnist_of_debian():
     assert float(mean) == pytest.approx(0.2860, abs=5e-5)  # the known mean of the training images
 
 
+def test_an_idx_header_asks_for_no_memory_that_the_file_does_not_have(tmp_path):
+    for name, pack in (("a", bytes), ("a.gz", lambda content: gzip.compress(content))):
+        (tmp_path / name).write_bytes(pack(struct.pack(">4I", 0x803, 2**11, 2**11, 2**11) + b"1234"))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="is truncated: it should hold 8589934592 bytes"):
+            read_idx(tmp_path / name, 3)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 2**26
+
+
 def test_idx_damage_is_named(tmp_path):
     good = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     path = tmp_path / "images"
@@ -240,6 +252,29 @@ def test_cifar_hostile_or_damaged_pickle_is_refused(tmp_path):
         load_splits(settings)
     with pytest.raises(FileNotFoundError, match=r"--data.download`"):
         load_splits(DataSettings(source="cifar10", root=str(tmp_path / "elsewhere")))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cnumpy\nndarray\n((I1099511627776\nttR.",  # an array of 8 TiB
+        b"Nr\xff\xff\xff\x7f.",  # a memo of 2^31 entries
+        b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b".",  # a bytearray of 8 GiB
+        b"X\xff\xff\xff\x7fabc.",  # a text of 2 GiB
+        b"c\x1b[31m\nx\n.",  # a name that colours the terminal
+        b"}]a.",
+        b"",
+    ],
+)
+def test_a_pickle_asks_for_no_memory_that_the_file_does_not_have(tmp_path, content):
+    (tmp_path / "meta").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="meta (is refused, because .*|holds no dict): fetch") as refused:
+        read_pickle(tmp_path / "meta")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    text = str(refused.value)
+    assert most < 2**24 and text.isprintable() and "()" not in text and "object" not in text
 
 
 def test_read_pickle_lets_python_2_strings_through(tmp_path):

@@ -216,6 +216,27 @@ def test_a_model_is_float32_whatever_the_default_type(path: Path, double_by_defa
     assert model.logits(samples).dtype == torch.float32
 
 
+@pytest.mark.parametrize("description", ["[" * 3000, '{"network": ' + "[" * 3000 + "]" * 3000 + "}"])
+def test_a_description_nested_too_deeply_is_one_sentence(tmp_path: Path, description):
+    save_file({"weights.x": torch.ones(1)}, tmp_path / "m.safetensors", metadata={"dualat": description})
+    with pytest.raises(ValueError, match="m.safetensors was not written by dualat"):
+        dualat.load(tmp_path / "m.safetensors")
+
+
+def test_a_small_file_that_names_a_large_network_takes_no_memory(path: Path, monkeypatch):
+    change(path, lambda tensors, description: description["network"].update(name="wrn-10-200"))  # of 15 GB
+    made, own = [], torch.nn.Conv2d.__init__
+
+    def convolution(self, *arguments, **options):
+        own(self, *arguments, **options)
+        made.append(self.weight.device.type)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "__init__", convolution)
+    with pytest.raises(ValueError, match="do not fit this network"):
+        dualat.load(path)
+    assert set(made) == {"meta"}
+
+
 def test_the_folder_of_checkpoints_names_what_is_in_it(path: Path, monkeypatch):
     """It named checkpoints/checkpoints, which nobody has."""
     folder = path.parent / "run" / "checkpoints"

@@ -119,6 +119,11 @@ def test_layouts_share_names_and_shapes_but_not_results():
         ((12, 1, 3), "6n [+] 4"),
         ((4, 1, 3), "depth 4"),
         ((10, 0, 3), "width 0"),
+        (
+            (9_999_994, 1, 3),
+            "wrn-9999994-1 would have about 1.6e[+]11 weights in 9999994 layers",
+        ),  # built for ever
+        ((10, 9999, 3), "wrn-10-9999 would have about 9.7e[+]12 weights .* choose a smaller one"),  # 39 TB
         ((10, 1, 3, 1, "gelu"), "'gelu'.*relu, silu"),
         ((10, 1, 3, 1, "relu", "layer"), "norm is 'layer'.*batch, none"),
         ((10, 1, 3, 1, "relu", "batch", "tf"), "layout is 'tf'.*standard, jem, deepmind"),

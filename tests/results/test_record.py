@@ -108,3 +108,24 @@ def test_timed_measures_the_measurement():
         return Record("x", 1.0, 1)
 
     assert 0.05 <= timed(measure).seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[{"metric": "r1",\n "value', "line 2 is no JSON"),
+        (b"\xff\xfe[]", "it is no text"),
+        (b"[" * 3000, "it is nested too deeply"),
+        (b"3", "it is no list"),
+        (b"[null]", "a record has a metric and a value"),
+        (b'[{"metric": "r1", "value": "%s"}]' % (b"x" * 500), r"value of 'r1' is 'x{59}\)"),
+        (b'[{"metric": "r1", "value": 1%s}]' % (b"0" * 400), r"value of 'r1' is 10{59}\)"),
+        (b'[{"metric": "r1", "value": 1, "ci95": [0, 1%s]}]' % (b"0" * 400), r"ci95 is \[0, 10+\)"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_words(tmp_path: Path, content: bytes, words: str):
+    path = tmp_path / "evaluation.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words) as refused:
+        read_records(path)
+    assert str(refused.value).startswith(f"{path} is no file of records (") and len(str(refused.value)) < 300

@@ -71,3 +71,30 @@ def test_samples_judged_by_several_networks_say_by_which():
 )
 def test_cells_have_three_digits_or_more(value, interval, text):
     assert cell(Record("x", value, 10, interval)) == text
+
+
+@pytest.mark.parametrize("name", ["[bold]x", "[/b]", "data[0]", "[red]", "\\[x"])
+def test_names_are_shown_as_they_are(name):
+    # [/b] was rich's MarkupError, and [red] was gone
+    out = io.StringIO()
+    records = [Record("ood_auroc", 0.5, 10, settings={"source": name, "score": "s"}, model=name)]
+    Console(file=out, width=200).print(table(records, name))
+    lines = out.getvalue().splitlines()
+    assert lines[0].strip() == name and out.getvalue().count(name) == 3  # title, model, row
+
+
+@pytest.mark.parametrize(
+    ("metric", "settings"),
+    [
+        ("robust_accuracy", {}),
+        ("robust_accuracy", {"norm": "L2", "eps": "x", "steps": 3}),
+        ("ood_auroc", {"source": "x", "score": "s", "attack": 3}),
+        ("ood_new", {"source": "x", "score": "s"}),
+        ("ece", {"attack": {"norm": "L2"}}),
+        ("counterfactual_validity", {"norm": "L2", "eps": [1]}),
+        ("energy", {}),
+        ("throughput", {"task": "sampling"}),
+    ],
+)
+def test_a_record_that_lacks_settings_has_a_row_all_the_same(metric, settings):
+    assert any("0.500" in line for line in shown([Record(metric, 0.5, 10, settings=settings)]))

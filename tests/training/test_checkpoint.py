@@ -1,12 +1,14 @@
 """Checkpoints: whatever of the files is damaged, a run goes on from the newest whole state and says so."""
 
 import json
+import struct
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from dualat.system.files import sha256
 from dualat.training.checkpoint import INDEX, TrainingState, load_state, save_state
 from dualat.training.divergence import read_outcome
 from dualat.training.tracking import Tracker
@@ -119,3 +121,72 @@ def test_lines_that_are_none_are_dropped_when_a_run_goes_on(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode("latin-1"))
     Tracker(tmp_path, (), {}).rewind(1, 5)
     assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    weights = {"w": weight.detach()}
+    save_state(
+        tmp_path,
+        TrainingState(1, 7, weights, weights, 7, optimizer.state_dict(), {"T": 3}, {"a": 0.5}, {}, {"T": 2}),
+    )
+    return tmp_path
+
+
+def rewrite(folder: Path, change) -> None:
+    """The state's JSON changed, in a file that is whole and rightly listed."""
+    path = next(folder.glob("state-*"))
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    state = json.loads(header["__metadata__"]["state"])
+    header["__metadata__"]["state"] = change if isinstance(change, str) else json.dumps(change(state))
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+    listed = {"generations": [{"file": path.name, "sha256": sha256(path)}]}
+    (folder / "latest.json").write_text(json.dumps(listed))
+
+
+def test_what_is_saved_is_loaded(trained):
+    rewrite(trained, lambda state: state)
+    state = load_state(trained)
+    assert state is not None and (state.stage, state.step, state.best, state.owed) == (
+        1,
+        7,
+        {"a": 0.5},
+        {"T": 2},
+    )
+    assert type(state.owed["T"]) is int and state.method == {"T": 3}
+    assert set(state.optimizer["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[" * 3000,
+        "3",
+        "{}",
+        lambda state: state | {"new": 1},
+        lambda state: {k: v for k, v in state.items() if k != "stage"},
+        lambda state: state | {"stage": "1"},
+        lambda state: state | {"step": -1},
+        lambda state: state | {"step": 2**64},
+        lambda state: state | {"ema_updates": None},
+        lambda state: state | {"best": [1]},
+        lambda state: state | {"owed": {"loss": "x"}},
+        lambda state: state | {"method": 0},
+        lambda state: state | {"optimizer": []},
+        lambda state: state | {"optimizer": {"scalars": {"z.step": 1}, "groups": []}},
+        lambda state: state | {"optimizer": {"scalars": {}, "groups": [3]}},
+    ],
+)
+def test_wrong_content_is_one_sentence(trained, change):
+    rewrite(trained, change)
+    with pytest.raises(
+        ValueError, match=r"no checkpoint can be read \(.*safetensors is damaged, or no state of a run\)"
+    ):
+        load_state(trained)

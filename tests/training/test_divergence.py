@@ -119,8 +119,11 @@ def test_a_restart_before_the_first_checkpoint_begins_the_stage_anew(tiny, tmp_p
     assert poisoned == [1] and len(read_outcome(folder)["divergences"]) == 1
 
 
-def test_a_damaged_outcome_is_one_sentence(tiny, tmp_path):
-    (tmp_path / "outcome.json").write_text("{")
+@pytest.mark.parametrize(
+    "text", ["{", "", "3", "null", '{"outcome": "running"}', '{"outcome": 1, "divergences": 0}', "[" * 3000]
+)
+def test_a_damaged_outcome_is_one_sentence(tmp_path, text):
+    (tmp_path / "outcome.json").write_text(text)
     with pytest.raises(ValueError, match="outcome.json is damaged"):
         read_outcome(tmp_path)
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import yaml
 from safetensors.torch import load_file
 
 import dualat
-from dualat.methods.settings import USED, is_used
+from dualat.config import is_used, load_recipe
+from dualat.methods.registry import METHODS
 from dualat.training import loop
 from dualat.training import step as training_step
-from dualat.training.checkpoint import load_state
+from dualat.training.checkpoint import load_state, save_state
 from dualat.training.divergence import read_outcome
 
 
@@ -97,11 +99,15 @@ def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, mon
     assert metric_lines(tmp_path / "run") == metric_lines(whole)
 
 
-@pytest.mark.parametrize("method", [name for name in USED if name != "dat"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "dat"])
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
-    settings = {name: value for name, value in settings.items() if is_used(method, name)}
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if is_used(load_recipe("digits", {"method": method}), name)
+    }
     monkeypatch.setattr(importlib.import_module("dualat.run.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}
@@ -171,6 +177,34 @@ def test_when_all_checkpoints_are_damaged_the_run_says_so(tiny, tmp_path, monkey
         path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="no checkpoint can be read"):
         dualat.train("digits", settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.model.popitem(), "do not fit this network: 1 missing"),
+        (
+            lambda state: state.ema.update({k: torch.zeros(7) for k in list(state.ema)[:1]}),
+            "of another shape",
+        ),
+        (lambda state: state.optimizer["param_groups"].clear(), "another optimiser or method"),
+        (
+            lambda state: state.optimizer["state"][0].update(momentum_buffer=torch.zeros(3)),
+            "another optimiser or method",
+        ),
+        (lambda state: state.method.clear(), "another optimiser or method"),
+        (lambda state: setattr(state, "stage", 9), "is of stage 9, which this run lacks"),
+    ],
+)
+def test_a_whole_state_that_is_not_of_this_run_is_one_sentence(tiny, tiny_run, tmp_path, change, message):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    state = load_state(folder / "checkpoints")
+    change(state)
+    save_state(folder / "checkpoints", state)
+    with pytest.raises(ValueError, match=message) as refused:
+        dualat.train("digits", {**tiny, "output": str(folder)}, resume=True)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_run_is_neither_mixed_nor_overwritten_by_accident(tiny, tiny_run):

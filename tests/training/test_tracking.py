@@ -33,3 +33,21 @@ def test_other_trackers_need_the_extra_and_say_so(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"tracking.trackers is wandb, .* 'dualat\[trackers\]'"):
         Tracker(tmp_path, ("tensorboard", "wandb"), {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_leaves_out_lines_that_are_none(tmp_path):
+    whole = json.dumps({"stage": 1, "step": 10, "loss": 0.5})
+    damaged = [
+        '{"stage": 1}',
+        "3",
+        "[1]",
+        '{"stage": "x", "step": 1}',
+        '{"stage": 1, "step": [2]}',
+        "[" * 3000,
+        '{"st',
+    ]
+    later = json.dumps({"stage": 1, "step": 20, "loss": 0.1})
+    lines = "\n".join([whole, *damaged, later]).encode() + b"\n\xff\xfe{\n" + whole.encode()
+    (tmp_path / "metrics.jsonl").write_bytes(lines)
+    Tracker(tmp_path, (), {}).rewind(1, 10)
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{whole}\n{whole}\n"

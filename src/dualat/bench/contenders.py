@@ -18,7 +18,8 @@ from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.data.initial import Uniform
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.registry import DATSettings
+from dualat.methods.settings import AttackSettings, ContrastiveSettings
 from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
@@ -134,9 +135,10 @@ def own_works(
     device, size = i.images.device, 2.5 * settings.eps / settings.attack_steps
     contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
     attack = AttackSettings(norm="L2", eps=settings.eps, steps=settings.attack_steps, step_size=size)
-    method = DAT(attack, contrastive, LossSettings(), settings.batch_size)
+    of_dat = DATSettings(attack=attack, contrastive=contrastive)
+    method = DAT(of_dat, settings.batch_size)
     method.curriculum.steps = settings.steps
-    stage = StageSettings(steps=1, epochs=None, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
+    stage = StageSettings(method=of_dat, steps=1, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
     optimizer, average = build_optimizer(trained, stage.optimizer), EMA(trained, 0.999)
     batch = Batch(i.images, i.labels, i.real, i.labels, i.starts)
 

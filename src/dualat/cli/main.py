@@ -140,11 +140,22 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
             text = f"{error.filename}: {text}"
     else:
         text = str(error) or type(error).__name__
-    print(f"dualat: {text}" if text.endswith("?") else f"dualat: {text.rstrip('.')}.", file=sys.stderr)
+    print(f"dualat: {one_line(text if text.endswith('?') else text.rstrip('.') + '.')}", file=sys.stderr)
     return code
+
+
+LONGEST = 600
+"""Characters of a message. The end is kept: it says what to do."""
+
+
+def one_line(text: str) -> str:
+    """A message in one line that a terminal shows as it is: names of files and values may hold anything. What does not print
+    is written as in Python's strings, and of a very long one the middle is left out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 205]} ... {shown[-200:]}"
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Warnings as plain lines; deprecations of libraries are not the user's business."""
     if issubclass(category, (UserWarning, RuntimeWarning)):
-        print(f"dualat: warning: {message}", file=sys.stderr)
+        print(f"dualat: warning: {one_line(str(message))}", file=sys.stderr)

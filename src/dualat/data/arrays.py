@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dualat.data.images import Shape, check_levels, evenly, fit_pixels
 from dualat.data.lazy import Pictures
+from dualat.data.plain_arrays import read_members
 
 TINY_BYTES = 3072
 _TINY_SHAPE = (3, 32, 32)
@@ -90,20 +91,12 @@ def read_array(path: Path) -> ArrayPictures:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: put the file there, or name another.")
-    found: np.ndarray | np.lib.npyio.NpzFile
-    try:
-        found = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
-                name = "arr_0" if "arr_0" in found.files else found.files[0]
-                found = found[name] if name == "arr_0" or len(found.files) == 1 else np.empty(0)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged header makes numpy, zipfile and tokenize raise whatever they like
-        told = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is damaged, or no plain array ({told}): write it anew with numpy.save or numpy.savez."
-        ) from error
+    if path.suffix == ".npz":
+        _, names = read_members(path, ())
+        name = "arr_0" if "arr_0" in names else names[0] if len(names) == 1 else ""
+        found = read_members(path, (name,))[0].get(name, np.empty(0))
+    else:
+        found = _mapped(path)
     array = found[..., None] if found.ndim == 3 else found
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
         raise ValueError(
@@ -113,6 +106,21 @@ def read_array(path: Path) -> ArrayPictures:
     pictures = ArrayPictures(array)
     check_levels(pictures.gather(evenly(len(array), _LOOKED_AT)), str(path))
     return pictures
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged header makes numpy and tokenize raise whatever they like
+        raise ValueError(
+            f"{path} is damaged, or no plain array of numbers: write it anew with numpy.save."
+        ) from error
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path} is an .npz file by its content: give it that ending.")
+    return found
 
 
 class Fitted(Pictures):

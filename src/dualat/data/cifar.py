@@ -4,7 +4,9 @@ A pickle can run code, so only what these files need is let through: arrays, the
 Source: the description of the files at cs.toronto.edu/~kriz/cifar.html. Folder names are those of torchvision.
 """
 
+import io
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import torch
 
 from dualat.data.images import ImageData
 
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]
 _FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
+    (
+        "numpy",
+        "ndarray",
+    ): "ndarray",  # named as an argument alone: called, it would ask for any amount of memory
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, code: np.empty(0, np.int8),
+    ("numpy._core.multiarray", "_reconstruct"): lambda kind, shape, code: np.empty(0, np.int8),
     ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
     ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
     ("_codecs", "encode"): lambda text, encoding: _encode(text, encoding),
@@ -39,14 +43,32 @@ _KEYS = {"cifar10": ("labels", "label_names"), "cifar100": ("fine_labels", "fine
 def _encode(text: str, encoding: str) -> bytes:
     """What protocol 2 uses to write bytes: nothing but latin-1."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+        raise _Refused(f"it asks for the encoding {str(encoding)[:20]!a}")
     return text.encode("latin1")
 
 
-class _ArraysOnly(pickle.Unpickler):
+class _Refused(pickle.UnpicklingError):
+    """What a file asks for and does not get, for a person."""
+
+
+_UNPICKLER: Any = vars(pickle)["_Unpickler"]
+"""Python's own, and not its copy in C, which makes a memo as long as a damaged file says, of gigabytes."""
+
+
+class _ArraysOnly(_UNPICKLER):
+    def load_bytearray8(self) -> None:
+        """Python's asks for as much memory as the file says before it looks whether the bytes are there."""
+        size = int.from_bytes(self.read(8), "little")
+        content = bytearray(self.read(min(size, sys.maxsize)))
+        if len(content) < size:
+            raise EOFError
+        self.append(content)
+
+    dispatch = {**_UNPICKLER.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # noqa: RUF012
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise _Refused(f"it asks for {ascii(f'{module}.{name}'[:100])[1:-1]}")
         return _ALLOWED[module, name]
 
 
@@ -59,12 +81,13 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: put the file there, or fetch the data set again.")
+    whole = path.read_bytes()
     try:
-        with open(path, "rb") as handle:
-            content = _ArraysOnly(handle, encoding="latin1").load()
+        content = _ArraysOnly(io.BytesIO(whole), encoding="latin1").load()
     except Exception as error:  # a damaged or hostile pickle raises whatever it likes; none of it is ours
+        reason = str(error) if isinstance(error, _Refused) else "it is damaged"
         raise ValueError(
-            f"{path} is refused, because it is not a plain file of arrays ({error}): "
+            f"{path} is refused, because it is not a plain file of arrays ({reason}): "
             "fetch the data set again from where you trust it."
         ) from error
     if not isinstance(content, dict):

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from dualat.data.formats import open_picture
+from dualat.data.formats import OddPixels, open_picture, why
 from dualat.data.images import Shape, cover_size, is_long
+
+_AT_A_TIME = 2**22  # pixels
 
 
 class BadImage(ValueError):
@@ -58,15 +60,12 @@ def decode_image(file: Path | str | IO[bytes], view: View, name: str) -> np.ndar
     channels = view.shape[0]
     try:
         with open_picture(file) as opened:
-            image = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
-    except UnidentifiedImageError as error:
-        raise BadImage(f"{name} cannot be read as an image (its format is unknown)") from error
-    except FileNotFoundError as error:
-        raise BadImage(f"{name} cannot be read as an image (it is not there)") from error
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _to_mode(opened, "L" if channels == 1 else "RGB")
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
-        raise BadImage(f"{name} cannot be read as an image ({error or type(error).__name__})") from error
+        raise BadImage(f"{name} cannot be read as an image ({why(error)})") from error
     array = np.asarray(_resized(image, view))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
@@ -88,14 +87,27 @@ def _resized(image: Image.Image, view: View) -> Image.Image:
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
+        raise OddPixels("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):  # PIL would clip 16-bit grey at 255
-        values = np.asarray(image).astype(np.float64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels are integers beyond 16 bits")
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+            raise OddPixels("its pixels are integers beyond 16 bits")
+        values = values.astype(np.uint32)
+        values += 128
+        values //= 257  # round(v / 257); no v is half way
+        image = Image.fromarray(values.astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
-    return image.convert(mode)
+        image = _on_white(image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture laid on white, some rows at a time: whole, a large one would be in memory four times."""
+    result = Image.new("RGB", image.size)
+    rows = max(1, _AT_A_TIME // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        result.paste(
+            Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), (0, top)
+        )
+    return result

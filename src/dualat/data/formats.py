@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 WANTED = "images (PNG, JPEG, WebP, TIFF, GIF, or another format that Pillow reads)"
 """What to put into a folder, for messages."""
@@ -44,3 +44,23 @@ def open_picture(file: Path | str | IO[bytes]) -> Image.Image:
     Raises what PIL.Image.open raises, UnidentifiedImageError for other formats.
     """
     return Image.open(file, formats=formats())
+
+
+class OddPixels(ValueError):
+    """Pixels that are no levels of grey or colour; the message says why, as the end of a sentence."""
+
+
+def why(error: Exception) -> str:
+    """Why a picture cannot be read, for people. Pillow's own words where they are words: what it does not expect in a
+    damaged file comes out as Python's errors."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is unknown"
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = isinstance(error, OddPixels | Image.DecompressionBombError) or type(error) in (
+        OSError,
+        SyntaxError,
+    )
+    return str(error) if said and str(error) else "it is damaged"

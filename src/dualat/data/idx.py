@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dualat.data.images import MEMORY_LIMIT
 
+_AT_A_TIME = 2**24
+
 
 def read_idx(path: Path | str, dimensions: int) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped if its name ends in .gz: a uint8 tensor with `dimensions` axes.
@@ -49,7 +51,9 @@ def _read(handle: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int) -> Ten
         raise ValueError(
             f"{path} claims to hold {total} bytes, more than is read into memory: fetch the file again."
         )
-    content = bytearray(handle.read(total + 1))
+    content = bytearray()
+    while len(content) <= total and (part := handle.read(min(total + 1 - len(content), _AT_A_TIME))):
+        content += part  # a damaged header asks for no more memory than the file has bytes
     if len(content) != total:
         state = "is truncated" if len(content) < total else "is longer than its header says"
         raise ValueError(

@@ -110,7 +110,7 @@ def read_positions(entries: Iterable[str], count: int, where: str) -> np.ndarray
         except (ValueError, OverflowError) as error:
             bad = next((line for line in lines if not line.lstrip("-").isdecimal()), "a number too large")
             raise ValueError(
-                f"the list {path} holds {bad!r}, but must hold one whole number per line."
+                f"the list {path} holds {bad[:60]!r}, but must hold one whole number per line."
             ) from error
         outside = numbers[(numbers < 0) | (numbers >= count)]
         if len(outside):

@@ -12,9 +12,8 @@ import hashlib
 import io
 import os
 import tarfile
-import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from dualat.data.formats import WANTED, ending, suffixes
 from dualat.data.lazy import Files, LazyImages
 from dualat.data.listing import tell_left_out
 from dualat.data.names import read_lines
+from dualat.data.plain_arrays import read_members
 from dualat.system.files import atomic_path, cache_folder, keep
 
 NO_CLASS = -1
@@ -84,31 +84,20 @@ def make_index(shard: Path) -> ShardIndex:
     keys: list[str] = []
     classes: dict[str, int] = {}
     others: dict[str, str] = {}  # a file of each sample that is neither a picture nor a class
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                folder, _, last = member.name.rpartition("/")
-                stem, _, endings = last.partition(".")
-                if not member.isreg() or not stem or _hidden(folder):
-                    continue
-                key = f"{folder}/{stem}"
-                if endings.lower() == "cls":
-                    classes[key] = _read_class(tar, member, shard)
-                elif ending(last) in suffixes():
-                    names.append(member.name)
-                    rows.append((member.offset_data, member.size))
-                    keys.append(key)
-                else:
-                    others.setdefault(key, member.name)
-            with open(shard, "rb") as handle:  # tarfile takes a damaged header for the end, which is zeros
-                handle.seek(tar.offset)
-                if any(handle.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(
-            f"{shard} is damaged, truncated, or no plain tar file ({error}): fetch it again, or unpack it if it is "
-            "compressed."
-        ) from error
+    for tar, member in _members(shard):
+        folder, _, last = member.name.rpartition("/")
+        stem, _, endings = last.partition(".")
+        if not member.isreg() or not stem or _hidden(folder):
+            continue
+        key = f"{folder}/{stem}"
+        if endings.lower() == "cls":
+            classes[key] = _read_class(tar, member, shard)
+        elif ending(last) in suffixes():
+            names.append(member.name)
+            rows.append((member.offset_data, member.size))
+            keys.append(key)
+        else:
+            others.setdefault(key, member.name)
     _check(shard, names, rows, keys, classes)
     known = set(keys)
     table = np.array(rows, dtype=np.int64).reshape(-1, 2)
@@ -119,6 +108,28 @@ def make_index(shard: Path) -> ShardIndex:
 
 def _hidden(folder: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in folder.split("/"))
+
+
+def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The open tar file and each of its members. ValueError where the file is damaged."""
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            place = -1
+            for member in tar:
+                if tar.offset <= place:  # a negative size: tarfile would read the same headers for ever
+                    raise tarfile.ReadError(f"the header before byte {member.offset_data} leads back")
+                place = tar.offset
+                yield tar, member
+            with open(shard, "rb") as handle:  # tarfile takes a damaged header for the end, which is zeros
+                handle.seek(tar.offset)
+                if any(handle.read(tarfile.BLOCKSIZE)):
+                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        reason = error if isinstance(error, tarfile.TarError) and str(error) else "a header is no header"
+        raise ValueError(
+            f"{shard} is damaged, truncated, or no plain tar file ({reason}): fetch it again, or unpack it if it is "
+            "compressed."
+        ) from error
 
 
 def _read_class(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
@@ -166,13 +177,14 @@ def _places(shard: Path) -> list[Path]:
 
 def _kept(place: Path, state: np.ndarray) -> ShardIndex | None:
     """The index in this file; None where it is absent, damaged, or of another state of the shard."""
-    damage = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
-    with suppress(*damage), np.load(place) as kept:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept, _ = read_members(place)
         if not np.array_equal(kept["state"], state):
             return None
         names, left_out = (_unpacked(kept[column]) for column in ("names", "left_out"))
         index = ShardIndex(names, kept["offsets"], kept["sizes"], kept["labels"], left_out)
-        if all(len(column) == len(names) for column in (index.offsets, index.sizes, index.labels)):
+        columns = (index.offsets, index.sizes, index.labels)
+        if all(column.shape == (len(names),) and column.dtype == np.int64 for column in columns):
             return index
     return None
 

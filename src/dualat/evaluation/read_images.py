@@ -3,55 +3,29 @@
 No pickle is ever read: an array of Python objects may run code.
 """
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dualat.data.folder import read_image
-from dualat.data.formats import WANTED, open_picture
+from dualat.data.formats import WANTED, open_picture, why
 from dualat.data.images import Shape, check_levels, check_memory
 from dualat.data.listing import find_images
+from dualat.data.plain_arrays import read_members
 
 Pick = Callable[[int], Tensor]
 _AT_A_TIME = 256
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-
-
-def read_arrays(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Those of the named arrays that an .npz file has, and the names of all its arrays.
-
-    Raises:
-        ValueError: no .npz file, a damaged or truncated one, or one with Python objects.
-    """
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array")
-        with archive as opened:
-            return {name: opened[name] for name in names if name in opened.files}, list(opened.files)
-    except _DAMAGED as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path} holds Python objects or a pickle, which may run code when they are read: write plain arrays "
-                "with numpy.savez."
-            ) from error
-        raise ValueError(
-            f"{path} is damaged or no .npz file ({error}): write it anew with numpy.savez."
-        ) from error
 
 
 def read_npz(path: Path, shape: Shape | None, pick: Pick) -> tuple[Tensor, Tensor | None]:
     """Images (N, C, H, W), uint8, and labels of an .npz file: arr_0 is uint8 NHWC, arr_1 one integer per image."""
-    arrays, names = read_arrays(path, ("arr_0", "arr_1"))
+    arrays, names = read_members(path, ("arr_0", "arr_1"))
     if "arr_0" not in arrays:
         raise ValueError(
             f"{path} has the arrays {', '.join(names) or 'none'}, but images must be in arr_0 (uint8, NHWC): "
@@ -125,8 +99,12 @@ def natural_shape(path: Path, channels: int = 1) -> Shape:
             if image.mode == "P" and _is_grey(image.getpalette() or []):
                 return channels, height, width
             return (1 if image.mode in _GREY_MODES else 3), height, width
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise whatever a damaged file makes them raise
+        raise ValueError(
+            f"{path} cannot be read as an image ({why(error)}): replace or remove it."
+        ) from error
 
 
 def _is_grey(palette: list[int]) -> bool:

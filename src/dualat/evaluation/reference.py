@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dualat.data.images import ImageData, Shape, fit_to_shape
 from dualat.data.in_distribution import load_images
+from dualat.data.plain_arrays import read_members
 from dualat.data.settings import NAMED_SOURCES
-from dualat.evaluation.read_images import read_arrays, read_folder, read_npz
+from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.samples import ImageSet, picked
 
 
@@ -135,7 +136,7 @@ def _of_data(data: ImageData, shape: Shape | None, wanted: int | None) -> Refere
 
 
 def _of_npz(path: Path, shape: Shape | None, wanted: int | None) -> Reference:
-    arrays, names = read_arrays(path, ("mu", "sigma"))
+    arrays, names = read_members(path, ("mu", "sigma"))
     if "arr_0" not in names and len(arrays) < 2:
         raise ValueError(
             f"{path} has the arrays {', '.join(names) or 'none'}, but a reference has mu and sigma (features' mean "

@@ -13,7 +13,8 @@ from dualat.core.geometry import ThreatModel
 from dualat.core.loop import pgd
 from dualat.core.objectives import raise_cross_entropy
 from dualat.methods.curriculum import Curriculum
-from dualat.methods.settings import AttackSettings
+from dualat.methods.registry import row_of
+from dualat.methods.settings import AttackSettings, MethodSettings
 
 
 @dataclass
@@ -40,10 +41,8 @@ class Batch:
 
 
 class Method(ABC):
-    """One system of the comparison: the images that it makes, and its loss on them."""
+    """One system of the comparison: the images that it makes, and its loss on them. Its settings stand in registry.py."""
 
-    name: ClassVar[str]
-    needs_energy_batch: ClassVar[bool]
     one_process: ClassVar[bool] = False
     """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
     compiles: ClassVar[bool] = True
@@ -52,6 +51,26 @@ class Method(ABC):
     """What decides T, the number of contrastive steps, where anything does."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
+
+    def __init__(self, settings: MethodSettings, batch_size: int):
+        """settings: what a configuration has under `method`. batch_size: images of each batch of a step, of all processes."""
+        self.settings, self.batch_size = settings, batch_size
+
+    @property
+    def name(self) -> str:
+        """What configurations call it."""
+        return self.settings.name
+
+    @property
+    def needs_energy_batch(self) -> bool:
+        """Whether a step needs images for the energy loss, and starts."""
+        row = row_of(self.name)
+        return row.energy_images or row.starts
+
+    def attack_steps(self) -> int:
+        """Gradient steps of the attack of a training step, for each image."""
+        attack = getattr(self.settings, "attack", None)
+        return 0 if attack is None else attack.steps
 
     @abstractmethod
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

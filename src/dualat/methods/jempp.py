@@ -13,25 +13,25 @@ from torch import Tensor, nn
 from dualat.core.energy import marginal_energy
 from dualat.core.loop import frozen, pgd
 from dualat.methods.jem import JEM
+from dualat.methods.registry import JEMPPSettings
 from dualat.models.normalize import Normalized
 
 
 class JEMPP(JEM):
-    name = "jempp"
+    def __init__(self, settings: JEMPPSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.inner_steps = settings.chain.inner_steps
 
     def walk(self, model: nn.Module, x: Tensor) -> Tensor:
-        steps, inner, size = self.chain.steps, self.chain.inner_steps, self.chain.step_size
-        assert steps is not None and inner is not None and size is not None
-        first = first_layer(model)
-        for _ in range(steps):
-            toward = along(adjoint(model, first, x))
+        first, chain = first_layer(model), self.chain
+        for _ in range(chain.steps):
             x = pgd(
                 first,
                 x,
-                toward,
-                steps=inner,
-                step_size=size,
-                noise=self.chain.noise or 0.0,
+                along(adjoint(model, first, x)),
+                steps=self.inner_steps,
+                step_size=chain.step_size,
+                noise=chain.noise,
                 rule="clipped",
                 checked=False,
             )
@@ -44,7 +44,7 @@ def first_layer(model: nn.Module) -> nn.Module:
     Raises ValueError where the network has none."""
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if convolution is None:
-        raise ValueError("method jempp needs a network whose first layer is a convolution: choose another.")
+        raise ValueError("JEM++ needs a network whose first layer is a convolution: choose another.")
     normalised = next((m for m in model.modules() if isinstance(m, Normalized)), None)
     if normalised is None:
         return convolution

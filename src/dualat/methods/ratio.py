@@ -15,15 +15,13 @@ from dualat.core.loop import pgd
 from dualat.core.losses import robust_cross_entropy
 from dualat.core.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
 from dualat.methods.base import Batch, Method
-from dualat.methods.settings import AttackSettings, LossSettings, OutSettings
+from dualat.methods.registry import RATIOSettings
 
 
 class RATIO(Method):
-    name = "ratio"
-    needs_energy_batch = True
-
-    def __init__(self, attack: AttackSettings, out: OutSettings, weights: LossSettings):
-        self.attack, self.out, self.weights = attack, out, weights
+    def __init__(self, settings: RATIOSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack, self.out, self.weights = settings.attack, settings.out, settings.loss
 
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None

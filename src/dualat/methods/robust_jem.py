@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 from dualat.methods.base import Batch, adversarial
 from dualat.methods.jem import JEM
-from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
+from dualat.methods.registry import RobustJEMSettings
 
 
 class RobustJEM(JEM):
-    name = "robust-jem"
     compiles = True  # its attack
 
-    def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
-        super().__init__(chain, weights)
-        self.attack = attack
+    def __init__(self, settings: RobustJEMSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack = settings.attack
 
     def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)

@@ -6,6 +6,7 @@ Nothing but tensors and JSON is ever read, so that a file from a stranger cannot
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dualat.core.energy import JointEnergyModel
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.initial import InitialDistribution, restore_initial
 from dualat.data.settings import DataSettings, InitialSettings
+from dualat.models.import_weights.skeleton import NoValues
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
@@ -126,6 +128,13 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     blank = [0.0] * description.shape[0], [1.0] * description.shape[0]
     description.network.pretrained = False  # the weights are in this file: nothing to download
     description.network.checkpoint_activations = False  # a matter of training
+    with (
+        suppress(NotImplementedError, RuntimeError),
+        torch.device("meta"),
+        NoValues(),
+    ):  # some of timm's cannot be made so
+        # before memory is spent: a small file may name a network of any size
+        check_fit(build_model(description, None, *blank), groups["weights"], path)
     model = build_model(description, start, *blank)
     copy_weights(model, groups["weights"], path)
     # Channels-last is the layout in which convolutions are fast, on CPUs and on GPUs.
@@ -171,7 +180,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
     try:
         fields: dict[str, Any] = json.loads(metadata["dualat"])
         return tensors, ModelDescription(**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} was not written by dualat: its description is missing or unreadable."
         ) from error
@@ -189,6 +198,12 @@ def check_finite(tensors: dict[str, Tensor], path: Path) -> None:
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
     """Load weights strictly; a ValueError names the first keys that are missing, unexpected, or of another shape."""
+    check_fit(model, weights, origin)
+    model.load_state_dict(weights)
+
+
+def check_fit(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
+    """ValueError that names the first keys that are missing, unexpected, or of another shape."""
     own = model.state_dict()
     missing = [k for k in own if k not in weights]
     unexpected = [k for k in weights if k not in own]
@@ -200,4 +215,3 @@ def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | st
     ]
     if problems:
         raise ValueError(f"the weights in {origin} do not fit this network: {', '.join(problems)}.")
-    model.load_state_dict(weights)

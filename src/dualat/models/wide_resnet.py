@@ -84,6 +84,10 @@ class Group(nn.Module):
         return self.layer(x)
 
 
+DEEPEST, MOST_WEIGHTS = 1000, 4e9
+"""Larger ones are slips of the keyboard, or a file that means harm: building them takes for ever, or all memory."""
+
+
 class WideResNet(nn.Module):
     """WRN-depth-width.
 
@@ -96,7 +100,7 @@ class WideResNet(nn.Module):
         norm: "batch", or "none" for no normalisation layers at all (JEM, SADA-JEM).
         layout: what a block computes; "standard", "jem" or "deepmind".
 
-    Raises ValueError for a depth that is not 6n + 4, a width below 1, or an unknown activation, norm or layout.
+    Raises ValueError for a depth that is not 6n + 4, a width below 1, more layers or weights than any memory holds, or an unknown activation, norm or layout.
     """
 
     def __init__(
@@ -115,6 +119,13 @@ class WideResNet(nn.Module):
                 f"a wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34 ...) and width 1 or more, "
                 f"not depth {depth} and width {width}."
             )
+        blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
+        weights = 18 * blocks * sum(w**2 for w in widths[1:])  # about: two 3x3 convolutions in each block
+        if depth > DEEPEST or weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"wrn-{depth}-{width} would have about {weights:.1e} weights in {depth} layers, but at most "
+                f"{MOST_WEIGHTS:.0e} in {DEEPEST} are built: choose a smaller one, as wrn-28-10."
+            )
         for name, value, known in (
             ("activation", activation, ACTIVATIONS),
             ("norm", norm, NORMS),
@@ -122,7 +133,6 @@ class WideResNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
-        blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
         bias = layout == "jem" or norm == "none"
         self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=bias)
         self.block1 = Group(blocks, widths[0], widths[1], 1, activation, norm, layout)

@@ -50,7 +50,7 @@ def read_measured(path: Path | str, precision: str, compiled: bool) -> Measured:
         }
         shape = (asked["channels"], asked["image_size"], asked["image_size"])
         network, batch = str(asked["network"]), int(asked["batch_size"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is no result of `dualat bench` with the task train_step: give one, or --mfu."
         ) from error

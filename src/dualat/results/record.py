@@ -107,8 +107,17 @@ def read_records(path: Path) -> list[Record]:
         return [from_json(entry) for entry in entries]
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no file of records ({error}): `dualat evaluate` makes one, and keeps this one as .damaged."
+            f"{path} is no file of records ({_reason(error)}): `dualat evaluate` makes one, and keeps this one as .damaged."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, in words; what Python says of it means nothing to whoever has it."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno} is no JSON"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def from_json(entry: Any) -> Record:
@@ -122,18 +131,27 @@ def from_json(entry: Any) -> Record:
     for name, value in entry.items():
         if name not in _KINDS:
             raise ValueError(f"a record has no field {name!r}")
-        if value is not None and (not isinstance(value, _KINDS[name]) or isinstance(value, bool)):
-            raise ValueError(f"{name} of {entry['metric']!r} is {value!r}")
+        if value is not None and (
+            not isinstance(value, _KINDS[name]) or isinstance(value, bool) or _huge(value)
+        ):
+            raise ValueError(f"{name} of {str(entry['metric'])[:60]!r} is {repr(value)[:60]}")
     known = {name: value for name, value in entry.items() if value is not None}
     known["ci95"] = _interval(known.get("ci95"))
     return Record(**({"value": math.nan, "n": 0, "versions": {}} | known))
+
+
+def _huge(value: Any) -> bool:
+    """Whether this is a whole number beyond all floats."""
+    return isinstance(value, int) and abs(value) > sys.float_info.max
 
 
 def _interval(ends: Sequence[Any] | None) -> tuple[float, float] | None:
     """Both ends; None where one of them is unknown."""
     if ends is None:
         return None
-    if len(ends) != 2 or not all(end is None or type(end) in (int, float) for end in ends):
-        raise ValueError(f"ci95 is {ends!r}")
+    if len(ends) != 2 or not all(
+        end is None or (type(end) in (int, float) and not _huge(end)) for end in ends
+    ):
+        raise ValueError(f"ci95 is {repr(ends)[:60]}")
     low, high = (math.nan if end is None else float(end) for end in ends)
     return None if math.isnan(low + high) else (low, high)

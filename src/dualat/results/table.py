@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from dualat.results.catalogue import described, features
 from dualat.results.intervals import asymmetric
@@ -20,9 +21,9 @@ def table(records: Sequence[Record], title: str) -> Table:
     if len(judges) == 1:
         caption += f" Samples are judged in the features of {next(iter(judges))}."
     view = Table(
-        title=title,
+        title=Text(title),  # as it is: [x] in a name is no markup
         title_justify="left",
-        caption=caption,
+        caption=Text(caption),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -30,7 +31,7 @@ def table(records: Sequence[Record], title: str) -> Table:
     )
     view.add_column("metric value")
     for model in models:
-        view.add_column(model, justify="right")
+        view.add_column(Text(model), justify="right")
     view.add_column("n", justify="right")
     values = group([r for r in records if r.model == model] for model in models)
     omit = ("n", "split", *(("features",) if len(judges) == 1 else ()))
@@ -38,7 +39,7 @@ def table(records: Sequence[Record], title: str) -> Table:
         names([dict(key) for key in values], omit, short=True), values.values(), strict=True
     ):
         texts = [cell(cells[at]) if at in cells else "" for at in range(len(models))]
-        view.add_row(words, *texts, str(next(iter(cells.values())).n))
+        view.add_row(Text(words), *texts, str(next(iter(cells.values())).n))
     return view
 
 

@@ -19,11 +19,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it replaces `path` atomically, on failure it is removed.
 
     A process killed at any moment leaves the old file or the new one, never half of either. A full disk is an
-    `OSError` that names the file, and the old file stays. ValueError for a path without a name, as `.`.
+    `OSError` that names the file, and the old file stays. A link stays, and what it leads to is replaced. ValueError for a
+    path without a name, as `.`; OSError for a device or a pipe: root could put a file in the place of /dev/null.
     """
-    path = Path(path)
-    if path.name in ("", ".."):
+    if Path(path).name in ("", ".."):
         raise ValueError(f"{str(path)!r} is no name of a file: give one to write.")
+    named, path = path, Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(
+            errno.EINVAL, f"cannot write {named}: it is a device or a pipe, not a file; name another"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -36,7 +41,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(getattr(error, "errno", None) or errno.EIO, f"cannot write {path}: {reason}") from error
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO, f"cannot write {named}: {reason}"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

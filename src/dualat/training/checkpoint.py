@@ -112,7 +112,10 @@ def _newest(folder: Path) -> TrainingState | None:
             if entry["sha256"] and sha256(path) != entry["sha256"]:
                 raise ValueError("does not match its checksum")
             state = _read(path)
-        except (ValueError, OSError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror or error})")
+            continue
+        except ValueError as error:
             problems.append(f"{path} {error}")
             continue
         if problems:
@@ -152,19 +155,39 @@ def _opens(path: Path) -> bool:
 
 
 def _read(path: Path) -> TrainingState:
-    with safe_open(path, framework="pt") as handle:
-        rest = json.loads((handle.metadata() or {})["state"])
+    try:
+        with safe_open(path, framework="pt") as handle:
+            rest = json.loads((handle.metadata() or {})["state"])
+        return _put_together(rest, load_file(path))
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("is damaged, or no state of a run") from error
+
+
+def _put_together(rest: dict[str, Any], tensors: dict[str, Tensor]) -> TrainingState:
+    """The state of a file. Raises whatever reading a wrong one raises."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "method": {}}
-    for key, value in load_file(path).items():
+    for key, value in tensors.items():
         group, _, name = key.partition(".")
         groups[group][name] = value
     slots: dict[int, dict[str, Any]] = {}
     for key, value in {**groups["optimizer"], **rest["optimizer"]["scalars"]}.items():
         index, _, name = key.partition(".")
         slots.setdefault(int(index), {})[name] = value
-    optimizer = {"state": slots, "param_groups": rest["optimizer"]["groups"]}
-    tensors = dict(zip(TENSORS, (groups["model"], groups["ema"], groups["method"]), strict=True))
-    return TrainingState(**(rest | tensors | {"optimizer": optimizer}))
+    optimizer: dict[str, Any] = {
+        "state": slots,
+        "param_groups": [dict(group) for group in rest["optimizer"]["groups"]],
+    }
+    parts: dict[str, Any] = dict(
+        zip(TENSORS, (groups["model"], groups["ema"], groups["method"]), strict=True)
+    )
+    values: dict[str, Any] = {**rest, **parts, "optimizer": optimizer}
+    state = TrainingState(**values)
+    counts = state.stage, state.step, state.ema_updates
+    if not isinstance(state.method, dict) or not all(type(n) is int and 0 <= n < 2**63 for n in counts):
+        raise TypeError
+    if not all(isinstance(value, int | float) for value in (*state.best.values(), *state.owed.values())):
+        raise TypeError
+    return state
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -181,5 +204,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
     optimizer.load_state_dict(saved)
     for weight, slots in optimizer.state.items():
         for name, slot in slots.items():
-            if isinstance(slot, Tensor) and slot.dim() and slot.shape == weight.shape:
+            if isinstance(slot, Tensor) and slot.dim():
+                if slot.shape != weight.shape:
+                    raise ValueError(
+                        f"{name} has shape {tuple(slot.shape)}, and its weight {tuple(weight.shape)}"
+                    )
                 slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)

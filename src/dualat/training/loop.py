@@ -21,7 +21,7 @@ from dualat.core.compiled import compiled
 from dualat.core.loop import frozen
 from dualat.core.losses import gradient_penalty
 from dualat.methods.base import Batch, Method
-from dualat.models.model import LoadedModel, save_model
+from dualat.models.model import LoadedModel, copy_weights, save_model
 from dualat.models.synced_batchnorm import synchronise_batchnorm
 from dualat.system.distributed import (
     LostRank,
@@ -150,13 +150,20 @@ class Stage:
         self.title = f"stage {number} ({method.name})"
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a checkpoint of this stage."""
-        self.model.load_state_dict(state.model)
+        """Go on from a checkpoint of this stage. ValueError where it is of another network, optimiser or method."""
+        place = self.run.folder / "checkpoints"
+        copy_weights(self.model, state.model, place)
+        copy_weights(self.average, state.ema, place)
         self.ema.restore(state.ema, state.ema_updates)
         self.done, self.best = state.step, dict(state.best)
         self.owed = dict(state.owed)
-        restore_optimizer(self.optimizer, state.optimizer)
-        self.method.restore(state.method, state.method_tensors)
+        try:
+            restore_optimizer(self.optimizer, state.optimizer)
+            self.method.restore(state.method, state.method_tensors)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the state in {place} is of another optimiser or method than this run's: give the run another --output."
+            ) from error
 
     def equalise(self) -> None:
         """All ranks hold rank 0's weights, buffers and averages, whatever machine made them."""

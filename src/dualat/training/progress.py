@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
 def announce(text: str) -> None:
     """One line for a person, on the error stream of the first rank, so that --json output stays clean."""
     if is_first():
-        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Progress:
@@ -69,7 +69,7 @@ class Progress:
         if self.live:
             self.live.update(Text(line))
         else:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def line(self, done: int) -> str:
         """One line of text."""
@@ -92,4 +92,4 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
