@@ -38,9 +38,9 @@ from dualat.bench.run import peak_memory
 from dualat.config import load_recipe
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import lower_energy
-from dualat.evaluation.throughput import device_name
 from dualat.models.registry import build_network
 from dualat.results.record import versions
+from dualat.system.devices import device_name
 from dualat.system.files import write_text
 from dualat.system.precision import autocast, choose_device, choose_dtype
 

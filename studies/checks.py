@@ -15,9 +15,9 @@ from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES
 from dualat.data.sources import open_images
-from dualat.evaluation.context import Subject
-from dualat.evaluation.metrics import METRICS
-from dualat.evaluation.ood import SCORES
+from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.metrics.ood import SCORES
+from dualat.evaluation.registry import METRICS
 from dualat.run.evaluation import check_metrics, check_needs
 from dualat.run.folder import changed_setting
 from dualat.run.train import stage_plan
@@ -45,12 +45,12 @@ def check_files(name: str, study: dict[str, Any], config: RunConfig, splits: Spl
     for sources that the study names itself."""
     if config.initial.kind == "images":
         build_initial(config.initial, splits.train.shape, splits.train)
-    subject = Subject(None, splits, replace(config.evaluation, **study["evaluation"]))
+    context = EvaluationContext(None, splits, replace(config.evaluation, **study["evaluation"]))
     if "ood_sources" in {setting for metric in study["metrics"] for setting in METRICS[metric].uses}:
-        for source in subject.settings.ood_sources:
+        for source in context.settings.ood_sources:
             check_source(source, splits.train.shape, f"studies/{name}/study.yaml")
     for metric in study["metrics"]:
-        check_needs(subject, metric)
+        check_needs(context, metric)
 
 
 def check_stages(variant: str, config: RunConfig, train: ImageData) -> None:

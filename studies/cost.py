@@ -23,10 +23,10 @@ from dualat.bench.measure import Timing, interleaved
 from dualat.config import RunConfig
 from dualat.core.loop import GradientLoop
 from dualat.data.in_distribution import ImageData, load_splits
-from dualat.evaluation.throughput import device_name
 from dualat.methods.base import Method
 from dualat.results.record import versions
 from dualat.run.train import new_model, stage_plan, worth_compiling
+from dualat.system.devices import device_name
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype
 from dualat.system.seeds import mix_seed

@@ -36,11 +36,11 @@ from dualat import lock
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig, plain
 from dualat.data.in_distribution import load_splits
-from dualat.evaluation.context import Subject
-from dualat.evaluation.throughput import device_name
+from dualat.evaluation.context import EvaluationContext
 from dualat.models.model import load, save_model
 from dualat.results.record import as_json, versions
 from dualat.run.evaluation import complete, save_grid
+from dualat.system.devices import device_name
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype
 from dualat.training.divergence import Diverged, read_outcome
@@ -249,14 +249,14 @@ def judged(folder: Path, config: RunConfig, study: dict[str, Any], seed: int) ->
     """The sampler that validation images choose, of several if there are any, and the records of the model with it, on test images."""
     splits, model = load_splits(config.data), load(folder)
     settings = replace(config.evaluation, **study["evaluation"])
-    subject = Subject(model, splits, settings, seed)
+    context = EvaluationContext(model, splits, settings, seed)
     made = made_with(study, config.method)
     tried: list[dict[str, Any]] = []
     if candidates := [*made["samplers"], *made["own_samplers"]]:
-        model.description.sampling, tried = choose_sampler(model, splits, subject, candidates, folder)
+        model.description.sampling, tried = choose_sampler(model, splits, context, candidates, folder)
     save_model(model, folder / "sampled-best")
     save_grid(model, folder / "samples" / "best.png", seed)
-    records = complete(folder / "study.json", subject, "final", study["metrics"], by_name=True, tell=announce)
+    records = complete(folder / "study.json", context, "final", study["metrics"], by_name=True, tell=announce)
     return {"sampler": asdict(model.sampling), "samplers_tried": tried, "records": as_json(records)}
 
 

@@ -108,9 +108,11 @@ def test_planted_violations_are_found(tmp_path: Path):
     assert plant(
         tmp_path, "sampling.py", "from importlib import import_module\nimport_module('dualat.training')"
     )
-    assert plant(tmp_path, "training/loop.py", "from dualat.evaluation.accuracy import accuracy")
+    assert plant(
+        tmp_path, "training/loop.py", "from dualat.evaluation.metrics.clean_accuracy import accuracy"
+    )
     assert plant(tmp_path, "training/loop.py", "from ..evaluation import accuracy")
-    assert plant(tmp_path, "evaluation/robust.py", "from dualat.training import loop")
+    assert plant(tmp_path, "evaluation/attack.py", "from dualat.training import loop")
     assert plant(tmp_path, "models/registry.py", "from dualat import ThreatModel, sample")
     assert "has no layer" in plant(tmp_path, "unheard_of.py", "")[0]
     assert "has no layer" in plant(tmp_path, "sampling.py", "import dualat.unheard_of")[0]

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from dualat.core.geometry import ThreatModel
     from dualat.core.loop import pgd
     from dualat.counterfactuals import counterfactual
+    from dualat.evaluation.registry import register_metric
     from dualat.models.model import load
     from dualat.models.own import save
+    from dualat.results.catalogue import MetricValue
+    from dualat.results.record import Record
     from dualat.run.evaluation import evaluate
     from dualat.run.train import train
     from dualat.sampling import sample
@@ -20,12 +23,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "JointEnergyModel",
+    "MetricValue",
+    "Record",
     "ThreatModel",
     "__version__",
     "counterfactual",
     "evaluate",
     "load",
     "pgd",
+    "register_metric",
     "sample",
     "save",
     "train",
@@ -33,11 +39,14 @@ __all__ = [
 
 _HOME = {
     "JointEnergyModel": "core.energy",
+    "MetricValue": "results.catalogue",
+    "Record": "results.record",
     "ThreatModel": "core.geometry",
     "counterfactual": "counterfactuals",
     "evaluate": "run.evaluation",
     "load": "models.model",
     "pgd": "core.loop",
+    "register_metric": "evaluation.registry",
     "sample": "sampling",
     "save": "models.own",
     "train": "run.train",

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualat.core.energy import marginal_energy
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.accuracy import clean_accuracy
+from dualat.evaluation.attack import under_attack
 from dualat.evaluation.autoattack import autoattack
-from dualat.evaluation.counterfactuals import counterfactual_records
-from dualat.evaluation.energies import energy_records, r1_record
-from dualat.evaluation.logits import attacked_images, predict_logits
-from dualat.evaluation.ood import ood_records
-from dualat.evaluation.robust import robust_accuracy
-from dualat.evaluation.throughput import throughput_records
+from dualat.evaluation.logits import predict_logits
+from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
+from dualat.evaluation.metrics.counterfactual import counterfactual_records
+from dualat.evaluation.metrics.energy import histograms, r1_record
+from dualat.evaluation.metrics.ood import ood_records
+from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
+from dualat.evaluation.metrics.throughput import throughput_records
 from dualat.results.record import Record
 
 SHAPE = (1, 6, 6)
@@ -51,7 +53,7 @@ MEASURES: dict[str, Callable[[nn.Module], list[Record]]] = {
     "clean_accuracy": lambda model: [clean_accuracy(model, greys())],
     "robust_accuracy": lambda model: [robust_accuracy(model, greys(), BALL, 3)],
     "autoattack": lambda model: [autoattack(model, greys(), BALL, attacks=("apgd-ce",))],
-    "energy": lambda model: energy_records(model, {"x": attacked_images(model, greys(), BALL, 2)}),
+    "energy": lambda model: histograms({"x": marginal_energy(under_attack(model, greys(), BALL, 2).logits)}),
     "r1": lambda model: [r1_record(model, greys())],
     "ood": lambda model: ood_records(
         model, greys(), greys("others"), score_names=("s", "gradient_norm"), attack=BALL, steps=2

@@ -6,13 +6,13 @@ import torch
 from scipy.linalg import sqrtm
 
 from dualat.evaluation import frechet as frechet_module
-from dualat.evaluation.bootstrap import normal_interval, resampled_counts
 from dualat.evaluation.features import FeatureExtractor
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.frechet import Gaussian, frechet_distance, frechet_interval, gaussian_distance
-from dualat.evaluation.inception import _precision_recall, _samples_come_first
 from dualat.evaluation.inception_score import inception_score, score_interval
+from dualat.evaluation.intervals import normal_interval, resampled_counts
 from dualat.evaluation.kernel import kernel_distance, kernel_interval
+from dualat.evaluation.metrics.inception import _precision_recall, _samples_come_first
 from dualat.evaluation.precision_recall import precision_recall
 from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet

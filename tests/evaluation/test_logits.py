@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.logits import attacked_images, predict_logits
-from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.attack import pgd_attack, under_attack
+from dualat.evaluation.logits import predict_logits, shared_logits
+from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
 
 SHAPE = (1, 3, 4)
 
@@ -42,6 +43,7 @@ def test_logits_are_the_models_in_any_batches(size):
     for images in (data, data.float(), data.float().double()):
         model.sizes.clear()
         logits = predict_logits(model, images, size)
+        assert torch.equal(shared_logits(Brightness(), data, size), predict_logits(Brightness(), data, size))
         torch.testing.assert_close(logits, torch.stack([-expected, expected], 1))
         assert logits.dtype == torch.float32 and not logits.requires_grad
         assert max(model.sizes) == min(size, len(data)) and sum(model.sizes) == len(data)
@@ -66,15 +68,24 @@ def test_the_attack_moves_all_pixels_alike_to_the_edge_of_the_ball(norm, steps):
     away = torch.where(data.labels == 1, -reach, reach).view(-1, 1, 1, 1)
     attacked = attacked_images(Brightness(), data, ThreatModel(norm, eps), steps)
     torch.testing.assert_close(attacked, data.float() + away, rtol=0, atol=1e-6)
-    assert torch.equal(attacked_images(Brightness(), data, ThreatModel(norm, eps), steps, 5), attacked)
+    logits = predict_logits(Brightness(), attacked)
+    for size in (5, 500):
+        assert torch.equal(
+            under_attack(Brightness(), data, ThreatModel(norm, eps), steps, size).logits, logits
+        )
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1, 0.3])
 def test_accuracy_on_attacked_images_is_robust_accuracy(eps):
     data, model, threat = greys(), Brightness(), ThreatModel("L2", eps)
-    predicted = predict_logits(model, attacked_images(model, data, threat, 5)).argmax(1)
-    share = float((predicted == data.labels).float().mean())
+    attacked = under_attack(model, data, threat, 5)
+    share = float((attacked.logits.argmax(1) == data.labels).float().mean())
+    assert share == float(attacked.kept.float().mean())
     assert share == pytest.approx(robust_accuracy(model, data, threat, 5).value)
+
+
+def attacked_images(model: nn.Module, data: ImageData, threat: ThreatModel, steps: int) -> Tensor:
+    return pgd_attack(model, data.float(), data.labels, threat, steps)[0]
 
 
 class Ridge(nn.Module):
@@ -105,7 +116,9 @@ def test_bad_input_is_answered_with_a_sentence():
     with pytest.raises(ValueError, match="greys holds no images: give at least one"):
         predict_logits(model, none)
     with pytest.raises(ValueError, match="greys holds no images"):
-        attacked_images(model, none, ThreatModel("L2", 0.1), 2)
+        under_attack(model, none, ThreatModel("L2", 0.1), 2)
+    with pytest.raises(ValueError, match="greys holds no images"):
+        shared_logits(model, none)
     with pytest.raises(ValueError, match="must be floating-point of shape"):
         predict_logits(model, data.images)
     with pytest.raises(ValueError, match="must be floating-point of shape"):
@@ -120,4 +133,4 @@ def test_bad_input_is_answered_with_a_sentence():
     assert len(predict_logits(Shaped(), data)) == len(data)
     for threat, steps in ((ThreatModel("L2", 0.1), 0), (ThreatModel(), 3)):
         with pytest.raises(ValueError, match="an attack needs a finite eps and at least 1 step"):
-            attacked_images(model, data, threat, steps)
+            under_attack(model, data, threat, steps)

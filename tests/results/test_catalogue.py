@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import dualat.results
-from dualat.evaluation.metrics import METRICS
+from dualat.evaluation.registry import METRICS
 from dualat.results import catalogue
 from dualat.results.catalogue import CATALOGUE, MetricValue, describe, described, setting
 from dualat.results.compare import FORMATS, compare

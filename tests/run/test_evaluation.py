@@ -21,10 +21,11 @@ import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation import autoattack as ensemble
-from dualat.evaluation import metrics as metrics_module
-from dualat.evaluation.context import Subject
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.inception_weights import FILE
-from dualat.evaluation.metrics import METRICS, outside_images
+from dualat.evaluation.metrics import throughput
+from dualat.evaluation.outside import outside_images
+from dualat.evaluation.registry import METRICS, Metric
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel
@@ -57,8 +58,8 @@ def splits(tiny_run):
     return load_splits(load_recipe(str(tiny_run / "config.yaml")).data)
 
 
-def subject(tiny_run: Path, splits, keep: Path | None = None, **changes) -> Subject:
-    return Subject(dualat.load(tiny_run), splits, replace(SMALL, **changes), seed=0, keep=keep)
+def context(tiny_run: Path, splits, keep: Path | None = None, **changes) -> EvaluationContext:
+    return EvaluationContext(dualat.load(tiny_run), splits, replace(SMALL, **changes), seed=0, keep=keep)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def measured(tiny_run, splits, tmp_path_factory) -> tuple[Path, list[Record]]:
 
     def measure(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:  # speeds are not what is tested here
-            quick = partial(metrics_module.throughput_records, seconds_each=0.02)
-            patch.setattr(metrics_module, "throughput_records", quick)
-            complete(folder / "evaluation.json", subject(tiny_run, splits), "final", OFFLINE, by_name=True)
+            quick = partial(throughput.throughput_records, seconds_each=0.02)
+            patch.setattr(throughput, "throughput_records", quick)
+            complete(folder / "evaluation.json", context(tiny_run, splits), "final", OFFLINE, by_name=True)
 
     path = made_once(tmp_path_factory, "records", measure) / "evaluation.json"
     return path, read_records(path)
@@ -97,20 +98,19 @@ def test_every_setting_belongs_to_a_metric():
 
 
 def test_what_is_there_is_used_again_and_said(measured, tiny_run, splits, monkeypatch):
-    def never(_):
+    def never(*_):
         raise AssertionError("measured twice")
 
-    for name in OFFLINE:
-        monkeypatch.setitem(METRICS, name, replace(METRICS[name], measure=never))
+    monkeypatch.setattr(Metric, "measure", never)
     lines: list[str] = []
     again = complete(
-        measured[0], subject(tiny_run, splits), "final", OFFLINE, by_name=True, tell=lines.append
+        measured[0], context(tiny_run, splits), "final", OFFLINE, by_name=True, tell=lines.append
     )
     assert [asdict(r) for r in again] == [asdict(r) for r in read_records(measured[0])]
     assert len(lines) == 1 and all(name in lines[0] for name in OFFLINE)
     with pytest.raises(AssertionError, match="twice"):
         complete(
-            measured[0], subject(tiny_run, splits), "final", ["clean_accuracy"], by_name=True, again=True
+            measured[0], context(tiny_run, splits), "final", ["clean_accuracy"], by_name=True, again=True
         )
 
 
@@ -153,8 +153,8 @@ def told(records: list[Record]) -> str:
 def test_no_setting_is_ignored(measured, tiny_run, splits, setting):
     """Another value gives another fingerprint and, for the quick metrics, another result."""
     plain, changed = (
-        subject(tiny_run, splits),
-        subject(tiny_run, splits, **{setting: CHANGES[setting]}),
+        context(tiny_run, splits),
+        context(tiny_run, splits, **{setting: CHANGES[setting]}),
     )
     for name, metric in METRICS.items():
         same = plain.key(name, metric.uses) == changed.key(name, metric.uses)
@@ -165,30 +165,30 @@ def test_no_setting_is_ignored(measured, tiny_run, splits, setting):
 
 
 def test_other_weights_data_or_seeds_have_another_fingerprint(tiny_run, splits):
-    plain = subject(tiny_run, splits)
+    plain = context(tiny_run, splits)
     key = plain.key("clean_accuracy", ())
-    other = subject(tiny_run, splits)
+    other = context(tiny_run, splits)
     with torch.no_grad():
         next(other.required_model.parameters()).add_(1e-3)
     fewer = replace(splits, test=splits.test.take(torch.arange(100)))
     assert key != other.key("clean_accuracy", ())
-    assert key != subject(tiny_run, fewer).key("clean_accuracy", ())
-    assert key != replace(subject(tiny_run, splits), seed=1).key("clean_accuracy", ())
-    assert key == subject(tiny_run, splits).key("clean_accuracy", ())
+    assert key != context(tiny_run, fewer).key("clean_accuracy", ())
+    assert key != replace(context(tiny_run, splits), seed=1).key("clean_accuracy", ())
+    assert key == context(tiny_run, splits).key("clean_accuracy", ())
 
 
 def test_records_of_other_settings_stay_and_those_of_other_weights_go(tiny_run, splits, tmp_path):
     path = tmp_path / "e.json"
     both = ["clean_accuracy", "robust_accuracy"]
-    complete(path, subject(tiny_run, splits), "final", both, by_name=True)
-    complete(path, subject(tiny_run, splits), "stage1", ["clean_accuracy"], by_name=True)
-    complete(path, subject(tiny_run, splits, eps=(0.3, 0.5)), "final", ["robust_accuracy"], by_name=True)
+    complete(path, context(tiny_run, splits), "final", both, by_name=True)
+    complete(path, context(tiny_run, splits), "stage1", ["clean_accuracy"], by_name=True)
+    complete(path, context(tiny_run, splits, eps=(0.3, 0.5)), "final", ["robust_accuracy"], by_name=True)
     records = read_records(path)
     assert [r.model for r in records if r.metric == "clean_accuracy"] == ["final", "stage1"]
     assert [r.settings["eps"] for r in records if r.metric == "robust_accuracy"] == [0.3, 0.5, 4.0]
-    complete(path, subject(tiny_run, splits, robust_images=5), "final", ["robust_accuracy"], by_name=True)
+    complete(path, context(tiny_run, splits, robust_images=5), "final", ["robust_accuracy"], by_name=True)
     assert [r.n for r in read_records(path) if r.metric == "robust_accuracy"] == [12, 12, 12, 5, 5]
-    other = subject(tiny_run, splits)
+    other = context(tiny_run, splits)
     with torch.no_grad():
         next(other.required_model.parameters()).add_(1e-3)
     complete(path, other, "final", ["robust_accuracy"], by_name=True)
@@ -200,40 +200,65 @@ def test_another_evaluation_of_the_same_file_loses_nothing(tiny_run, splits, tmp
     path = tmp_path / "e.json"
     own = METRICS["calibration"].measure
 
-    def slow(found: Subject) -> list[Record]:
-        complete(path, subject(tiny_run, splits), "final", ["clean_accuracy"], by_name=True)  # meanwhile
+    def slow(found: EvaluationContext) -> list[Record]:
+        complete(path, context(tiny_run, splits), "final", ["clean_accuracy"], by_name=True)  # meanwhile
         return own(found)
 
-    monkeypatch.setitem(METRICS, "calibration", replace(METRICS["calibration"], measure=slow))
-    complete(path, subject(tiny_run, splits), "final", ["calibration"], by_name=True)
+    monkeypatch.setitem(METRICS, "calibration", replace(METRICS["calibration"], function=slow))
+    complete(path, context(tiny_run, splits), "final", ["calibration"], by_name=True)
     assert {r.metric for r in read_records(path)} == {"clean_accuracy", "ece"}
 
 
 def test_half_done_work_of_another_metric_stays(tiny_run, splits, tmp_path):
     keep = tmp_path / "partial"
-    state = subject(tiny_run, splits, keep).partial("autoattack", METRICS["autoattack"].uses)
+    state = context(tiny_run, splits, keep).partial("autoattack", METRICS["autoattack"].uses)
     assert state is not None
     state.mkdir(parents=True)
-    complete(tmp_path / "e.json", subject(tiny_run, splits, keep), "final", ["generation"], by_name=True)
+    complete(tmp_path / "e.json", context(tiny_run, splits, keep), "final", ["generation"], by_name=True)
     assert list(keep.iterdir()) == [state]
 
 
 def test_what_a_setting_names_is_part_of_the_fingerprint(tiny_run, splits, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    found = subject(tiny_run, splits, reference=str(folder))
+    found = context(tiny_run, splits, reference=str(folder))
     empty = found.key("generation", METRICS["generation"].uses)
     (folder / "a.png").write_bytes(b"1")
     assert found.key("generation", METRICS["generation"].uses) != empty
-    assert found.key("clean_accuracy", ()) == subject(tiny_run, splits).key("clean_accuracy", ())
+    assert found.key("clean_accuracy", ()) == context(tiny_run, splits).key("clean_accuracy", ())
 
 
 def test_the_averages_of_few_images_have_their_number(tiny_run, splits):
     few = replace(splits, train=splits.train.take(torch.arange(50)))
-    records = METRICS["energy"].measure(subject(tiny_run, few, energy_images=80))
+    records = METRICS["energy"].measure(context(tiny_run, few, energy_images=80))
     of = {r.settings["images"]: r for r in records if r.metric == "energy"}
     assert of["train"].n == 50 and of["train"].split == "train" and of["test"].split == "test"
     assert of["contrastive"].split == ""
+
+
+def test_one_evaluation_attacks_and_draws_once_for_all_metrics(tiny_run, splits, tmp_path, monkeypatch):
+    """The same PGD ran three times: for robust accuracy, calibration and energy."""
+    counted: dict[str, int] = {}
+
+    def count(place: str) -> None:
+        module, name = import_module(place.rpartition(".")[0]), place.rpartition(".")[2]
+        own = getattr(module, name)
+
+        def counting(*args, **kwargs):
+            counted[name] = counted.get(name, 0) + 1
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for place in ("attack.pgd_attack", "context.shared_logits", "context.from_model", "metrics.ood.climb"):
+        count(f"dualat.evaluation.{place}")
+    count("dualat.evaluation.context.gradient_norms")
+    every = {"robust_images": None, "energy_images": 1000, "ood_images": 1000, "eps": (0.25, 0.5)}
+    found = context(tiny_run, splits, **every, samples=1000)
+    assert len(splits.test) < 500  # one batch
+    complete(tmp_path / "e.json", found, "final", FAST, by_name=True)
+    # radii 0.25, 0.5 and that of grey; noise of two kinds climbs two scores
+    assert counted == {"pgd_attack": 3, "shared_logits": 1, "from_model": 1, "climb": 4, "gradient_norms": 1}
 
 
 class Killed(BaseException):
@@ -253,7 +278,7 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
             if count == killed_at:
                 raise Killed
 
-        found = subject(tiny_run, splits, kept, **small)
+        found = context(tiny_run, splits, kept, **small)
         found.progress = progress
         return complete(tmp_path / file, found, "final", ["autoattack"], by_name=True)
 
@@ -279,7 +304,7 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
 def test_metrics_without_their_files_are_left_out_unless_named(tiny_run, splits, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     lines: list[str] = []
-    args = (tmp_path / "e.json", subject(tiny_run, splits), "final", ["inception"])
+    args = (tmp_path / "e.json", context(tiny_run, splits), "final", ["inception"])
     assert complete(*args, by_name=False, tell=lines.append) == []
     assert "inception is left out" in lines[0] and "torch-fidelity" in lines[0]
     with pytest.raises(FileNotFoundError, match="torch-fidelity"):
@@ -288,7 +313,7 @@ def test_metrics_without_their_files_are_left_out_unless_named(tiny_run, splits,
 
 def test_missing_weights_are_told_before_anything_is_measured(tiny_run, splits, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    measured = subject(tiny_run, splits)
+    measured = context(tiny_run, splits)
     for names in (("clean_accuracy", "inception"), ("inception",)):
         with pytest.raises(FileNotFoundError, match="get weights-inception"):
             complete(tmp_path / "records.json", measured, "final", names, by_name=True)
@@ -302,16 +327,16 @@ def test_wrong_weights_are_told_before_anything_is_measured(tiny_run, splits, tm
     (tmp_path / "hub" / "checkpoints" / FILE).write_bytes(b"half a download")
     names = ("clean_accuracy", "inception")
     with pytest.raises(ValueError, match="get it anew"):
-        complete(tmp_path / "records.json", subject(tiny_run, splits), "final", names, by_name=by_name)
+        complete(tmp_path / "records.json", context(tiny_run, splits), "final", names, by_name=by_name)
     assert not (tmp_path / "records.json").exists()
 
 
 def test_from_python_too_missing_weights_are_told_first(tiny_run, splits, tmp_path, monkeypatch):
-    def never(subject):
+    def never(context):
         raise AssertionError("measured")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], measure=never))
+    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], function=never))
     with pytest.raises(FileNotFoundError, match="get weights-inception"):
         dualat.evaluate(dualat.load(tiny_run), splits, ["clean_accuracy", "inception"], SMALL)
 
@@ -338,13 +363,13 @@ def test_what_is_compared_with_is_looked_at_before_anything_is_drawn(
     np.savez(tmp_path / "seven.npz", mu=np.zeros(7), sigma=np.eye(7))
     np.savez(tmp_path / "few.npz", arr_0=np.full((2, 8, 8, 1), 9, np.uint8))
     monkeypatch.setattr("dualat.evaluation.context.from_model", never)
-    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], measure=never))
+    monkeypatch.setitem(METRICS, "clean_accuracy", replace(METRICS["clean_accuracy"], function=never))
     changes = {
         key: tuple(v.format(tmp_path) for v in value) if isinstance(value, tuple) else value.format(tmp_path)
         for key, value in changes.items()
     }
     with pytest.raises((ValueError, FileNotFoundError), match=match):
-        complete(tmp_path / "e.json", subject(tiny_run, splits, **changes), "final", metrics, by_name=True)
+        complete(tmp_path / "e.json", context(tiny_run, splits, **changes), "final", metrics, by_name=True)
     assert not (tmp_path / "e.json").exists()
 
 
@@ -361,13 +386,17 @@ def test_other_labels_are_other_samples(splits):
     keys = set()
     for labels in (torch.arange(20) % 10, torch.zeros(20, dtype=torch.int64), None):
         given = ImageSet(images, labels, "s")
-        keys.add(Subject(None, splits, SMALL, 0, given=given).key("generation", ("samples", "reference")))
+        keys.add(
+            EvaluationContext(None, splits, SMALL, 0, given=given).key("generation", ("samples", "reference"))
+        )
     assert len(keys) == 3
 
 
 def test_samples_of_another_class_are_refused_at_once(splits):
     with pytest.raises(ValueError, match="the label 10, but .* has only the classes 0 to 9"):
-        Subject(None, splits, SMALL, 0, given=ImageSet(splits.test.images[:1], torch.tensor([10]), "s"))
+        EvaluationContext(
+            None, splits, SMALL, 0, given=ImageSet(splits.test.images[:1], torch.tensor([10]), "s")
+        )
 
 
 def test_samples_from_a_file_measure_as_those_of_the_model(tiny_run, splits, measured, tmp_path):
@@ -381,10 +410,10 @@ def test_samples_from_a_file_measure_as_those_of_the_model(tiny_run, splits, mea
 
 
 def test_outside_images_are_fitted_picked_and_seeded(splits):
-    found = outside_images("digits", splits.test, 30, 0)
+    found = outside_images("digits", splits.test.shape, 30, 0)
     assert len(found) == 30 and found.shape == splits.test.shape and found.name == "digits"
-    assert torch.equal(found.images, outside_images("digits", splits.test, 30, 0).images)
-    assert not torch.equal(found.images, outside_images("digits", splits.test, 30, 1).images)
+    assert torch.equal(found.images, outside_images("digits", splits.test.shape, 30, 0).images)
+    assert not torch.equal(found.images, outside_images("digits", splits.test.shape, 30, 1).images)
 
 
 def test_masked_gradients_are_named(splits):
@@ -397,9 +426,9 @@ def test_masked_gradients_are_named(splits):
     assert "final" in text and "grey" in text
 
 
-def saturated(tiny_run: Path, splits, **changes) -> Subject:
+def saturated(tiny_run: Path, splits, **changes) -> EvaluationContext:
     """A model whose softmax is 0 and 1 in float32: cross-entropy has no gradient, and PGD does nothing."""
-    own = subject(tiny_run, splits, **changes)
+    own = context(tiny_run, splits, **changes)
     layer = [m for m in own.required_model.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
         layer.weight.mul_(1e9)
@@ -488,7 +517,7 @@ def broken(model: LoadedModel) -> LoadedModel:
 @pytest.mark.parametrize("name", OFFLINE)
 def test_no_metric_measures_a_model_that_is_not_finite(tiny_run, splits, name):
     """Accuracy was 0.100, generation scored black pictures, throughput timed them, two metrics ended in a LinAlgError."""
-    own = subject(tiny_run, splits)
+    own = context(tiny_run, splits)
     broken(own.required_model)
     with pytest.raises(ValueError, match="not finite"):
         METRICS[name].measure(own)
@@ -504,7 +533,7 @@ def test_a_validation_of_such_a_model_does_not_end_its_training(tiny_run, splits
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_in_half_precision_are_measured_and_the_records_say_so(tiny_run, splits, measured, dtype):
-    small = subject(tiny_run, splits)
+    small = context(tiny_run, splits)
     small.model = small.required_model.to(dtype)
     for name in FAST:
         records = METRICS[name].measure(small)

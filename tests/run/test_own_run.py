@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 import dualat
 from dualat.cli.main import run as command
 from dualat.data.own import own_splits
-from dualat.evaluation.metrics import METRICS
+from dualat.evaluation.registry import METRICS
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.training.loop import Stage
 from dualat.training.signals import Stopped

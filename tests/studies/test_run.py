@@ -566,9 +566,9 @@ def test_more_samplers_measure_the_new_ones_alone(copied, monkeypatch, trained):
     write_study(copied, STUDY | {"samplers": [new, *SAMPLERS]})
     measured, distance = [], samplers.validation_distance
 
-    def counted(model, subject, settings, target):
+    def counted(model, context, settings, target):
         measured.append(settings.steps)
-        return distance(model, subject, settings, target)
+        return distance(model, context, settings, target)
 
     monkeypatch.setattr(samplers, "validation_distance", counted)
     assert call("--only", "at", "--seeds", "0") == 0

@@ -25,9 +25,9 @@ from dualat.bench.measure import Timing, interleaved, matmul_peak, ratios
 from dualat.bench.others import attack_libraries
 from dualat.bench.settings import BenchSettings
 from dualat.core.loop import frozen
-from dualat.evaluation.throughput import device_name
 from dualat.models.model import LoadedModel
 from dualat.results.record import versions
+from dualat.system.devices import device_name
 from dualat.system.precision import choose_dtype, has_tensor_cores
 
 COSTS = ("data", "logging")

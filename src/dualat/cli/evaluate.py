@@ -10,6 +10,7 @@ from pathlib import Path
 from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.cli.outputs import output_file
 from dualat.config import RunConfig, load_recipe
+from dualat.evaluation.registry import METRICS
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.shipped import FOLDER, shipped_file
 from dualat.settings import strict
@@ -18,16 +19,22 @@ USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value .
 
 TARGET is a run folder, a .safetensors file of dualat, a model that comes with it (fashion-mnist), or samples of
 anybody's: a folder of images or an .npz.
-`dualat evaluate TARGET --help` lists every setting with the values that TARGET has."""
+`dualat evaluate TARGET --help` lists every setting with the values that TARGET has.
+`--plugin my_file.py` runs the code of that file first; metrics that it registers can be named.
+
+metrics:
+{metrics}"""
 
 
 @strict
 class EvaluateArguments(EvaluationSettings):
-    """Measure a model or samples on held-out images; what is measured already is used again."""
+    """Measure a model or samples on held-out images; what is measured already is used again.
+
+    `--plugin my_file.py` runs the code of that file first; metrics that it registers can be named.
+    """
 
     metrics: tuple[str, ...] = ("all",)
-    """all (those of samples, for samples), or any of clean_accuracy, robust_accuracy, calibration, generation,
-    imagenet_features, inception, step_sweep, ood, counterfactual, energy, throughput, apgd, autoattack."""
+    """all (those of samples, for samples), or names: `dualat evaluate` lists them."""
     weights: str = "final"
     """Run folders: which weights: final, stage1, best-robust, best-generation."""
     source: str | None = None
@@ -59,7 +66,7 @@ class EvaluateArguments(EvaluationSettings):
 
 def main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(USAGE)
+        print(USAGE.format(metrics="\n".join(f"  {n:<18} {row.what}" for n, row in METRICS.items())))
         return 0
     if args[0].startswith("-"):
         raise UsageError(f"the target comes first, as in `dualat evaluate runs/digits {args[0]} ...`.")
@@ -104,7 +111,6 @@ def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
         return
     if "all" in parsed.metrics:
         raise UsageError("--metrics has all and others: give all alone, or names.")
-    from dualat.evaluation.metrics import METRICS
     from dualat.run.evaluation import check_metrics
 
     try:
@@ -136,8 +142,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
-    from dualat.cli.targets import build_subject
-    from dualat.evaluation.metrics import METRICS
+    from dualat.cli.targets import build_context
     from dualat.results.record import as_json
     from dualat.results.table import table
     from dualat.run.evaluation import complete, save_strips, warnings_of
@@ -147,29 +152,29 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
     fields = field_names(EvaluationSettings)
     settings = EvaluationSettings(**{k: v for k, v in asdict(parsed).items() if k in fields})
-    subject = build_subject(target, parsed, config, settings, seed)
+    context = build_context(target, parsed, config, settings, seed)
     if by_name:
         names = list(dict.fromkeys(parsed.metrics))
     else:
-        names = [n for n, metric in METRICS.items() if subject.model is not None or metric.of_samples]
-        if subject.model is not None and subject.model.initial is None:
+        names = [n for n, metric in METRICS.items() if context.model is not None or metric.of_samples]
+        if context.model is not None and context.model.initial is None:
             say("this model carries no initial distribution: figures of samples are left out")
-            names = [n for n in names if not METRICS[n].of_samples and n != "step_sweep"]
-    subject.progress = Lines()
-    name = model_name(target, parsed.weights) if subject.model is not None else "samples"
+            names = [n for n in names if not (METRICS[n].of_samples or METRICS[n].draws)]
+    context.progress = Lines()
+    name = model_name(target, parsed.weights) if context.model is not None else "samples"
     path = Path(parsed.output) if parsed.output else records_path(target, parsed.test_list)
-    records = complete(path, subject, name, names, by_name=by_name, again=parsed.again, tell=say)
+    records = complete(path, context, name, names, by_name=by_name, again=parsed.again, tell=say)
     if not is_first():
         return 0
-    if subject.model is not None and target.is_dir() and "counterfactual" in names:
+    if context.model is not None and target.is_dir() and "counterfactual" in names:
         folder = target / "counterfactuals"
-        save_strips(subject.model, subject.data.test, subject.settings, folder)
+        save_strips(context.model, context.data.test, context.settings, folder)
     if parsed.json:
         print(json.dumps(as_json(records), indent=2))
     else:
         Console().print(table(records, f"{target}: held-out images"))
         say(f"records: {path}")
-    for text in warnings_of(records, subject.data.test):
+    for text in warnings_of(records, context.data.test):
         say(f"warning: {text}")
     return 0
 

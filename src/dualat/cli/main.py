@@ -12,6 +12,7 @@ from types import FrameType
 
 from dualat import __version__
 from dualat.cli.errors import UsageError
+from dualat.system.plugins import load_installed, load_plugin, take_plugins
 
 COMMANDS = {
     "train": "train by a recipe, in both stages, and evaluate the result",
@@ -35,6 +36,7 @@ commands:
 {commands}
 
 `dualat COMMAND --help` shows every setting of a command. `dualat --version` prints the version.
+`dualat COMMAND ... --plugin my_file.py` runs the code of that file first: metrics and more that it registers.
 Exit codes: 0 done, 1 failed (one sentence says why; --debug shows the traceback), 2 the command line makes no sense."""
 
 
@@ -69,6 +71,7 @@ def run(args: list[str]) -> int:
                 + (f" Did you mean {near[0]}?" if near else "")
                 + f" There are {', '.join(COMMANDS)}."
             )
+        rest = load_plugins(rest)
         command: Callable[[list[str]], int] = import_module(f"dualat.cli.{name.replace('-', '_')}").main
         return command(rest)
     except UsageError as error:
@@ -90,6 +93,18 @@ def run(args: list[str]) -> int:
         )
         less.__cause__ = error
         return fail(less, 1, debug)
+
+
+def load_plugins(args: list[str]) -> list[str]:
+    """Run the code of installed plugins and of each `--plugin FILE`; what is left of the command line."""
+    try:
+        rest, files = take_plugins(args)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    load_installed()
+    for file in files:
+        load_plugin(file)
+    return rest
 
 
 def on_interrupt(number: int, frame: FrameType | None) -> None:

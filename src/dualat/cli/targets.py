@@ -10,7 +10,7 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
-from dualat.evaluation.context import Subject, partial_folder
+from dualat.evaluation.context import EvaluationContext, partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load
@@ -18,9 +18,9 @@ from dualat.run.data import located, renamed
 from dualat.system.precision import choose_device
 
 
-def build_subject(
+def build_context(
     target: Path, parsed: EvaluateArguments, config: RunConfig | None, settings: EvaluationSettings, seed: int
-) -> Subject:
+) -> EvaluationContext:
     """Model or samples, with the real images that they are measured on."""
     keep = partial_folder(target, parsed.weights)
     if config is None and target.suffix != ".safetensors":
@@ -29,7 +29,7 @@ def build_subject(
             raise UsageError("--initial-images is for models, and these are samples: leave it out.")
         samples = read_samples(target, wanted)
         data = load_splits(with_list(outside_data(parsed, samples.shape), parsed.test_list))
-        return Subject(None, data, settings, seed, given=samples, keep=keep)
+        return EvaluationContext(None, data, settings, seed, given=samples, keep=keep)
     path = target
     if target.is_dir():
         path = (
@@ -57,7 +57,7 @@ def build_subject(
         check_data(target, model, data.train, wanted.source)
     if parsed.initial_images:
         start_from(model, parsed)
-    return Subject(model, data, settings, seed, keep=keep)
+    return EvaluationContext(model, data, settings, seed, keep=keep)
 
 
 def run_splits(target: Path, parsed: EvaluateArguments, config: RunConfig, model: LoadedModel) -> Splits:

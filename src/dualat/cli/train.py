@@ -14,7 +14,8 @@ from dualat.settings import strict
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
 
 RECIPE is one of {names}, or the path of a YAML file.
-`dualat train RECIPE --help` lists every setting with the recipe's own values."""
+`dualat train RECIPE --help` lists every setting with the recipe's own values.
+`--plugin my_file.py` runs the code of that file first: what it registers can be named."""
 
 
 @strict

@@ -1,4 +1,4 @@
-"""What is measured, and what several metrics need of it and is made once: held-out images, judge, samples, reference."""
+"""What is measured, and what several metrics need of it and is computed once: logits, attacks, judge, samples, reference."""
 
 import hashlib
 import json
@@ -7,29 +7,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from dualat import __version__
 from dualat.core.classifier import device_of
+from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData, Shape, Splits, evenly
 from dualat.data.listing import walk
+from dualat.evaluation.attack import Attacked, under_attack
 from dualat.evaluation.judge import Judge
-from dualat.evaluation.needs import reference_of
+from dualat.evaluation.logits import gradient_norms, shared_logits
+from dualat.evaluation.needs import check_reference, own_split, reference_of
+from dualat.evaluation.outside import outside_images
 from dualat.evaluation.reference import Reference
+from dualat.evaluation.registry import METRICS
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.evaluation.throughput import device_name
 from dualat.models.model import LoadedModel
+from dualat.system.devices import device_name
 from dualat.system.files import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, in all)"""
+Found = TypeVar("Found")
 
 
 @dataclass(eq=False)
-class Subject:
+class EvaluationContext:
     """A model or somebody's samples, with the data that they are measured on.
 
     Attributes:
@@ -48,6 +55,7 @@ class Subject:
     sampling_steps: int | None = None
     keep: Path | None = None
     progress: Progress = lambda what, done, total: None
+    _known: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.given is not None:
@@ -71,6 +79,41 @@ class Subject:
         test = self.data.test
         return test if wanted is None else test.take(evenly(len(test), wanted))
 
+    def once(self, key: tuple, compute: Callable[[], Found]) -> Found:
+        """compute(), or what it gave when this key was asked for before."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def logits(self, wanted: int | None = None) -> Tensor:
+        """The model's logits (N, K) of `held_out(wanted)`, float32 on the CPU."""
+        data = self.held_out(wanted)
+        return self.once(("logits", len(data)), lambda: shared_logits(self.required_model, data))
+
+    def gradient_norms(self, wanted: int | None = None) -> Tensor:
+        """|| grad_x E(x) || (N,) of `held_out(wanted)`."""
+        data = self.held_out(wanted)
+        return self.once(("gradient norms", len(data)), lambda: gradient_norms(self.required_model, data))
+
+    def attacked(self, threat: ThreatModel, wanted: int | None = None) -> Attacked:
+        """What PGD of the settings' number of steps makes of `held_out(wanted)`, one attack for all metrics."""
+        data, steps = self.held_out(wanted), self.settings.steps
+        key = ("attacked", len(data), threat, steps)
+        return self.once(key, lambda: under_attack(self.required_model, data, threat, steps))
+
+    def outside(self, source: str, wanted: int) -> ImageData:
+        """`wanted` out-of-distribution images of a source, in the shape of the data's."""
+        shape = self.data.test.shape
+        return self.once(
+            ("outside", source, wanted), lambda: outside_images(source, shape, wanted, self.seed)
+        )
+
+    def drawn(self, count: int) -> ImageSet:
+        """Class-balanced samples of the model by its own number of steps, with this seed; `samples`, where they are that."""
+        if self.given is None and self.sampling_steps is None and count == self.settings.samples:
+            return self.samples
+        return self.once(("drawn", count), lambda: from_model(self.required_model, count, self.seed))
+
     @cached_property
     def samples(self) -> ImageSet:
         """The given samples, or class-balanced ones of the model."""
@@ -89,6 +132,12 @@ class Subject:
     def reference(self) -> Reference:
         """What samples are compared with, in their shape."""
         return reference_of(self.settings.reference, self.data, self.sample_shape)
+
+    def check_reference(self, dimension: int, features: str, published: bool = False) -> None:
+        """ValueError or FileNotFoundError where the reference is none for this number of these features (see needs.py)."""
+        split = own_split(self.settings.reference, self.data)
+        reference = self.reference if split is None else split
+        check_reference(reference, self.sample_count, dimension, features, published)
 
     @property
     def sample_shape(self) -> Shape:
@@ -135,8 +184,10 @@ class Subject:
             "dualat": __version__,
             **{name: [values[name], file_state(values[name])] for name in used},
         }
-        if metric == "throughput":
-            told["hardware"] = [device_name(self.device), torch.get_num_threads()]
+        if (row := METRICS.get(metric)) is not None:
+            told |= row.own()
+            if row.of_machine:
+                told["hardware"] = [device_name(self.device), torch.get_num_threads()]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return f"{metric}:{self.content[:12]}:{digest[:16]}"
 

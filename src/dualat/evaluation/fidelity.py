@@ -1,7 +1,7 @@
 """How near samples are to real images in the features of a network, and how much of their variety they have.
 
 frechet_distance (frechet.py), kernel_distance (kernel.py), precision and recall (precision_recall.py), in ImageNet or
-judge features (features.py): named for what they are. Only Inception features give FID and KID (inception.py).
+judge features (features.py): named for what they are. Only Inception features give FID and KID (metrics/inception.py).
 """
 
 import time
@@ -10,17 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from dualat.evaluation.bootstrap import RESAMPLES
 from dualat.evaluation.features import FeatureExtractor, cached_features
 from dualat.evaluation.frechet import Gaussian, frechet_interval, gaussian_distance
-from dualat.evaluation.inception import inception_records, require_samples, told
+from dualat.evaluation.intervals import METHOD, RESAMPLES
 from dualat.evaluation.kernel import SUBSETS, kernel_distance, kernel_interval, subset_size
 from dualat.evaluation.precision_recall import as_records, precision_recall, require_neighbours
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet
 from dualat.results.record import Record
-
-__all__ = ["fidelity_records", "inception_records"]
 
 
 def fidelity_records(
@@ -69,6 +66,31 @@ def fidelity_records(
     for record in records:
         record.seed, record.split = seed, reference.split
     return records
+
+
+def require_samples(samples: ImageSet, reference: Reference) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+        ValueError: fewer than 2 samples or references, or images of different sizes.
+    """
+    real = reference.images
+    for name, count in ((samples.name, len(samples)), (reference.name, 2 if real is None else len(real))):
+        if count < 2:
+            raise ValueError(f"{name} has {count} images, but a distance needs at least 2: give more.")
+    if real is not None and real.shape[1:] != samples.shape[1:]:
+        one, other = (f"{shape[1]}x{shape[2]}" for shape in (samples.shape, real.shape))
+        raise ValueError(
+            f"{samples.name} have {one} pixels, but those of {reference.name} have {other}: bring the reference to the "
+            "samples' shape."
+        )
+
+
+def told(interval: tuple[float, float] | None, resamples: int) -> str:
+    """How a record tells its interval."""
+    if interval is not None:
+        return f"{METHOD}, {resamples} resamples"
+    return "none: it would take minutes" if resamples else "none asked for"
 
 
 def _frechet(

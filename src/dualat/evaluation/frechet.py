@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualat.evaluation.bootstrap import RESAMPLES, normal_interval, resampled_counts
+from dualat.evaluation.intervals import RESAMPLES, normal_interval, resampled_counts
 
 _TOO_DEAR = 2e12  # floating-point operations of all resamples: about two minutes on one core
 

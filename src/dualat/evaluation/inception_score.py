@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.evaluation.bootstrap import RESAMPLES, normal_interval, resampled_counts
+from dualat.evaluation.intervals import RESAMPLES, normal_interval, resampled_counts
 
 SPLITS = 10
 SHUFFLE_SEED = 2020  # torch-fidelity's default: the same splits as its command line makes

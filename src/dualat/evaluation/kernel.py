@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.evaluation.bootstrap import RESAMPLES, normal_interval, resampled_counts
+from dualat.evaluation.intervals import RESAMPLES, normal_interval, resampled_counts
 
 SUBSETS = 100
 SUBSET_SIZE = 1000

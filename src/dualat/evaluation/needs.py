@@ -1,14 +1,8 @@
-"""What metrics compare with, looked at before anything is drawn or measured: references and other sources of images."""
+"""What samples are compared with, looked at before any is drawn."""
 
 from dualat.data.images import ImageData, Shape, Splits
-from dualat.data.in_distribution import named_images
-from dualat.data.settings import NAMED_SOURCES
-from dualat.data.sources import open_images
 from dualat.evaluation.precision_recall import require_neighbours
 from dualat.evaluation.reference import Reference, read_reference
-
-NOISE = ("uniform", "normal")
-"""Out-of-distribution images that need no files."""
 
 
 def own_split(source: str, data: Splits) -> ImageData | None:
@@ -40,12 +34,3 @@ def check_reference(
         reference.require_statistics(dimension, features)
     if images is not None:
         require_neighbours(samples, len(images))
-
-
-def check_outside(sources: tuple[str, ...], shape: Shape) -> None:
-    """FileNotFoundError or ValueError where the images of a source cannot be had."""
-    for source in sources:
-        if source in NAMED_SOURCES:
-            named_images(source, None)
-        elif source not in NOISE:
-            open_images(source, None, shape)

@@ -23,16 +23,16 @@ from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.own import OwnData, own_splits, split_by
 from dualat.data.pictures import grid, save_picture
 from dualat.data.starts import Start
-from dualat.evaluation.accuracy import clean_accuracy
-from dualat.evaluation.context import Subject
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.inception_weights import MissingWeights
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
-from dualat.evaluation.metrics import BASIC, METRICS
+from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
+from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
 from dualat.evaluation.needs import check_reference, own_split, reference_of
-from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.registry import BASIC, METRICS
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.evaluation.store import change_records, check_writable, known_records, set_aside
@@ -66,7 +66,7 @@ def evaluate(
         data: real images: splits, as `dualat.data.in_distribution.load_splits` gives them, a mapping with the keys train,
             validation and test, or a Dataset or pair of tensors, which is split as `dualat.train` splits it (own.py).
             Figures are of the test split.
-        metrics: names in `dualat.evaluation.metrics.METRICS`; None: clean and robust accuracy, and, where there is
+        metrics: names in `dualat.evaluation.registry.METRICS`; None: clean and robust accuracy, and, where there is
             something that samples start from, generation.
         settings: radii, steps, numbers of images and samples ...
         seed: of samples, attacks and intervals.
@@ -90,16 +90,16 @@ def evaluate(
         model = as_model(
             model, train.shape, train.class_names, initial=initial, sampling=sampling, train=train
         )
-    subject = Subject(model, splits, settings or EvaluationSettings(), seed, samples)
+    context = EvaluationContext(model, splits, settings or EvaluationSettings(), seed, samples)
     if metrics is None:
-        metrics = [name for name in BASIC if not lacks_initial(subject, name)]
+        metrics = [name for name in BASIC if not lacks_initial(context, name)]
         if len(metrics) < len(BASIC):
             warnings.warn(
                 "samples are not measured: there is no `initial` that they start from.", stacklevel=2
             )
     for name in metrics:  # before hours are spent on another metric
-        check_needs(subject, name)
-    records = [record for name in metrics for record in measured(subject, name)]
+        check_needs(context, name)
+    records = [record for name in metrics for record in measured(context, name)]
     note_masking(records, **masking_bounds(splits.test))
     return records
 
@@ -110,10 +110,11 @@ def splits_for(model: nn.Module | None, data: OwnData) -> Splits:
     return own_splits(data) if settings is None else split_by(settings, data)
 
 
-def lacks_initial(subject: Subject, name: str) -> bool:
+def lacks_initial(context: EvaluationContext, name: str) -> bool:
     """Whether the metric draws samples, and the model has nothing that they start from."""
-    draws = name == "step_sweep" or (METRICS[name].of_samples and subject.given is None)
-    return draws and subject.model is not None and subject.model.initial is None
+    metric = METRICS[name]
+    draws = metric.draws or (metric.of_samples and context.given is None)
+    return draws and context.model is not None and context.model.initial is None
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -124,25 +125,25 @@ def check_metrics(names: Iterable[str]) -> None:
         raise ValueError(f"metric {unknown[0]!r} is unknown.{hint} There are {', '.join(METRICS)}.")
 
 
-def measured(subject: Subject, name: str) -> list[Record]:
+def measured(context: EvaluationContext, name: str) -> list[Record]:
     """The records of one metric, with all that does not depend on the metric: fingerprint, data, seed, seconds."""
     metric = METRICS[name]
-    key = subject.key(name, metric.uses)
-    test = subject.data.test
+    key = context.key(name, metric.uses)
+    test = context.data.test
     began = time.perf_counter()
     with strict_fp32(), float32_by_default():
-        records = metric.measure(subject)
+        records = metric.measure(context)
     seconds = round(time.perf_counter() - began, 3)
     for record in records:
         record.key, record.data = key, f"{test.name}, sha256 {test.content[:12]}"
         record.seconds = record.seconds or seconds  # the metric's, where its figures are measured together
-        record.seed = subject.seed if record.seed is None else record.seed
+        record.seed = context.seed if record.seed is None else record.seed
     return records
 
 
 def complete(
     path: Path,
-    subject: Subject,
+    context: EvaluationContext,
     model_name: str,
     metrics: Sequence[str],
     *,
@@ -166,13 +167,13 @@ def complete(
     found: list[Record] = []
     if is_first():
         set_aside(path, tell)
-    known = {} if again else {name: there(path, subject, model_name, name) for name in metrics}
+    known = {} if again else {name: there(path, context, model_name, name) for name in metrics}
     reused = [name for name in metrics if known.get(name)]
     left_out = []
     for name in metrics:  # before hours are spent on another metric
         try:
             if name not in reused:
-                check_needs(subject, name)
+                check_needs(context, name)
         except MissingWeights as error:
             if by_name:
                 raise
@@ -185,26 +186,26 @@ def complete(
             found += known[name]
         if name in reused or name in left_out:
             continue
-        new = [replace(r, model=model_name) for r in measured(subject, name)]
+        new = [replace(r, model=model_name) for r in measured(context, name)]
         found += new
         if is_first():
             change_records(path, partial(merged, new=new))
-        subject.forget(name, METRICS[name].uses)
+        context.forget(name, METRICS[name].uses)
     if reused:
         tell(f"already in {path}, with the same settings: {', '.join(reused)}")
-    if any(METRICS[name].of_samples for name in metrics):
-        subject.forget("samples", ("samples",))
+    if any(METRICS[name].of_samples for name in metrics) or "samples" in vars(context):
+        context.forget("samples", ("samples",))
     if is_first():
-        note_doubts(path, subject, model_name, found)
+        note_doubts(path, context, model_name, found)
     return found
 
 
-def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[Record]) -> None:
+def note_doubts(path: Path, context: EvaluationContext, model_name: str, found: Sequence[Record]) -> None:
     """Signs of masked gradients, in the file's records of this model as it is and in `found`, which are some of them."""
 
     def noted(known: list[Record]) -> list[Record]:
-        current = [r for r in known if r.model == model_name and f":{subject.content[:12]}:" in r.key]
-        note_masking([*current, *found], **masking_bounds(subject.data.test))
+        current = [r for r in known if r.model == model_name and f":{context.content[:12]}:" in r.key]
+        note_masking([*current, *found], **masking_bounds(context.data.test))
         return known
 
     known = known_records(path)
@@ -213,21 +214,20 @@ def note_doubts(path: Path, subject: Subject, model_name: str, found: Sequence[R
         change_records(path, noted)
 
 
-def there(path: Path, subject: Subject, model_name: str, name: str) -> list[Record]:
+def there(path: Path, context: EvaluationContext, model_name: str, name: str) -> list[Record]:
     """The records of a metric in `path`, if they have the fingerprint that they would have now; else none."""
-    key = subject.key(name, METRICS[name].uses)
+    key = context.key(name, METRICS[name].uses)
     mine = [r for r in known_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
     return mine if total(int(bool(mine))) == ranks() else []
 
 
-def check_needs(subject: Subject, name: str) -> None:
+def check_needs(context: EvaluationContext, name: str) -> None:
     """MissingWeights where the metric needs weights that are not there; ValueError or FileNotFoundError where they, or the
     images that it compares with, are not as it needs them."""
-    if lacks_initial(subject, name):
-        _ = subject.required_model.required_initial
-    if (needs := METRICS[name].needs) is not None:
-        needs(subject)
+    if lacks_initial(context, name):
+        _ = context.required_model.required_initial
+    METRICS[name].check(context)
 
 
 def check_final(settings: EvaluationSettings, data: Splits) -> None:
@@ -263,19 +263,21 @@ def evaluate_run(
     earlier stages; evaluation.json and the final sample grid. network: somebody's own, for `load`."""
     path = folder / "evaluation.json"
     final = load(folder / "model.safetensors", device, network=copy.deepcopy(network))
-    subjects: list[tuple[str, tuple[str, ...], Subject]] = [
-        ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
+    contexts: list[tuple[str, tuple[str, ...], EvaluationContext]] = [
+        ("final", BASIC, EvaluationContext(final, splits, config.evaluation, config.seed))
     ]
-    subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
+    contexts.append(("start", ("generation",), replace(contexts[0][2], sampling_steps=0)))
     for number in sorted(config.stages)[:-1]:
         weights = folder / "checkpoints" / f"stage{number}.safetensors"
         earlier = load(weights, device, network=copy.deepcopy(network))
-        subjects.append((f"stage{number}", BASIC, Subject(earlier, splits, config.evaluation, config.seed)))
-    judge = subjects[0][2].judge
+        contexts.append(
+            (f"stage{number}", BASIC, EvaluationContext(earlier, splits, config.evaluation, config.seed))
+        )
+    judge = contexts[0][2].judge
     records = []
-    for name, metrics, subject in subjects:
-        subject.judge = judge
-        records += complete(path, subject, name, metrics, by_name=True)
+    for name, metrics, context in contexts:
+        context.judge = judge
+        records += complete(path, context, name, metrics, by_name=True)
     if is_first():
         save_grid(final, folder / "samples" / "final.png", config.seed)
     return records

@@ -19,13 +19,28 @@ from torch import Tensor, nn
 from dualat.core.geometry import Norm, ThreatModel, image_norm
 from dualat.counterfactuals import Climb, counterfactual
 from dualat.data.images import ImageData
-from dualat.evaluation.energies import mean_interval
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.frechet import frechet_distance
+from dualat.evaluation.intervals import mean_interval
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import attack_step_size, batches, predict_logits
 from dualat.results.record import Record, proportion
 
 LEAST = 20  # images of a class, counterfactual and real, for a Frechet distance of it
+
+
+def measure(context: EvaluationContext) -> list[Record]:
+    settings = context.settings
+    return counterfactual_records(
+        context.required_model,
+        context.held_out(settings.counterfactual_images),
+        context.judge,
+        settings.counterfactual_eps,
+        real=context.data.train,
+        steps=settings.counterfactual_steps,
+        climb=settings.counterfactual_climb,
+        seed=context.seed,
+    )
 
 
 def counterfactual_targets(labels: Tensor, classes: int, seed: int = 0) -> Tensor:

@@ -7,12 +7,21 @@ Distances are taken in the judge's own features (fidelity.py).
 
 import time
 
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import JudgeFeatures
 from dualat.evaluation.fidelity import fidelity_records
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.reference import Reference
 from dualat.evaluation.samples import ImageSet
 from dualat.results.record import Record, proportion
+
+
+def measure(context: EvaluationContext) -> list[Record]:
+    return generation_records(context.samples, context.reference, context.judge, context.seed)
+
+
+def needs(context: EvaluationContext) -> None:
+    context.check_reference(JudgeFeatures.dimension, "features of the judge")
 
 
 def generation_records(samples: ImageSet, reference: Reference, judge: Judge, seed: int = 0) -> list[Record]:

@@ -16,10 +16,27 @@ import torch
 from torch import Tensor
 
 from dualat.core.energy import check_labels
+from dualat.core.geometry import ThreatModel
+from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.logits import attack_step_size, predict_logits
 from dualat.results.record import Record
 
 DRAWS = 500  # resamples behind the interval
 LIMITS = (1e-3, 1e3)  # temperatures searched: without a mistake, the likelihood rises as T falls to 0
+
+
+def measure(context: EvaluationContext) -> list[Record]:
+    settings, temperature = context.settings, 1.0
+    if settings.temperature_scaling:
+        validation = context.data.validation
+        temperature = fit_temperature(predict_logits(context.required_model, validation), validation.labels)
+    clean = calibration(context.logits(), context.held_out().labels, settings.bins, temperature)
+    threat = ThreatModel(settings.norm, settings.validation_eps)
+    size = attack_step_size(threat, settings.steps)
+    attack = {"norm": threat.norm, "eps": threat.eps, "steps": settings.steps, "step_size": size}
+    logits = context.attacked(threat, settings.robust_images).logits
+    labels = context.held_out(settings.robust_images).labels
+    return [clean, calibration(logits, labels, settings.bins, temperature, attack)]
 
 
 def calibration(

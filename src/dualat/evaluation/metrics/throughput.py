@@ -6,11 +6,10 @@ Moving images to the device is not timed. A clock is read only when the accelera
 Source: DAT (arXiv 2510.13872) reports images per second when sampling.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,23 +20,24 @@ from dualat.core.geometry import ThreatModel
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.data.images import ImageData
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.logits import attack_step_size, batches
 from dualat.results.record import Record
+from dualat.system.devices import device_name
 
 
-def device_name(device: torch.device) -> str:
-    """What people call the device: the GPU's name, or the CPU's where the system tells it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        try:
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-        except OSError:  # not Linux
-            pass
-        return platform.processor() or platform.machine() or "cpu"
-    return str(device)
+def measure(context: EvaluationContext) -> list[Record]:
+    model, settings = context.required_model, context.settings
+    records = throughput_records(
+        model,
+        context.held_out(200),
+        ThreatModel(settings.norm, settings.validation_eps),
+        settings.steps,
+        max(1, model.sampling.steps),
+        sampling_step_size=model.sampling.step_size,
+        seed=context.seed,
+    )
+    return [replace(record, split="") for record in records]
 
 
 def throughput_records(

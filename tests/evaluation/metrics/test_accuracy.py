@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.accuracy import clean_accuracy
-from dualat.evaluation.robust import robust_accuracy
+from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
+from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
 from dualat.results.record import wilson_interval
 
 SHAPE = (1, 3, 4)

@@ -16,15 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.evaluation.bootstrap import METHOD, RESAMPLES
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import InceptionFeatures, cached_features
+from dualat.evaluation.fidelity import require_samples, told
 from dualat.evaluation.frechet import Gaussian, frechet_interval
 from dualat.evaluation.inception_score import SHUFFLE_SEED, inception_score, score_interval, splits
+from dualat.evaluation.inception_weights import find_inception_weights
+from dualat.evaluation.intervals import RESAMPLES
 from dualat.evaluation.kernel import SUBSETS, kernel_interval, subset_size
 from dualat.evaluation.precision_recall import NEIGHBOURS, as_records, require_neighbours
 from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet
 from dualat.results.record import Record, versions
+
+
+def measure(context: EvaluationContext) -> list[Record]:
+    weights = context.settings.inception_weights
+    return inception_records(context.samples, context.reference, weights, context.seed, device=context.device)
+
+
+def needs(context: EvaluationContext) -> None:
+    find_inception_weights(context.settings.inception_weights)
+    context.check_reference(InceptionFeatures.dimension, "Inception features", published=True)
 
 
 def inception_records(
@@ -76,24 +89,6 @@ def inception_records(
     return records
 
 
-def require_samples(samples: ImageSet, reference: Reference) -> None:
-    """Refuse what cannot be compared.
-
-    Raises:
-        ValueError: fewer than 2 samples or references, or images of different sizes.
-    """
-    real = reference.images
-    for name, count in ((samples.name, len(samples)), (reference.name, 2 if real is None else len(real))):
-        if count < 2:
-            raise ValueError(f"{name} has {count} images, but a distance needs at least 2: give more.")
-    if real is not None and real.shape[1:] != samples.shape[1:]:
-        one, other = (f"{shape[1]}x{shape[2]}" for shape in (samples.shape, real.shape))
-        raise ValueError(
-            f"{samples.name} have {one} pixels, but those of {reference.name} have {other}: bring the reference to the "
-            "samples' shape."
-        )
-
-
 def fidelity_versions() -> dict[str, str]:
     from torch_fidelity import __version__ as torch_fidelity
 
@@ -138,13 +133,6 @@ def _fid(
         "interval": told(interval, resamples),
     }
     return Record("fid", value, len(features), interval, settings, seconds=_since(began))
-
-
-def told(interval: tuple[float, float] | None, resamples: int) -> str:
-    """How a record tells its interval."""
-    if interval is not None:
-        return f"{METHOD}, {resamples} resamples"
-    return "none: it would take minutes" if resamples else "none asked for"
 
 
 def _kid(features: Tensor, real: Tensor, settings: dict[str, Any], seed: int, resamples: int) -> Record:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation import throughput as module
-from dualat.evaluation.throughput import device_name, throughput_records
+from dualat.evaluation.metrics.throughput import throughput_records
+from dualat.system import devices as module
+from dualat.system.devices import device_name
 
 SHAPE = (1, 3, 3)
 

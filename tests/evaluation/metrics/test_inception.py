@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dualat.evaluation.features import InceptionFeatures, cached_features
-from dualat.evaluation.fidelity import inception_records
+from dualat.evaluation.metrics.inception import inception_records
 from dualat.evaluation.reference import Reference, Statistics, read_reference
 from dualat.evaluation.samples import ImageSet, read_samples
 from dualat.system.files import sha256

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from dualat.data.images import ImageData
-from dualat.evaluation.counterfactuals import counterfactual_records, counterfactual_targets
-from dualat.evaluation.energies import mean_interval
 from dualat.evaluation.frechet import frechet_distance
+from dualat.evaluation.intervals import mean_interval
+from dualat.evaluation.metrics.counterfactual import counterfactual_records, counterfactual_targets
 from dualat.results.record import wilson_interval
 
 SHAPE = (1, 4, 4)

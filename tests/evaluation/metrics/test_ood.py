@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from dualat.core.geometry import ThreatModel
 from dualat.core.objectives import raise_confidence
 from dualat.data.images import ImageData
-from dualat.evaluation.ood import detection_records, noise_images, ood_records, scores
+from dualat.evaluation.metrics.ood import detection_records, ood_records, scores
+from dualat.evaluation.outside import noise_images
 from dualat.results.record import wilson_interval
 
 SHAPE = (1, 4, 4)  # a shift of all pixels by d has length 4 d

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from dualat.evaluation.calibration import calibration, fit_temperature
+from dualat.evaluation.metrics.calibration import calibration, fit_temperature
 
 
 def confident(confidence: float, right: int, n: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.judge import Judge
+from dualat.evaluation.metrics.step_sweep import step_sweep
 from dualat.evaluation.samples import from_model
-from dualat.evaluation.step_sweep import step_sweep
 from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings
 from dualat.system.seeds import mix_seed
@@ -82,7 +82,7 @@ def test_one_trajectory_gives_what_drawing_anew_gives_and_its_samples_are_its_ow
 
 
 def test_of_equal_distances_the_fewer_steps(judge, monkeypatch):
-    from dualat.evaluation import step_sweep as module
+    from dualat.evaluation.metrics import step_sweep as module
 
     monkeypatch.setattr(module, "gaussian_distance", lambda *_: 1.0)
     assert step_sweep(model(), halves(), judge, [7, 3, 5], count=10, seed=0).value == 3

@@ -14,12 +14,23 @@ import torch
 from torch import Tensor
 
 from dualat.data.images import ImageData
+from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.frechet import Gaussian, gaussian_distance
 from dualat.evaluation.judge import Judge
 from dualat.models.model import LoadedModel
 from dualat.results.record import Record
 from dualat.sampling import draw
 from dualat.system.seeds import mix_seed
+
+
+def measure(context: EvaluationContext) -> list[Record]:
+    model, settings = context.required_model, context.settings
+    own = max(1, model.sampling.steps)
+    tried = settings.sweep_steps or sorted({max(1, round(own * part / 4)) for part in range(1, 9)})
+    sweep = step_sweep(
+        model, context.data.validation, context.judge, tried, settings.sweep_samples, context.seed
+    )
+    return [sweep]
 
 
 def step_sweep(

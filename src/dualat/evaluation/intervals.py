@@ -1,6 +1,6 @@
-"""Intervals by the bootstrap over samples, the real images held fixed.
+"""95 % intervals: of a mean, and by the bootstrap over samples, the real images held fixed.
 
-    value +- 1.96 se,   se = standard deviation of the figure over resamples of N out of N samples
+    mean +- 1.96 std / sqrt(N);   value +- 1.96 se,   se = standard deviation of the figure over resamples of N out of N samples
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (the normal interval).
 
@@ -41,3 +41,11 @@ def normal_interval(
         return None
     half = _Z * scale * statistics.stdev(draws)
     return max(lowest, value - half), value + half
+
+
+def mean_interval(values: Tensor) -> tuple[float, float] | None:
+    """95 % normal interval of the mean of values (N,): mean +- 1.96 std / sqrt(N). None for a single value."""
+    if len(values) < 2:
+        return None
+    mean, spread = float(values.double().mean()), float(values.double().std()) / len(values) ** 0.5
+    return mean - _Z * spread, mean + _Z * spread

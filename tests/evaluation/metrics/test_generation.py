@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
-from dualat.evaluation.generation import generation_records
 from dualat.evaluation.judge import Judge
+from dualat.evaluation.metrics.generation import generation_records
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from dualat.core.energy import marginal_energy
 from dualat.core.geometry import ThreatModel
 from dualat.core.objectives import lower_energy, raise_confidence
-from dualat.data.images import ImageData, Shape
-from dualat.data.initial import build_initial
-from dualat.data.settings import InitialSettings
-from dualat.evaluation.energies import gradient_norms
-from dualat.evaluation.logits import attack_step_size, climb, predict_logits
+from dualat.data.images import ImageData
+from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.logits import attack_step_size, climb, gradient_norms, predict_logits
+from dualat.evaluation.outside import check_outside
 from dualat.results.intervals import wilson_interval
 from dualat.results.record import Record
 
@@ -33,27 +32,54 @@ SCORES = ("s", "max_softmax", "gradient_norm")
 CURVE = 101  # points of a stored curve
 
 
+def measure(context: EvaluationContext) -> list[Record]:
+    settings, model = context.settings, context.required_model
+    inside = context.held_out(settings.ood_images)
+    names = settings.ood_scores
+    for name in names:
+        _check_score(name)
+    known = {
+        name: -context.gradient_norms(settings.ood_images).double()
+        if name == "gradient_norm"
+        else score_of(context.logits(settings.ood_images), name)
+        for name in names
+    }
+    threat = ThreatModel("L2", settings.ood_eps)
+    records = []
+    for i, source in enumerate(settings.ood_sources):
+        context.progress(f"OOD {source}", i, len(settings.ood_sources))
+        outside = context.outside(source, settings.ood_images)
+        records += ood_records(model, inside, outside, score_names=names, inside_scores=known)
+        records += ood_records(
+            model,
+            inside,
+            outside,
+            score_names=names,
+            attack=threat,
+            steps=settings.ood_steps,
+            step_size=settings.ood_step_size,
+            inside_scores=known,
+        )
+    return records
+
+
+def needs(context: EvaluationContext) -> None:
+    check_outside(context.settings.ood_sources, context.data.test.shape)
+
+
 def scores(model: nn.Module, images: Tensor | ImageData, score: str, batch_size: int = 500) -> Tensor:
     """The score of each image, higher where more in-distribution: (N,) float64 on the CPU."""
     _check_score(score)
     if score == "gradient_norm":
         return -gradient_norms(model, images, batch_size).double()
-    logits = predict_logits(model, images, batch_size)
+    return score_of(predict_logits(model, images, batch_size), score)
+
+
+def score_of(logits: Tensor, score: str) -> Tensor:
+    """s or max_softmax of logits (N, K): (N,) float64."""
     if score == "s":
         return -marginal_energy(logits).double()
     return torch.softmax(logits.double(), dim=1).amax(dim=1)
-
-
-def noise_images(kind: str, shape: Shape, count: int, seed: int) -> ImageData:
-    """`count` images of "uniform" noise, or of "normal" noise N(1/2, 1/4^2), as uint8 of shape (C, H, W)."""
-    if kind not in ("uniform", "normal"):
-        raise ValueError(f"noise is {kind!r}, but must be 'uniform' or 'normal'.")
-    if count < 1:
-        raise ValueError(f"the number of noise images is {count}, but must be 1 or more.")
-    generator = torch.Generator().manual_seed(seed)
-    images = build_initial(InitialSettings(kind=kind), shape, None).sample(count, generator=generator)
-    labels = torch.zeros(count, dtype=torch.int64)
-    return ImageData((images * 255).round().to(torch.uint8), labels, ("noise",), f"{kind} noise")
 
 
 def ood_records(
