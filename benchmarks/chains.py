@@ -56,13 +56,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    result = measure(given)
-    if given.output:
-        write_text(given.output, json.dumps(result, indent=1) + "\n")
+    measure(given)
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each chain, eager and compiled, how many times as fast, and how far apart their samples are."""
+def measure(given: argparse.Namespace) -> None:
+    """Seconds of each chain, eager and compiled, how many times as fast, and how far apart their samples are; written
+    after each, so that a run that is cut off keeps what it has."""
     device = choose_device(given.device)
     result: dict[str, Any] = {
         "settings": {k: v for k, v in vars(given).items() if k not in ("output", "device")},
@@ -76,7 +75,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             row = compare(name, frozen == "on", given, device)
             result["chains"][f"{name}, {'frozen' if frozen == 'on' else 'batch statistics'}"] = row
             print(f"{name:10} frozen {frozen:3} {row}", flush=True)
-    return result
+            if given.output:
+                write_text(given.output, json.dumps(result, indent=1) + "\n")
 
 
 def compare(name: str, frozen: bool, given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
