@@ -242,6 +242,7 @@ def _stage(given: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
     return {**given, "method": method}
 
 
+_OF_A_RUN = frozenset(names_of(RunConfig))
 _OF_A_STAGE = [name for name in names_of(StageSettings) if name.partition(".")[0] != "method"]
 
 
@@ -255,7 +256,7 @@ def is_setting(name: str, most: int) -> bool:
         of_method = rest.startswith("method.") and _of_methods(rest.removeprefix("method."))
         return known or of_method
     if head in OWN:
-        return name in names_of(RunConfig)
+        return name in _OF_A_RUN
     return name in ("method", "stages") or _of_methods(name)
 
 
@@ -265,22 +266,16 @@ def _of_methods(name: str) -> bool:
 
 def setting_names(groups: bool = True) -> Iterator[str]:
     """Every setting's dotted name, in short; with `groups`, those of groups of settings too."""
-    yield from ("method", "stages")
-    seen = set()
+    names = ["method", "stages"]
     for name, kind in known_groups():
-        for found in [
-            *([name] if groups or not is_dataclass(kind) else []),
-            *_inner(kind, f"{name}.", groups),
-        ]:
-            if name not in OWN and found not in seen:
-                seen.add(found)
-                yield found
-    for number in range(1, most_stages() + 1):
-        yield from [f"stage{number}"] if groups else []
-        yield from (
-            f"stage{number}.{name}" for name in names_of(StageSettings, groups=groups) if name in _OF_A_STAGE
-        )
-    yield from (name for name in names_of(RunConfig, groups=groups) if name != "stages")
+        if name not in OWN:
+            names += [name] if groups or not is_dataclass(kind) else []
+            names += _inner(kind, f"{name}.", groups)
+    for stage in (f"stage{number}" for number in range(1, most_stages() + 1)):
+        names += [stage] if groups else []
+        names += [f"{stage}.{name}" for name in names_of(StageSettings, groups=groups) if name in _OF_A_STAGE]
+    names += [name for name in names_of(RunConfig, groups=groups) if name != "stages"]
+    yield from dict.fromkeys(names)
 
 
 def _inner(kind: type, prefix: str, groups: bool) -> Iterator[str]:

@@ -26,8 +26,10 @@ from dualat.training.divergence import read_outcome
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    """Every tensor of two runs' models and stage-1 models is equal, bit for bit."""
-    for name in ("model.safetensors", "checkpoints/stage1.safetensors"):
+    """Every tensor of two runs' models, and of those of their earlier stages, is equal, bit for bit."""
+    names = [{str(p.relative_to(run)) for p in run.glob("checkpoints/stage*.safetensors")} for run in (a, b)]
+    assert names[0] == names[1]
+    for name in ("model.safetensors", *names[0]):
         first, second = load_file(a / name), load_file(b / name)
         if first.keys() != second.keys() or not all(torch.equal(first[k], second[k]) for k in first):
             return False
@@ -103,11 +105,8 @@ def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, mon
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
-    settings = {
-        name: value
-        for name, value in settings.items()
-        if is_used(load_recipe("digits", {"method": method}), name)
-    }
+    config = load_recipe("digits", {"method": method})
+    settings = {name: value for name, value in settings.items() if is_used(config, name)}
     monkeypatch.setattr(importlib.import_module("dualat.run.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}
@@ -228,7 +227,7 @@ def test_a_run_that_was_moved_and_is_older_than_a_setting_goes_on(tiny, tiny_run
     config = tmp_path / "here" / "config.yaml"
     values = yaml.safe_load(config.read_text())
     del (
-        values["diffusion"],
+        values["stability"],
         values["evaluation"]["sweep_samples"],
     )  # a whole group, and one setting of another
     config.write_text(yaml.safe_dump(values))
