@@ -32,7 +32,6 @@ from reading import read_study as read_records
 from samplers import choose_sampler
 
 import dualat
-from dualat import lock
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig
 from dualat.data.in_distribution import load_splits
@@ -41,6 +40,7 @@ from dualat.evaluation.throughput import device_name
 from dualat.models.model import load, save_model
 from dualat.results.record import as_json, versions
 from dualat.run.evaluation import complete, save_grid
+from dualat.system import lock
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype
 from dualat.training.divergence import Diverged, read_outcome
