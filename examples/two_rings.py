@@ -12,13 +12,16 @@ from dualat.core.energy import JointEnergyModel
 from dualat.methods.base import Batch
 from dualat.methods.curriculum import auroc
 from dualat.methods.dat import DAT
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.registry import DATSettings
+from dualat.methods.settings import AttackSettings, ContrastiveSettings
 from dualat.models.normalize import Normalized
 from dualat.training.ema import EMA
 
 # The theorem is about cross-entropy without an attack, which blurs p(y|x) over its ball: keep eps well below NOISE.
-ATTACK = AttackSettings(eps=0.005, steps=1, step_size=0.005)
-CONTRASTIVE = ContrastiveSettings(t_max=15, auc_threshold=0.55, window=2560, step_size=0.04)
+SETTINGS = DATSettings(
+    attack=AttackSettings(eps=0.005, steps=1, step_size=0.005),
+    contrastive=ContrastiveSettings(t_max=15, auc_threshold=0.55, window=2560, step_size=0.04),
+)
 
 
 def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnergyModel, dict[str, float]]:
@@ -28,7 +31,7 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
     hidden = [layer for _ in range(2) for layer in (nn.Linear(64, 64), nn.SiLU())]
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.SiLU(), *hidden, nn.Linear(64, 2))
     model = JointEnergyModel(Normalized(network, mean=[0.5, 0.5], std=[0.1, 0.1]))
-    method, average = DAT(ATTACK, CONTRASTIVE, LossSettings(), size), EMA(model, 0.995)
+    method, average = DAT(SETTINGS, size), EMA(model, 0.995)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

@@ -7,10 +7,10 @@ Writes src/dualat/models/shipped/NAME.safetensors, NAME.json and NAME.record.jso
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from dualat.config import load_recipe
+from dualat.config import load_recipe, plain
 from dualat.data.in_distribution import load_splits
 from dualat.models.model import load, save_model
 from dualat.models.shipped import FOLDER
@@ -53,7 +53,7 @@ def main() -> None:
         ],
         "data": LICENCES[arguments.name],
         "sha256": sha256(weights),
-        "config": asdict(config),
+        "config": plain(config),
         "versions": versions(),
         "records": as_json(records),
     }

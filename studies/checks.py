@@ -9,7 +9,7 @@ from typing import Any
 from plan import naming, nearest
 
 from dualat.cli.arguments import UsageError
-from dualat.config import RunConfig, resolved
+from dualat.config import RunConfig
 from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
@@ -80,9 +80,7 @@ def check_run_folder(folder: Path, config: RunConfig, record: Path) -> None:
     known = folder / "config.yaml"
     if not known.is_file():
         return
-    if difference := changed_setting(
-        known, resolved(config), may_differ=("output",)
-    ):  # as training writes it
+    if difference := changed_setting(known, config, may_differ=("output",)):
         raise ValueError(
             f"{folder} was trained with other settings than the study has now ({difference}): restore the setting in "
             f"study.yaml, or remove the folder and its record, {os.path.relpath(record)}, to make the run again."

@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from run import HERE, commit, configuration, read_study
 
 from dualat.bench.measure import Timing, interleaved
 from dualat.config import RunConfig
-from dualat.core.compiled import compiled
+from dualat.core.loop import GradientLoop
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.evaluation.throughput import device_name
 from dualat.methods.base import Method
@@ -72,14 +71,13 @@ def measure(study: dict[str, Any], rounds: int) -> dict[str, Any]:
     device = choose_device(first.device)
     load = round(os.getloadavg()[0], 2)  # of other jobs: 0 on an idle machine
     splits = load_splits(first.data)
-    with ExitStack() as loops:
-        works: dict[str, Callable[[], object]] = {}
-        for variant, config in configs.items():
-            for place, (number, method, _) in enumerate(stage_plan(config, splits.train)):
-                for t in held_at(method):
-                    key = f"{variant} {number} {t}"
-                    works[key] = one_step(config, splits.train, device, loops, place, t)
-        timings = interleaved(works, rounds, device)
+    works: dict[str, Callable[[], object]] = {}
+    for variant, config in configs.items():
+        for place, (number, method, _) in enumerate(stage_plan(config, splits.train)):
+            for t in held_at(method):
+                key = f"{variant} {number} {t}"
+                works[key] = one_step(config, splits.train, device, place, t)
+    timings = interleaved(works, rounds, device)
     dtypes = {
         str(choose_dtype(config.precision, device)).removeprefix("torch.") for config in configs.values()
     }
@@ -118,10 +116,10 @@ def nested(named: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def one_step(
-    config: RunConfig, data: ImageData, device: torch.device, loops: ExitStack, place: int, t: int
+    config: RunConfig, data: ImageData, device: torch.device, place: int, t: int
 ) -> Callable[[], object]:
-    """A function that takes the next training step of a stage, the first at place 0, its curriculum held at T = t; `loops`
-    keeps its loop compiled, where training would compile it."""
+    """A function that takes the next training step of a stage, the first at place 0, its curriculum held at T = t;
+    its loop is compiled where training would compile it."""
     torch.manual_seed(mix_seed(config.seed, "weights"))
     model = new_model(config, data, device)
     stages = stage_plan(config, data)
@@ -130,8 +128,7 @@ def one_step(
     streams = feed.streams(config.seed, number, settings.batch_size)
     optimizer = build_optimizer(model, settings.optimizer)
     dtype, rate = choose_dtype(config.precision, device), settings.optimizer.lr * 1e-3
-    if worth_compiling(config, model, data, stages):
-        loops.enter_context(compiled(model, settings.batch_size))
+    loop = GradientLoop(model, worth_compiling(config, model, data, stages), settings.batch_size)
     done = 0
 
     def step() -> object:
@@ -142,7 +139,7 @@ def one_step(
         torch.manual_seed(seed)
         batch = feed.batch(streams, done, seed, method.needs_energy_batch)
         done += 1
-        return train_step(model, method, batch, optimizer, rate, settings, dtype)
+        return train_step(model, method, batch, optimizer, rate, settings, dtype, loop)
 
     return step
 

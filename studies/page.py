@@ -196,7 +196,7 @@ def claim_text(claim: Claim, study: Study) -> str:
 
 def systems_tables(study: Study) -> str:
     """All systems, most robust first: accuracy, samples, the rest."""
-    radius = study.settings["attack"]["eps"]
+    radius = study.radius
     order = ranked(study, pgd(radius), JUDGED)
 
     def part(title: str, figures: list[Figure], **more: Callable[[Study, str], str]) -> str:
@@ -301,7 +301,7 @@ def ood_tables(study: Study) -> str:
     parts = []
     for score in study.evaluation["ood_scores"]:
         figures = of_detection(study, score)
-        order = ranked(study, pgd(study.settings["attack"]["eps"]), JUDGED)
+        order = ranked(study, pgd(study.radius), JUDGED)
         heads = ["system", *(heading(study, f) for f in figures), "seeds"]
         rows = [[f"`{v}`", *cells(study, v, figures), outcome(study, v)[1]] for v in order]
         parts += [f"### OOD AUROC, score {score}\n", table(heads, rows)]

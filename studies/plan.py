@@ -16,11 +16,12 @@ import yaml
 
 from dualat.cli.arguments import UsageError, field_names
 from dualat.cli.main import fail
-from dualat.config import RunConfig, build_config, merge
+from dualat.config import RunConfig, build_config, did_you_mean, plain, refuse_unused
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.methods.settings import USED, refuse_unused
-from dualat.settings import did_you_mean, strict
+from dualat.methods.registry import row_of
+from dualat.settings import strict
+from dualat.short_form import leaves, merge
 from dualat.system.files import read_yaml
 
 OF_A_RUN = ("seed", "output")
@@ -142,14 +143,11 @@ def _check_variant(study: StudyFile, name: str) -> str:
         if given := [entry for entry in OF_A_RUN if entry in values]:
             raise ValueError(f"{key}.{given[0]} is every run's own, by `seeds` and its name: leave it out.")
     with naming("base" if _same_mistake(study.base, overrides) else f"variants.{name}"):
-        merged = merge(study.base, overrides)
-        method, stages = (merged.get(name, getattr(RunConfig(), name)) for name in ("method", "stages"))
-        if isinstance(method, str) and method in USED:  # before the values: what is not read cannot be wrong
-            refuse_unused(method, dotted(overrides), str(stages))
         config = configuration(study.base, overrides)
+        refuse_unused(config, [name for name, _ in leaves(overrides)])
     for key in study.evaluation:
         if key not in field_names(EvaluationSettings):
-            raise ValueError(f"evaluation.{key} is no setting.{did_you_mean(RunConfig, f'evaluation.{key}')}")
+            raise ValueError(f"evaluation.{key} is no setting.{did_you_mean(f'evaluation.{key}')}")
     with naming("evaluation"):
         replace(config.evaluation, **study.evaluation)
     return config.method
@@ -167,15 +165,6 @@ def _same_mistake(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool
     return found[0] == found[1]
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of nested settings."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
 def configuration(base: Mapping[str, Any], overrides: Mapping[str, Any] | None, **of_a_run: Any) -> RunConfig:
     """The complete configuration of a variant."""
     return build_config({**merge(base, overrides or {}), **of_a_run})
@@ -183,7 +172,7 @@ def configuration(base: Mapping[str, Any], overrides: Mapping[str, Any] | None, 
 
 def made_with(study: Mapping[str, Any], method: str) -> dict[str, Any]:
     """What a run of this method is measured with, as plain values: a record keeps it. `study` may leave out keys."""
-    unconditional = {"energy": "marginal"} if method == "at-ebm" else {}
+    unconditional = {} if row_of(method).classifies else {"energy": "marginal"}
     own = as_list(study.get("own_samplers", {}).get(method, []))
     return {
         "metrics": list(study["metrics"]),
@@ -195,9 +184,12 @@ def made_with(study: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 def comparable_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A complete configuration as JSON has it, without what differs from run to run. Settings that came into the package
-    after a record was made have their defaults."""
-    whole = json.loads(json.dumps(merge(asdict(RunConfig()), values)))
-    return {key: value for key, value in whole.items() if key not in OF_A_RUN}
+    after a record was made have their defaults; one that cannot be read today is compared as it is."""
+    try:
+        whole = plain(build_config(values))
+    except ValueError:
+        whole = dict(values)
+    return {key: value for key, value in json.loads(json.dumps(whole)).items() if key not in OF_A_RUN}
 
 
 def comparable_samplers(samplers: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -4,13 +4,14 @@ import json
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from plan import comparable_config, comparable_plan, comparable_samplers, configuration, made_with, read_file
 
+from dualat.config import plain
 from dualat.results.record import from_json
 
 Run = dict[str, Any]
@@ -105,12 +106,19 @@ class Study:
     @property
     def settings(self) -> dict[str, Any]:
         """The complete configuration of the first variant: of what all share, what the study leaves to defaults too."""
-        return asdict(configuration(self.plan["base"], next(iter(self.plan["variants"].values()))))
+        return plain(configuration(self.plan["base"], next(iter(self.plan["variants"].values()))))
 
     @property
     def evaluation(self) -> dict[str, Any]:
         """How its runs are measured: the study's settings on top of the configuration's."""
         return self.settings["evaluation"] | self.plan["evaluation"]
+
+    @property
+    def radius(self) -> float:
+        """The radius of the first variant's adversarial training; without any, that of its evaluation while training."""
+        methods = [stage["method"] for name, stage in self.settings.items() if name.startswith("stage")]
+        radii = [method["attack"]["eps"] for method in methods if "attack" in method]
+        return radii[0] if radii else self.settings["evaluation"]["validation_eps"]
 
     @property
     def planned(self) -> int:
@@ -145,7 +153,7 @@ class Study:
             config = configuration(self.plan["base"], self.plan["variants"][variant])
         except ValueError as error:
             raise ValueError(f"study.yaml of {self.name}, variants.{variant}: {error}") from None
-        wanted = comparable_config(asdict(config))
+        wanted = comparable_config(plain(config))
         plan = made_with(self.plan, config.method)
         return [
             seed

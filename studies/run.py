@@ -33,7 +33,7 @@ from samplers import choose_sampler
 
 import dualat
 from dualat.cli.arguments import UsageError
-from dualat.config import RunConfig
+from dualat.config import RunConfig, plain
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation.context import Subject
 from dualat.evaluation.throughput import device_name
@@ -218,7 +218,7 @@ def run(name: str, study: dict[str, Any], variant: str, seed: int) -> dict[str, 
     result["images_per_second"] = speeds(folder)
     if result["outcome"] == "finished" and study["metrics"]:
         result |= judged(folder, config, study, seed)
-    result["config"] = asdict(config)
+    result["config"] = plain(config)
     result["plan"] = made_with(study, config.method)
     result["versions"] = versions()
     result["commit"] = commit()

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,17 @@ from dualat.config import (
     RunConfig,
     build_config,
     changed,
+    is_used,
     load_recipe,
     merge,
     nearest_settings,
+    plain,
     recipe_names,
     recipe_text,
     setting_names,
     to_yaml,
 )
+from dualat.methods.registry import DATSettings, StandardATSettings
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -28,14 +30,14 @@ def test_every_recipe_loads_and_states_what_it_depends_on(name):
     config = load_recipe(name)
     written = yaml.safe_load(recipe_text(name))
     groups = {"method", "data", "network", "initial", "sampling", "evaluation"}
-    groups |= {"contrastive", "stage2"} if config.method == "dat" else {"stage1"}
-    groups |= set() if config.method in ("jem", "jempp", "sada-jem") else {"attack"}
+    groups |= {f"stage{number}" for number in config.stages}
+    groups |= {group for row in config.rows for group in row.groups} - {"loss"}
     assert groups <= set(written)
-    for stage in (config.stage1, config.stage2):
+    for stage in config.stages.values():
         assert (stage.epochs is None) != (stage.steps is None)
     if config.method == "dat":
-        assert config.stage2.freeze_batchnorm and config.stage1.optimizer.clip_norm is None
-        assert config.stages == "both" or (config.stages == "2" and config.weights)
+        assert config.stages[2].freeze_batchnorm and config.stages[2].optimizer.clip_norm is None
+        assert sorted(config.stages) == [1, 2] or (sorted(config.stages) == [2] and config.weights)
 
 
 def test_the_recipes_of_the_first_issue_are_there():
@@ -44,14 +46,16 @@ def test_the_recipes_of_the_first_issue_are_there():
 
 def test_cifar10_is_the_papers_row():
     config = load_recipe("cifar10")
-    assert config.network.name == "wrn-34-10" and config.contrastive.t_max == 50
-    assert (config.attack.norm, config.attack.eps, config.attack.steps) == ("L2", 0.5, 10)
-    assert (config.contrastive.auc_threshold, config.contrastive.step_size) == (0.8, 0.1)
+    at, dat = (config.stages[number].method for number in (1, 2))
+    assert isinstance(at, StandardATSettings) and isinstance(dat, DATSettings) and at.attack == dat.attack
+    assert config.network.name == "wrn-34-10" and dat.contrastive.t_max == 50
+    assert (at.attack.norm, at.attack.eps, at.attack.steps) == ("L2", 0.5, 10)
+    assert (dat.contrastive.auc_threshold, dat.contrastive.step_size) == (0.8, 0.1)
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_resolved_configuration_survives_yaml(name):
-    stage = "stage2" if load_recipe(name).stages == "2" else "stage1"
+    stage = f"stage{min(load_recipe(name).stages)}"
     overrides = {
         f"{stage}.optimizer.lr": 1e-5,
         f"{stage}.optimizer.clip_norm": 1e20,
@@ -78,16 +82,21 @@ def test_written_yaml_is_complete_and_plain(tmp_path: Path):
                 found |= names(value, f"{prefix}{key}.")
         return found
 
-    assert names(yaml.safe_load(text)) == set(setting_names()) and "!!" not in text
+    written = {name for name in names(yaml.safe_load(text)) if ".method" not in name}
+    known = {name for name in setting_names() if name in written or is_used(load_recipe("digits"), name)}
+    groups = {name for row in load_recipe("digits").rows for name in row.groups}
+    of_methods = {name for name in known if name.split(".")[0] in groups}
+    assert written == known - of_methods - {"method", "stages"} and "!!" not in text
+    assert {f"stage2.method.{name}" for name in of_methods} <= names(yaml.safe_load(text))
     (tmp_path / "mine.yaml").write_text(text)
     assert load_recipe(str(tmp_path / "mine.yaml")) == load_recipe("digits")
 
 
 def test_overrides_change_what_they_name_and_nothing_else():
     config = load_recipe("digits", {"stage2.optimizer.lr": 0.5, "seed": 7})
-    assert config.stage2.optimizer.lr == 0.5 and config.seed == 7
+    assert config.stages[2].optimizer.lr == 0.5 and config.seed == 7
     base = load_recipe("digits")
-    config.stage2.optimizer.lr, config.seed = base.stage2.optimizer.lr, base.seed
+    config.stages[2].optimizer.lr, config.seed = base.stages[2].optimizer.lr, base.seed
     assert config == base
 
 
@@ -95,7 +104,7 @@ def test_groups_are_merged_not_replaced():
     base = {"a": 1, "group": {"x": 1, "y": 2}}
     assert merge(base, {"group": {"y": 3}}) == {"a": 1, "group": {"x": 1, "y": 3}}
     assert base["group"]["y"] == 2
-    assert load_recipe("digits").stage2.optimizer.momentum == RunConfig().stage2.optimizer.momentum
+    assert load_recipe("digits").stages[2].optimizer.momentum == RunConfig().stages[2].optimizer.momentum
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_every_mistake_is_told_at_once():
         ({"seed": "x"}, "seed is 'x'.*integer"),
         ({"stage2.batch_size": 1}, "batch_size"),
         ({"stage2.optimizer.clip_norm": 0.0}, "clip_norm"),
-        ({"loss.energy": -1.0}, "loss.cross_entropy, energy"),
+        ({"loss.energy": -1.0}, "loss.cross_entropy, energy and r1"),
         ({"stage1": 5}, "stage1"),
         ({"stage3.steps": 5}, "stage3 is no setting"),
         ({"method.name": "dat"}, "method"),
@@ -188,7 +197,7 @@ def test_contradictions_and_impossible_values_are_refused_in_a_sentence(override
 def test_an_attack_that_just_reaches_its_edge_is_allowed():
     """6 * 0.15 is 0.8999... in floating point."""
     config = load_recipe("digits", {"attack.eps": 0.9, "attack.steps": 6, "attack.step_size": 0.15})
-    assert config.attack.eps == 0.9
+    assert [stage.method.attack.eps for stage in config.stages.values()] == [0.9, 0.9]  # type: ignore[attr-defined]
 
 
 def test_the_cifar10_recipes_own_advice_works(tmp_path: Path):
@@ -262,10 +271,10 @@ def recipe(tmp_path: Path, text: str) -> str:
 def test_an_override_of_one_stage_leaves_the_other_that_yaml_shares_with_it(tmp_path: Path, text):
     path = recipe(tmp_path, text)
     config = load_recipe(path, {"stage1.steps": 9, "stage1.optimizer.lr": 0.5})
-    assert (config.stage1.steps, config.stage2.steps) == (9, 5)
-    assert (config.stage1.optimizer.lr, config.stage2.optimizer.lr) == (0.5, 0.2)
-    config.stage1.steps = 7
-    assert config.stage2.steps == 5
+    assert (config.stages[1].steps, config.stages[2].steps) == (9, 5)
+    assert (config.stages[1].optimizer.lr, config.stages[2].optimizer.lr) == (0.5, 0.2)
+    config.stages[1].steps = 7
+    assert config.stages[2].steps == 5
 
 
 def test_overrides_leave_what_they_are_given_alone():
@@ -279,9 +288,9 @@ def test_overrides_leave_what_they_are_given_alone():
     [
         ("compile: off", "compile", "off"),
         ("compile: on", "compile", "on"),
-        ("stages: 1", "stages", "1"),
-        ("precision: auto\nstage1:\n", "stage1", RunConfig().stage1),
-        ("stage1: &s {optimizer: {lr: 0.5}}\nstage2: {<<: *s, steps: 3, epochs: null}", "stages", "both"),
+        ("precision: auto\nstage1:\n", "stages", RunConfig().stages),
+        ("stage1: &s {optimizer: {lr: 0.5}}\nstage2: {<<: *s, steps: 3, epochs: null}", "method", "dat"),
+        ("stages: 1", "method", "standard-at"),
     ],
 )
 def test_yaml_is_read_as_it_is_meant(tmp_path: Path, text, name, value):
@@ -290,7 +299,7 @@ def test_yaml_is_read_as_it_is_meant(tmp_path: Path, text, name, value):
 
 def test_an_empty_group_can_be_overridden(tmp_path: Path):
     path = recipe(tmp_path, "stage1:\n")
-    assert load_recipe(path, {"stage1.batch_size": 9}).stage1.batch_size == 9
+    assert load_recipe(path, {"stage1.batch_size": 9}).stages[1].batch_size == 9
 
 
 @pytest.mark.parametrize(
@@ -338,9 +347,9 @@ def test_a_mapping_that_another_extends_may_be_extended_before_it_is_read(tmp_pa
     """`steps` is in the inner mapping once, and PyYAML writes merged keys into it where the other is read first."""
     text = "stage1: {optimizer: &o {<<: {lr: 0.5}, lr: 0.25}}\nrobust_augment: {kind: basic}\nstage2: {optimizer: {<<: *o}}"
     config = load_recipe(recipe(tmp_path, text))
-    assert config.stage1.optimizer.lr == config.stage2.optimizer.lr == 0.25
+    assert config.stages[1].optimizer.lr == config.stages[2].optimizer.lr == 0.25
 
 
 def test_overrides_of_a_whole_configuration_count():
-    config = changed(asdict(load_recipe("digits")), {"seed": 3, "stage2.steps": 7})
-    assert (config.seed, config.stage2.steps) == (3, 7)
+    config = changed(plain(load_recipe("digits")), {"seed": 3, "stage2.steps": 7})
+    assert (config.seed, config.stages[2].steps) == (3, 7)

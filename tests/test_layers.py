@@ -18,7 +18,7 @@ LAYERS = (
     ("sampling", "counterfactuals"),
     ("methods",),
     ("training", "evaluation"),
-    ("config", "recipes"),
+    ("config", "short_form", "recipes"),
     ("run",),
     ("planning", "bench"),
     ("cli",),

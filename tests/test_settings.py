@@ -12,6 +12,7 @@ import dualat
 from dualat.bench.settings import BenchSettings
 from dualat.config import RunConfig, build_config, load_recipe
 from dualat.core.sampler_settings import SamplingSettings
+from dualat.methods.registry import METHODS, StandardATSettings, known_groups
 from dualat.models.model import ModelDescription
 from dualat.planning.settings import PlanSettings
 from dualat.system.seeds import check_seed
@@ -46,13 +47,25 @@ CONTEXT: dict[str, dict[str, Any]] = {
 IMAGES = {"initial.augment": {"kind": "images", "source": "x"}}
 
 
-def numbers(kind: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every setting that is a number or several."""
+def numbers() -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting of a recipe that is a number or several; one name once."""
+    found = dict(numbers_of(RunConfig))
+    for stage in ("stage1", "stage2"):
+        found |= dict(numbers_of(StageSettings, f"{stage}."))
+    for group, kind in known_groups():
+        found |= dict(numbers_of(kind, f"{group}."))
+    yield from found.items()
+
+
+def numbers_of(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Those of a class, but for what is another's: a run's stages, a stage's method."""
     hints = get_type_hints(kind)
     for entry in fields(kind):  # type: ignore[arg-type]
         hint = hints[entry.name]
+        if entry.name in ("stages", "method"):
+            continue
         if is_dataclass(hint):
-            yield from numbers(hint, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+            yield from numbers_of(hint, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
         elif set(kinds(hint)) & {int, float}:
             yield prefix + entry.name, hint
 
@@ -70,7 +83,8 @@ def nested(name: str, value: Any) -> dict[str, Any]:
         values = {group: values}
     if path in IMAGES:
         values["initial"] |= IMAGES[path]
-    return values
+    owner = next((row.name for row in METHODS.values() if row.knows(name)), None)
+    return values | ({"method": owner} if owner else {})
 
 
 def odd_numbers(name: str, hint: Any) -> list[float]:
@@ -119,7 +133,7 @@ def test_every_seed_below_2_63_is_taken_by_all_that_draws(seed):
 
 @pytest.mark.parametrize("kind", [BenchSettings, PlanSettings, SamplingSettings])
 def test_settings_of_other_commands_refuse_odd_numbers_too(kind):
-    for name, hint in numbers(kind):
+    for name, hint in numbers_of(kind):
         for number in odd_numbers(name, hint):
             for value in [] if number is True else given(hint, number):
                 with pytest.raises(ValueError) as caught:
@@ -146,26 +160,29 @@ def test_mistakes_of_the_class_itself_name_what_is_near():
 
 def test_settings_within_settings_are_their_own():
     """One object in two places would change in both."""
-    stage = StageSettings(steps=5)
-    config = build_config({"stage1": stage, "stage2": stage})
-    config.stage1.steps = 7
-    assert (config.stage2.steps, stage.steps) == (5, 5)
-    config.stage2 = stage
-    config.stage2.optimizer.lr = 0.5
+    method = StandardATSettings()
+    stage = StageSettings(method=method, steps=5)
+    config = RunConfig(stages={1: stage, 2: stage})
+    config.stages[1].steps = 7
+    config.stages[1].method.attack.eps = 0.1  # type: ignore[attr-defined]
+    assert (config.stages[2].steps, stage.steps) == (5, 5)
+    assert config.stages[2].method == method == StandardATSettings()
+    config.stages = {1: stage}
+    config.stages[1].optimizer.lr = 0.5
     assert stage.optimizer.lr == 0.1
     other = replace(config, seed=1)
     other.network.pretrained = False
-    other.attack.steps = 20
-    assert config.attack.steps == 10
+    other.stages[1].method.attack.steps = 20  # type: ignore[attr-defined]
+    assert config.stages[1].method == method
     description = ModelDescription(config.network, ["a", "b"], (1, 8, 8), True)
     description.network.checkpoint_activations = True
     assert not config.network.checkpoint_activations
-    assert RunConfig().stage1 is not RunConfig().stage1
+    assert RunConfig().stages[1] is not RunConfig().stages[1]
 
 
 def test_what_was_changed_later_is_checked_when_a_run_begins(tmp_path):
     config = load_recipe("digits", {"output": str(tmp_path / "run")})
-    config.stage1.batch_size = 1  # its own check looks at all fields together
+    config.stages[1].batch_size = 1  # its own check looks at all fields together
     with pytest.raises(ValueError, match="batch_size must be 2 or more"):
         dualat.train(config)
     assert not (tmp_path / "run").exists()

@@ -4,61 +4,48 @@ This file imports no PyTorch, so that `--help` and mistakes in a recipe answer a
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, field, is_dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
-from dualat.methods.settings import (
-    AttackSettings,
-    ChainSettings,
-    ContrastiveSettings,
-    DiffusionSettings,
-    LossSettings,
-    OutSettings,
-    PositiveSettings,
-    SharpnessSettings,
-    refuse_unused,
-)
+from dualat.methods.registry import DEFAULT, METHODS, Row, known_groups, method_settings, row_of
 from dualat.models.settings import NetworkSettings
-from dualat.settings import did_you_mean, names_of, nearest_names, strict
+from dualat.settings import either, names_of, nearest_among, strict
+from dualat.short_form import (
+    STAGE,
+    as_meant,
+    drafted,
+    in_short,
+    leaves,
+    merge,
+    mistakes,
+    most_stages,
+    named_method,
+    spread,
+    without,
+)
 from dualat.system.files import read_yaml
-from dualat.training.settings import OptimizerSettings, StabilitySettings, StageSettings, TrackingSettings
+from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
 
 
-def _stage1() -> StageSettings:
-    return StageSettings(epochs=300, optimizer=OptimizerSettings(schedule="cosine"))
-
-
-def _stage2() -> StageSettings:
-    return StageSettings(epochs=100, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
+def _stages() -> dict[int, StageSettings]:
+    """The stages of a recipe that says nothing of them."""
+    plan = enumerate(row_of(DEFAULT).plan, 1)
+    return {number: StageSettings(method=name, **defaults) for number, (name, defaults) in plan}  # type: ignore[arg-type]
 
 
 @strict
 class RunConfig:
     """Everything that decides a run's outcome."""
 
-    method: Literal[
-        "dat",
-        "standard-at",
-        "jem",
-        "jempp",
-        "sada-jem",
-        "robust-jem",
-        "at-ebm",
-        "ratio",
-        "eb-jdat",
-        "egc",
-    ] = "dat"
-    """System to train. dat has two stages; all others have one, trained by the settings of stage1."""
-    stages: Literal["both", "1", "2"] = "both"
-    """dat: both stages, stage 1 alone, or stage 2 from `weights`."""
     weights: str | None = None
     """Start from these weights: a run folder or a .safetensors file of dualat."""
     seed: int = 0
@@ -79,32 +66,14 @@ class RunConfig:
     """Real images."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     """Classifier."""
-    attack: AttackSettings = field(default_factory=AttackSettings)
-    """Attack of adversarial training."""
-    contrastive: ContrastiveSettings = field(default_factory=ContrastiveSettings)
-    """Contrastive samples and curriculum of stage 2."""
-    chain: ChainSettings = field(default_factory=ChainSettings)
-    """Chains of jem, robust-jem, jempp, sada-jem and eb-jdat."""
-    sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
-    """Sharpness-aware minimisation of sada-jem."""
-    out: OutSettings = field(default_factory=OutSettings)
-    """Attack outside the distribution of ratio."""
-    positive: PositiveSettings = field(default_factory=PositiveSettings)
-    """Perturbed real images of at-ebm."""
-    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
-    """Noise under which egc learns images."""
+    stages: dict[int, StageSettings] = field(default_factory=_stages)
+    """What is trained, by number, one after the other; in YAML and in overrides stage1, stage2 ..."""
     initial: InitialSettings = field(default_factory=InitialSettings)
     """Initial distribution that contrastive samples and samples start from."""
-    loss: LossSettings = field(default_factory=LossSettings)
-    """Weights of the loss's terms."""
     robust_augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="strong"))
-    """Augmentation of the batch for the robust classification loss."""
+    """Augmentation of the batch for the classification loss."""
     energy_augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(kind="basic"))
     """Augmentation of the batch for the energy loss."""
-    stage1: StageSettings = field(default_factory=_stage1)
-    """dat: adversarial training. Any other method: all of its training."""
-    stage2: StageSettings = field(default_factory=_stage2)
-    """dat: dual adversarial training."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     """Sampling of the trained model."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -115,13 +84,13 @@ class RunConfig:
     """What is written while training."""
 
     def __post_init__(self) -> None:
-        if self.method != "dat" and self.stages == "2":
+        if not self.stages or min(self.stages) < 1:
+            raise ValueError(f"a run needs stages, numbered from 1, not {list(self.stages)}.")
+        first = min(self.stages)
+        method = self.stages[first].method.name
+        if row_of(method).from_trained and not self.weights:
             raise ValueError(
-                f"stages is 2, but {self.method} has one stage only: set stages to 1, or method to dat."
-            )
-        if self.method == "dat" and self.stages == "2" and not self.weights:
-            raise ValueError(
-                "stages is 2, which starts from trained weights: give them, as in "
+                f"stage{first} is {method}, which starts from trained weights: give them, as in "
                 "--weights runs/digits/checkpoints/stage1.safetensors."
             )
         if self.evaluation.validation_eps not in self.evaluation.eps:
@@ -131,7 +100,26 @@ class RunConfig:
                 "(--evaluation.eps and --evaluation.validation-eps)."
             )
 
+    @property
+    def method(self) -> str:
+        """The method that the run is named after: that of its last stage."""
+        return self.stages[max(self.stages)].method.name
 
+    @property
+    def rows(self) -> list[Row]:
+        """What is known of the stages' methods, in their order."""
+        return [row_of(self.stages[number].method.name) for number in sorted(self.stages)]
+
+    @staticmethod
+    def setting_name(path: tuple[Any, ...]) -> str:
+        """The dotted name of what lies at a path of fields: stage2.steps for stages, 2, steps."""
+        if path[:1] == ("stages",) and len(path) > 1:
+            path = (f"stage{path[1]}", *path[2:])
+        return ".".join(str(part) for part in path if not isinstance(part, int))
+
+
+OWN = frozenset(entry.name for entry in fields(RunConfig)) - {"stages"}  # type: ignore[arg-type]
+"""Names that concern the whole run."""
 LARGEST_RECIPE = 2**22  # bytes
 
 
@@ -180,12 +168,18 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
 def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
     """A checked configuration of nested values with dotted overrides on top; the values stay as they are.
 
-    Raises ValueError, also for an override that the method does not read.
+    An override names one stage's setting, as in stage2.optimizer.lr or stage2.method.contrastive.t_max, or, in short, a
+    setting of every stage whose method has it, as in contrastive.t_max.
+
+    Raises ValueError, also for an override that no stage's method reads.
     """
+    if "method" in overrides:
+        values = in_short(values)
     for key, value in overrides.items():
-        values = _with(values, str(key), value, str(key))
+        for name in spread(values, str(key)):
+            values = _with(values, name, value, str(key))
     config = build_config(values)
-    refuse_unused(config.method, overrides, config.stages)
+    refuse_unused(config, overrides)
     return config
 
 
@@ -196,93 +190,171 @@ def _with(values: Mapping[str, Any], name: str, value: Any, whole: str) -> dict[
         return {**values, name: value}
     inner = {} if values.get(group) is None else values[group]
     if not isinstance(inner, Mapping):
-        hint = did_you_mean(RunConfig, whole)
-        raise ValueError(f"{whole} is no setting: {group} is a value, not a group.{hint}")
+        raise ValueError(f"{whole} is no setting: {group} is a value, not a group.{did_you_mean(whole)}")
     return {**values, group: _with(inner, rest, value, whole)}
 
 
 def build_config(values: Mapping[str, Any]) -> RunConfig:
-    """Check values and fill in defaults. ValueError: one sentence per mistake, with the nearest right name."""
+    """Check a recipe's values, in short or complete (short_form.py), and fill in defaults.
+
+    Raises ValueError: one sentence per mistake, with the nearest right name.
+    """
     if wrong := [key for key in values if not isinstance(key, str)]:
         raise ValueError(f"a recipe maps names to values, but {wrong[0]!r} is no name.")
-    return RunConfig(**merge(asdict(RunConfig()), as_meant(values)))
+    unknown = list(dict.fromkeys(_unknown(values)))
+    told = [f"{name} is no setting.{did_you_mean(name)}" for name in unknown]
+    values = without(values, unknown)
+    draft = drafted(values, OWN)
+    told += mistakes(draft)
+    stages = {number: _stage(given, told) for number, given in draft.stages.items()}
+    rest = as_meant(draft.rest, RunConfig)
+    defaults = {name: value for name, value in asdict(RunConfig()).items() if name in OWN}
+    config = None
+    try:
+        config = RunConfig(**merge(defaults, rest), stages=stages)  # type: ignore[arg-type]
+    except ValueError as error:
+        told.append(str(error))
+    if told or config is None:
+        raise ValueError(" ".join(dict.fromkeys(told)))
+    if not config.rows[-1].classifies:
+        config.sampling.energy = "marginal"  # it learns no labels: there is no E(x, y) to descend
+    return config
 
 
-def as_meant(values: Mapping[str, Any], kind: type = RunConfig, prefix: str = "") -> dict[str, Any]:
-    """Values as whoever wrote them in YAML meant them: `off` and `1` where words are wanted; an empty group changes nothing.
-
-    Raises ValueError for a boolean where a number is wanted (YAML reads yes as true), and for the word None.
-    """
-    hints, meant = get_type_hints(kind), dict(values)
-    for key, value in values.items():
-        hint = hints.get(key)
-        if isinstance(hint, type) and is_dataclass(hint):
-            inner = {} if value is None else value
-            meant[key] = as_meant(inner, hint, f"{prefix}{key}.") if isinstance(inner, Mapping) else inner
-        elif hint is not None:
-            meant[key] = _leaf(f"{prefix}{key}", value, hint)
-    return meant
+def _unknown(values: Mapping[str, Any]) -> Iterator[str]:
+    """Names that are no setting's; of a group that there is not, the group's."""
+    stages = {int(stage[1]): values[name] for name in values if (stage := STAGE.fullmatch(name))}
+    most = max([most_stages(), *(stages if any(map(named_method, stages.values())) else ())])
+    for leaf, _ in leaves(values):
+        parts = leaf.split(".")
+        names = (".".join(parts[: i + 1]) for i in range(len(parts)))
+        yield from [name for name in names if not is_setting(name, most)][:1]
 
 
-def _leaf(name: str, value: Any, hint: Any) -> Any:
-    if get_origin(hint) is Literal:
-        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-        return word if isinstance(value, bool | int) and word in get_args(hint) else value
-    kinds = _kinds(hint)
-    given = value if isinstance(value, list | tuple) else [value]
-    if bool not in kinds and kinds & {int, float} and any(isinstance(v, bool) for v in given):
-        raise ValueError(
-            f"{name} is {value!r}, but is a number: YAML reads yes, no, on and off as true and false."
-        )
-    word = value.lower() if isinstance(value, str) and str not in kinds else value
-    if type(None) in kinds and word in ("None", "none"):
-        raise ValueError(f"{name} is the word {value}: what YAML writes for None is null.")
-    return value
+def _stage(given: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
+    """A stage's values with its method built; mistakes are added to `told`."""
+    row = row_of(given["method"]["name"])
+    method = row.settings()  # type: ignore[call-arg]
+    try:
+        method = method_settings(as_meant(given["method"], row.settings))
+    except ValueError as error:
+        told.append(str(error))
+    return {**given, "method": method}
 
 
-def _kinds(hint: Any) -> set[Any]:
-    """The plain types in a type hint."""
-    inner = get_args(hint)
-    return set().union(*map(_kinds, inner)) if inner else {hint}
+_OF_A_STAGE = [name for name in names_of(StageSettings) if name.partition(".")[0] != "method"]
 
 
-def resolved(config: RunConfig) -> RunConfig:
-    """What the method decides filled in: published values of its chains; at-ebm learns no labels, so its samples descend E(x)."""
-    energy = "marginal" if config.method == "at-ebm" else config.sampling.energy
-    return replace(
-        config,
-        chain=config.chain.published(config.method),
-        sampling=replace(config.sampling, energy=energy),
-    )
+def is_setting(name: str, most: int) -> bool:
+    """Whether there is a setting, or group of settings, of this dotted name, whichever the method, of `most` stages."""
+    head, _, rest = name.partition(".")
+    if stage := STAGE.fullmatch(head):
+        if int(stage[1]) > most:
+            return False
+        known = rest in ("", "method", "method.name", *_OF_A_STAGE)
+        of_method = rest.startswith("method.") and _of_methods(rest.removeprefix("method."))
+        return known or of_method
+    if head in OWN:
+        return name in names_of(RunConfig)
+    return name in ("method", "stages") or _of_methods(name)
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` on top, group by group: a recipe states only what differs from the defaults."""
-    merged = dict(base)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = (
-            merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-        )
-    return merged
+def _of_methods(name: str) -> bool:
+    return any(row.knows(name) for row in METHODS.values())
 
 
 def setting_names(groups: bool = True) -> Iterator[str]:
-    """Every setting's dotted name; with `groups`, those of groups of settings too."""
-    return names_of(RunConfig, groups=groups)
+    """Every setting's dotted name, in short; with `groups`, those of groups of settings too."""
+    yield from ("method", "stages")
+    seen = set()
+    for name, kind in known_groups():
+        for found in [
+            *([name] if groups or not is_dataclass(kind) else []),
+            *_inner(kind, f"{name}.", groups),
+        ]:
+            if name not in OWN and found not in seen:
+                seen.add(found)
+                yield found
+    for number in range(1, most_stages() + 1):
+        yield from [f"stage{number}"] if groups else []
+        yield from (
+            f"stage{number}.{name}" for name in names_of(StageSettings, groups=groups) if name in _OF_A_STAGE
+        )
+    yield from (name for name in names_of(RunConfig, groups=groups) if name != "stages")
+
+
+def _inner(kind: type, prefix: str, groups: bool) -> Iterator[str]:
+    return names_of(kind, prefix, groups) if is_dataclass(kind) else iter(())
 
 
 def nearest_settings(name: str) -> list[str]:
     """Dotted names of settings that were probably meant."""
-    return nearest_names(RunConfig, name)
+    own = re.match(r"stage\d+\.method\.", name)
+    groups = [found for group, kind in known_groups() for found in (group, *_inner(kind, f"{group}.", True))]
+    if own:
+        return [own[0] + found for found in nearest_among(groups, groups, name.removeprefix(own[0]))]
+    return nearest_among(list(setting_names(groups=False)), list(setting_names()), name)
 
 
-def to_yaml(config: Any) -> str:
+def did_you_mean(name: str) -> str:
+    """' Did you mean X?' of a setting's name, or nothing."""
+    near = nearest_settings(name)
+    return f" Did you mean {either(near)}?" if near else ""
+
+
+def refuse_unused(config: RunConfig, names: Iterable[str]) -> None:
+    """ValueError that names the first of these settings that would have no effect. A recipe may hold the settings of
+    several methods; what is asked for beside it must matter."""
+    for name in names:
+        if not is_used(config, name):
+            raise ValueError(
+                f"{name} has no effect on method {config.method}, which {_reads(config, name)}: leave it out."
+            )
+
+
+def is_used(config: RunConfig, name: str) -> bool:
+    """Whether a stage, or the run, reads the setting or group of this dotted name."""
+    head, _, rest = name.partition(".")
+    if stage := STAGE.fullmatch(head):
+        if (number := int(stage[1])) not in config.stages:
+            return False
+        group = rest.removeprefix("method.")
+        return group == rest or group == "name" or row_of(config.stages[number].method.name).knows(group)
+    if name == "sampling.energy":
+        return config.rows[-1].classifies
+    if head in ("robust_augment", "energy_augment"):
+        return any(row.classifies if head == "robust_augment" else row.energy_images for row in config.rows)
+    return head in OWN or name in ("method", "stages") or any(row.knows(name) for row in config.rows)
+
+
+def _reads(config: RunConfig, name: str) -> str:
+    """What the methods of a run read in place of a setting: of its group, or, if there is none, all their groups."""
+    head = name.partition(".")[0]
+    if STAGE.fullmatch(head) and int(head.removeprefix("stage")) not in config.stages:
+        return f"has {' and '.join(f'stage{number}' for number in sorted(config.stages))} alone"
+    kinds = [kind for row in config.rows for group, kind in row.groups.items() if group == head]
+    of_group = dict.fromkeys(found for kind in kinds for found in _inner(kind, f"{head}.", False))
+    groups = dict.fromkeys(group for row in config.rows for group in row.groups)
+    augment = [group for group in ("robust_augment", "energy_augment") if is_used(config, group)]
+    return f"reads {', '.join(of_group or [*groups, *augment])}"
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """A configuration as nested mappings, complete, in the form that recipes have: stage1, stage2 ... at the top."""
+    values: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        values |= (
+            {f"stage{n}": stage for n, stage in sorted(value.items())} if name == "stages" else {name: value}
+        )
+    return values
+
+
+def to_yaml(config: RunConfig) -> str:
     """A configuration, complete, as YAML."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_listed(plain(config)), sort_keys=False, allow_unicode=True)
 
 
-def _plain(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: _listed(v) for k, v in value.items()}
+    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value

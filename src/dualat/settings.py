@@ -101,8 +101,9 @@ def shown(value: Any) -> str:
 def explain(error: ValidationError, kind: type) -> str:
     """Pydantic's errors about settings of this kind as sentences, without addresses and types."""
     sentences = []
+    named = getattr(kind, "setting_name", _dotted)
     for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+        name = named(problem["loc"])
         value = shown(problem["input"])
         if problem["type"] == "unexpected_keyword_argument":
             sentences.append(f"{name} is no setting.{did_you_mean(kind, name)}")
@@ -110,12 +111,18 @@ def explain(error: ValidationError, kind: type) -> str:
             sentences.append(in_group(name, str(problem.get("ctx", {}).get("error", problem["msg"]))))
         elif problem["type"] in ("dataclass_type", "dataclass_exact_type"):
             sentences.append(f"{name} is {value}, but is a group of settings.")
+        elif problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            sentences.append(f"{name} is missing.")
         elif problem["type"] == "string_type":
             sentences.append(f"{name} is {value}, but is a word: write it in quotes if it is meant so.")
         else:
             message = problem["msg"][0].lower() + problem["msg"][1:]
             sentences.append(f"{name or 'a value'} is {value}: {message}.")
     return " ".join(sentences)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in path if not isinstance(part, int))
 
 
 def in_group(group: str, text: str) -> str:
@@ -135,13 +142,17 @@ def names_of(kind: type, prefix: str = "", groups: bool = True) -> Iterator[str]
 
 
 def nearest_names(kind: type, name: str) -> list[str]:
-    """Dotted names of settings that were probably meant: all whose last part is the same, in the same group if there are any;
+    """Dotted names of settings of this kind that were probably meant."""
+    return nearest_among(list(names_of(kind, groups=False)), list(names_of(kind)), name)
+
+
+def nearest_among(names: list[str], with_groups: list[str], name: str) -> list[str]:
+    """Of dotted names, those that were probably meant: all whose last part is the same, in the same group if there are any;
     else the nearest name, groups of settings among them; else that with the nearest last part; else none."""
-    names = list(names_of(kind, groups=False))
     group, _, tail = name.rpartition(".")
     same = [n for n in names if n.rpartition(".")[2] == tail]
     near = [n for n in same if n.startswith(f"{group.split('.')[0]}.")] or same
-    near = near or difflib.get_close_matches(name, list(names_of(kind)), n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(name, with_groups, n=1, cutoff=0.75)
     if not near:
         tails = {n.rpartition(".")[2]: n for n in names}
         near = [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1, cutoff=0.7)]

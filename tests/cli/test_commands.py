@@ -70,7 +70,7 @@ def test_help_shows_the_recipes_own_values(command):
         (["train", "digits", "--method", "standard-at", "--stages", "2"], "one stage only"),
         (
             ["train", "digits", "--method", "jem", "--stage2.steps", "5"],
-            "stage2.steps has no effect on method jem",
+            "stage2.steps has no effect on method jem, which has stage1 alone: leave it out.",
         ),
         (
             ["plan", "cifar10-jem", "--contrastive.t-max", "5"],
@@ -158,7 +158,7 @@ def test_dry_run_says_size_time_and_what_is_too_short(command, tmp_path):
     )
     facts = json.loads(out)
     assert code == 0 and facts["plan"]["parameters"] > 10_000 and facts["plan"]["minutes"] > 0
-    assert facts["config"]["contrastive"]["t_max"] == 2
+    assert facts["config"]["stage2"]["method"]["contrastive"]["t_max"] == 2
     assert "shorter than" in facts["plan"]["warning"]
     assert not (tmp_path / "r").exists()
     assert "equal parts" in sentence(command("train", "digits", "--dry-run", "--stage1.accumulate", 5), 1)

@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from test_methods import CHAIN, METHODS, network, toy
+from test_methods import made, network, toy
 
 from dualat.core.energy import marginal_energy
 from dualat.core.loop import frozen
 from dualat.methods.base import batchnorm_modules
 from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
+from dualat.methods.registry import METHODS
 from dualat.training.step import set_train_mode
 
 
@@ -28,16 +29,15 @@ def test_logits_are_those_of_train_mode_and_nothing_is_learned():
 def test_a_frozen_network_is_taken_as_it_is():
     model = network()
     set_train_mode(model, freeze_batchnorm=True)
-    assert as_the_loss_sees_it(model) is model
+    assert as_the_loss_sees_it(model).model is model
     set_train_mode(model, freeze_batchnorm=False)
-    assert isinstance(as_the_loss_sees_it(model), BatchStatistics)
+    assert isinstance(as_the_loss_sees_it(model).model, BatchStatistics)
 
 
-@pytest.mark.parametrize("name", [name for name, make in METHODS.items() if isinstance(make(), JEM)])
-def test_chains_lower_the_energy_of_the_loss(name, monkeypatch):
-    model, batch, method = network(), toy(), METHODS[name]()
+@pytest.mark.parametrize("name", [name for name in METHODS if isinstance(made(name), JEM)])
+def test_chains_lower_the_energy_of_the_loss(name):
+    model, batch, method = network(), toy(), made(name)
     set_train_mode(model, freeze_batchnorm=False)
-    monkeypatch.setattr(method, "chain", CHAIN.published(name))
     assert isinstance(method, JEM) and batch.starts is not None
     method.chain.noise = 0.0
     samples = {"before": batch.starts, "other": method.walk(model, batch.starts)}  # other: of eval mode

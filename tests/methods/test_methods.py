@@ -2,14 +2,13 @@
 
 import copy
 import json
-from typing import get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dualat.config import RunConfig
 from dualat.core.energy import JointEnergyModel
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import pgd
@@ -18,22 +17,21 @@ from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method, batchnorm_modules, forward
 from dualat.methods.dat import DAT
-from dualat.methods.eb_jdat import EBJDAT
-from dualat.methods.egc import EGC
-from dualat.methods.jem import JEM
-from dualat.methods.jempp import JEMPP
-from dualat.methods.ratio import RATIO
-from dualat.methods.robust_jem import RobustJEM
-from dualat.methods.sada_jem import SADAJEM
+from dualat.methods.registry import METHODS as ROWS
+from dualat.methods.registry import (
+    ATEBMSettings,
+    DATSettings,
+    StandardATSettings,
+    build_method,
+    method_settings,
+)
 from dualat.methods.settings import (
     AttackSettings,
-    ChainSettings,
     ContrastiveSettings,
-    DiffusionSettings,
-    LossSettings,
-    OutSettings,
+    CurriculumSettings,
+    DualLossSettings,
+    EnergyLossSettings,
     PositiveSettings,
-    SharpnessSettings,
 )
 from dualat.methods.standard_at import StandardAT
 from dualat.models.wide_resnet import WideResNet
@@ -45,23 +43,35 @@ ATTACK = AttackSettings(eps=0.2, steps=2, step_size=0.1)
 CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_size=0.2)
 COUNT = 16
 
-CHAIN = ChainSettings(steps=2, inner_steps=2, buffer=2 * COUNT)
-UNBOUNDED = LossSettings(
-    energy=0.01, adversarial_energy=0.001
-)  # at weight 1 the loss of JEM and its kin diverges on the toy, as it does elsewhere
-
-METHODS = {
-    "dat": lambda: DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT),
-    "standard-at": lambda: StandardAT(ATTACK),
-    "jem": lambda: JEM(CHAIN, UNBOUNDED),
-    "jempp": lambda: JEMPP(CHAIN, UNBOUNDED),
-    "sada-jem": lambda: SADAJEM(CHAIN, UNBOUNDED, SharpnessSettings(rho=0.2)),
-    "robust-jem": lambda: RobustJEM(ATTACK, CHAIN, UNBOUNDED),
-    "at-ebm": lambda: ATEBM(CONTRASTIVE, PositiveSettings(steps=2), LossSettings(), COUNT),
-    "ratio": lambda: RATIO(ATTACK, OutSettings(steps=2), LossSettings()),
-    "eb-jdat": lambda: EBJDAT(ATTACK, CHAIN, UNBOUNDED),
-    "egc": lambda: EGC(DiffusionSettings(label_smoothing=0.05), LossSettings()),
+CHAIN = {"steps": 2, "buffer": 2 * COUNT}
+UNBOUNDED = {"energy": 0.01}
+"""At weight 1 the loss of JEM and its kin diverges on the toy, as it does elsewhere."""
+AT = {"eps": 0.2, "steps": 2, "step_size": 0.1}
+CURRICULUM = {"t_max": 2, "auc_threshold": 0.6, "window": 32, "step_size": 0.2}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dat": {"attack": AT, "contrastive": CURRICULUM},
+    "standard-at": {"attack": AT},
+    "jem": {"chain": CHAIN, "loss": UNBOUNDED},
+    "jempp": {"chain": {**CHAIN, "inner_steps": 2}, "loss": UNBOUNDED},
+    "sada-jem": {"chain": CHAIN, "loss": UNBOUNDED, "sharpness": {"rho": 0.2}},
+    "robust-jem": {"attack": AT, "chain": CHAIN, "loss": UNBOUNDED},
+    "at-ebm": {"contrastive": CURRICULUM, "positive": {"steps": 2}},
+    "ratio": {"attack": AT, "out": {"steps": 2}},
+    "eb-jdat": {"attack": AT, "chain": CHAIN, "loss": {**UNBOUNDED, "adversarial_energy": 0.001}},
+    "egc": {"diffusion": {"label_smoothing": 0.05}},
 }
+"""Small ones of each method."""
+
+
+def made(name: str) -> Method:
+    """The method of this name, with small settings."""
+    return build_method(method_settings({"name": name, **SETTINGS[name]}), COUNT)
+
+
+def dat(**loss: float) -> DAT:
+    """DAT with small settings and these weights of its loss."""
+    groups = {"attack": ATTACK, "contrastive": CONTRASTIVE, "loss": DualLossSettings(**loss)}  # pyright: ignore[reportArgumentType]
+    return DAT(DATSettings(**groups), COUNT)
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +83,9 @@ def own_random_numbers():
         yield
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=ROWS)
 def method(request: pytest.FixtureRequest) -> Method:
-    return METHODS[request.param]()
+    return made(request.param)
 
 
 def network() -> JointEnergyModel:
@@ -99,15 +109,15 @@ def toy(seed: int = 0) -> Batch:
     return Batch(*images(), *images(), starts)
 
 
-def settings(freeze: bool = False) -> StageSettings:
+def settings(method: Method, freeze: bool = False) -> StageSettings:
     optimizer = OptimizerSettings(lr=0.02, weight_decay=0.0)
-    return StageSettings(steps=1, freeze_batchnorm=freeze, optimizer=optimizer)
+    return StageSettings(method=method.settings, steps=1, freeze_batchnorm=freeze, optimizer=optimizer)
 
 
 def train(
     model: JointEnergyModel, method: Method, steps: int, freeze: bool = False
 ) -> list[dict[str, float]]:
-    stage = settings(freeze)
+    stage = settings(method, freeze)
     optimizer = build_optimizer(model, stage.optimizer)
     batch = toy()
     return [
@@ -117,8 +127,8 @@ def train(
 
 
 def test_every_method_of_the_configuration_is_under_contract():
-    assert set(METHODS) == set(get_args(get_type_hints(RunConfig)["method"]))
-    assert all(make().name == name for name, make in METHODS.items())
+    assert set(SETTINGS) == set(ROWS)
+    assert all(made(name).name == name for name in ROWS)
 
 
 @pytest.mark.parametrize("freeze", [False, True])
@@ -181,7 +191,7 @@ def test_a_restored_method_goes_on_alike(method):
     model = network()
     train(model, method, 7)  # somewhere inside a window of the curriculum
     state = json.loads(json.dumps(method.state()))
-    other = METHODS[method.name]()
+    other = made(method.name)
     other.restore(state, {k: v.clone() for k, v in method.tensors().items()})
     assert other.state() == method.state()
     twin = copy.deepcopy(model)
@@ -213,8 +223,8 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole():
     """Frozen BatchNorm: images do not influence each other, and the mean of the parts' gradients is the whole's."""
     gradients = []
     for parts in (1, 4):
-        model, method = network(), METHODS["dat"]()
-        stage = StageSettings(steps=1, freeze_batchnorm=True, accumulate=parts)
+        model, method = network(), made("dat")
+        stage = StageSettings(method=method.settings, steps=1, freeze_batchnorm=True, accumulate=parts)
         optimizer = build_optimizer(model, OptimizerSettings(lr=1e-9, weight_decay=0.0))
         figures = train_step(model, method, toy(), optimizer, 1e-9, stage, torch.float32)
         gradients.append([p.grad.clone() for p in model.parameters()])
@@ -226,8 +236,8 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole():
 def test_the_curriculum_sees_all_parts_of_a_batch_as_one():
     found = []
     for parts in (1, 4):
-        method = METHODS["dat"]()
-        stage = StageSettings(steps=1, freeze_batchnorm=True, accumulate=parts)
+        method = made("dat")
+        stage = StageSettings(method=method.settings, steps=1, freeze_batchnorm=True, accumulate=parts)
         model = network()
         optimizer = build_optimizer(model, OptimizerSettings(lr=1e-9))
         for _ in range(3):
@@ -249,7 +259,7 @@ def adversarial(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def test_adversarial_training_is_the_cross_entropy_of_attacked_images():
     model, batch = network().eval(), toy()
-    loss, _ = StandardAT(ATTACK).loss(model, batch)
+    loss, _ = StandardAT(StandardATSettings(attack=ATTACK), COUNT).loss(model, batch)
     expected = F.cross_entropy(model(adversarial(model, batch)), batch.robust_labels)
     torch.testing.assert_close(loss, expected)
     assert loss > F.cross_entropy(model(batch.robust_images), batch.robust_labels)  # the attack attacks
@@ -259,9 +269,9 @@ def test_adversarial_training_is_the_cross_entropy_of_attacked_images():
 @pytest.mark.parametrize("steps", [0, 2])
 def test_dat_is_its_equation(energy, steps):
     model, batch = network().eval(), toy()
-    weights = LossSettings(cross_entropy=0.7, energy=1.3, r1=0.2)
-    contrastive = ContrastiveSettings(t_max=4, window=1000, step_size=0.2, energy=energy)
-    method = DAT(ATTACK, contrastive, weights, COUNT)
+    weights = DualLossSettings(cross_entropy=0.7, energy=1.3, r1=0.2)
+    contrastive = ContrastiveSettings(t_max=4, window=1000, step_size=0.2, energy=energy)  # pyright: ignore[reportArgumentType]
+    method = DAT(DATSettings(attack=ATTACK, contrastive=contrastive, loss=weights), COUNT)
     method.curriculum.steps = steps
     loss, figures = method.loss(model, batch)
     objective = lower_energy(batch.energy_labels if energy == "joint" else None)
@@ -278,7 +288,7 @@ def test_dat_is_its_equation(energy, steps):
 def test_no_gradient_runs_through_the_loops():
     """The loss's gradient is that of fixed adversarial and contrastive images."""
     model, batch = network().eval(), toy()
-    method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+    method = dat()
     method.curriculum.steps = 2
     weights = list(model.parameters())
     found = torch.autograd.grad(method.loss(model, batch)[0], weights)
@@ -304,20 +314,20 @@ def test_dats_auroc_is_high_where_real_images_have_the_higher_logit():
     for real, start, expected in ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.5, 0.5, 0.5)):
         batch.energy_images = torch.full_like(batch.energy_images, real)
         batch.starts = torch.full_like(batch.starts, start)
-        method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+        method = dat()
         method.loss(Bright(), batch)
         assert method.after_step()["auroc"] == expected
     assert not model.training
 
 
 def test_dat_warns_when_contrastive_samples_never_come_near():
-    method = DAT(ATTACK, CONTRASTIVE, LossSettings(), COUNT)
+    method = dat()
     assert method.warning() is None
     method.restore({"curriculum": {"steps": 2, "window": [1.0, 1.0]}}, {})
     assert "T_max = 2" in method.warning()
     method.restore({"curriculum": {"steps": 1, "window": [1.0, 1.0]}}, {})
     assert method.warning() is None
-    assert StandardAT(ATTACK).warning() is None
+    assert made("standard-at").warning() is None
 
 
 class FirstPixels(nn.Module):
@@ -338,9 +348,9 @@ def test_auroc_of_dat_compares_each_image_under_its_own_label(bright):
     real = torch.zeros(COUNT, 1, 2, 2)
     real[torch.arange(COUNT), 0, 0, labels if bright else 1 - labels] = 0.9
     batch = Batch(real, labels, real, labels, torch.full((COUNT, 1, 2, 2), 0.5))
-    dat = DAT(ATTACK, CONTRASTIVE, LossSettings(cross_entropy=0.0), COUNT)
-    dat.loss(FirstPixels(), batch)
-    assert dat.after_step() == {"auroc": float(bright), "T": 0}
+    method = dat(cross_entropy=0.0)
+    method.loss(FirstPixels(), batch)
+    assert method.after_step() == {"auroc": float(bright), "T": 0}
 
 
 @pytest.mark.parametrize("bright", [True, False])
@@ -348,14 +358,19 @@ def test_auroc_of_at_ebm_compares_images_with_contrastive_ones(bright):
     batch = toy()
     batch.energy_images = torch.full((COUNT, 1, 2, 2), 0.9 if bright else 0.1)
     batch.starts = torch.full((COUNT, 1, 2, 2), 0.5)
-    at_ebm = ATEBM(CONTRASTIVE, PositiveSettings(steps=1), LossSettings(r1=0.0), COUNT)
+    groups = ATEBMSettings(
+        contrastive=CurriculumSettings(t_max=2, window=32),
+        positive=PositiveSettings(steps=1),
+        loss=EnergyLossSettings(r1=0.0),
+    )
+    at_ebm = ATEBM(groups, COUNT)
     at_ebm.loss(FirstPixels(), batch)
     assert at_ebm.after_step() == {"auroc": float(bright), "T": 0}
 
 
 def test_at_ebm_without_its_only_loss_is_refused():
-    with pytest.raises(ValueError, match=r"^loss.energy is 0, but at-ebm has no other loss"):
-        ATEBM(CONTRASTIVE, PositiveSettings(), LossSettings(energy=0.0), COUNT)
+    with pytest.raises(ValueError, match=r"loss.energy is 0, but the method has no other loss"):
+        method_settings({"name": "at-ebm", "loss": {"energy": 0.0}})
 
 
 def test_batches_are_normalised_apart_in_train_mode_and_go_together_in_eval_mode():
@@ -376,10 +391,10 @@ def test_batches_are_normalised_apart_in_train_mode_and_go_together_in_eval_mode
 
 
 def test_sam_takes_its_second_gradient_on_the_same_samples(monkeypatch):
-    made, seen = [], []
-    method = METHODS["sada-jem"]()
+    drawn, seen = [], []
+    method = made("sada-jem")
     generate, loss_on = method.generate, method.loss_on
-    monkeypatch.setattr(method, "generate", lambda *of: made.append(generate(*of)) or made[-1])
+    monkeypatch.setattr(method, "generate", lambda *of: drawn.append(generate(*of)) or drawn[-1])
     monkeypatch.setattr(method, "loss_on", lambda m, b, images: seen.append(images) or loss_on(m, b, images))
     train(network(), method, 1)
-    assert len(made) == 1 and [images is made[0] for images in seen] == [True, True]
+    assert len(drawn) == 1 and [images is drawn[0] for images in seen] == [True, True]

@@ -5,40 +5,34 @@ respect to x' is eta' / 4 of that with respect to x, a deviation sigma' is sigma
 """
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods import METHODS
 from torch import Tensor, nn
 
 from dualat.core.geometry import LIMIT, ThreatModel
-from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Batch
-from dualat.methods.dat import DAT
-from dualat.methods.eb_jdat import EBJDAT
+from dualat.methods.base import Batch, Method
 from dualat.methods.jem import JEM
-from dualat.methods.jempp import JEMPP
-from dualat.methods.ratio import RATIO
-from dualat.methods.robust_jem import RobustJEM
-from dualat.methods.sada_jem import SADAJEM
+from dualat.methods.registry import METHODS, build_method, method_settings
 from dualat.methods.settings import (
-    PUBLISHED_CHAINS,
     AttackSettings,
-    ChainSettings,
+    BallSettings,
     ContrastiveSettings,
+    CurriculumSettings,
     DiffusionSettings,
-    LossSettings,
+    DualLossSettings,
+    EnergyLossSettings,
+    JointLossSettings,
     OutSettings,
     PositiveSettings,
     SharpnessSettings,
 )
-from dualat.methods.standard_at import StandardAT
 from dualat.models.normalize import Normalized
 
 CLASSES, SIDE, COUNT = 3, 4, 6
-FAMILY = {name for name, make in METHODS.items() if isinstance(make(), JEM)}
 
 
 def factor(eta: float) -> float:
@@ -67,38 +61,47 @@ def limit(derivative: float) -> float:
     ],
 )
 def test_published_chains_are_those_of_the_papers(name, steps, inner, eta, sigma, input_sigma):
-    expected = ChainSettings(steps, inner, factor(eta), deviation(sigma), deviation(input_sigma))
-    found = ChainSettings().published(name)
-    assert found == expected and PUBLISHED_CHAINS.keys() == FAMILY
-    assert (found.buffer, found.restart) == (10_000, 0.05)
-    assert made(name).chain == expected
-    assert ChainSettings(steps=3).published(name).steps == 3
+    expected = {
+        "steps": steps,
+        "step_size": factor(eta),
+        "noise": deviation(sigma),
+        "input_noise": deviation(input_sigma),
+        "buffer": 10_000,
+        "restart": 0.05,
+    } | ({} if inner is None else {"inner_steps": inner})
+    assert asdict(chains(name).chain) == expected
+    assert chains(name, steps=3).chain.steps == 3
+
+
+def test_every_method_with_chains_is_in_the_list_above():
+    family = {name for name in METHODS if isinstance(made(name), JEM)}
+    assert family == set(CHAINS)
 
 
 def test_other_published_constants():
     assert limit(1.0) == LIMIT
     assert made("sada-jem").sharpness == SharpnessSettings().rho == 2
     assert PositiveSettings() == PositiveSettings(steps=5, step_size=0.1)
-    at_ebm = ATEBM(ContrastiveSettings(), PositiveSettings(), LossSettings(), 32)
-    assert at_ebm.penalty == 0.01 and at_ebm.curriculum.threshold == 0.8
-    assert ContrastiveSettings().step_size == 0.1
+    assert EnergyLossSettings() == EnergyLossSettings(energy=1.0, r1=0.01)
+    assert CurriculumSettings().auc_threshold == 0.8 and CurriculumSettings().step_size == 0.1
+    assert ContrastiveSettings().energy == "joint"
     assert AttackSettings() == AttackSettings(norm="L2", eps=0.5, steps=10, step_size=0.1, random_start=False)
     assert OutSettings() == OutSettings(eps=1.0, steps=20, step_size=0.1, momentum=0.9)
-    assert (LossSettings().cross_entropy, LossSettings().energy) == (1, 1)
-    assert LossSettings().adversarial_energy == 0.1
+    assert DualLossSettings() == DualLossSettings(cross_entropy=1.0, energy=1.0, robust=True, r1=0.0)
+    assert JointLossSettings().adversarial_energy == 0.1
     assert DiffusionSettings().label_smoothing == 0.2
 
 
-def made(name: str, **chain: Any) -> JEM:
+def made(name: str, **groups: Any) -> Method:
+    """A method as published, but for some groups of its settings."""
+    return build_method(method_settings({"name": name, **groups}), COUNT)
+
+
+def chains(name: str, **chain: Any) -> JEM:
     """A method of the JEM family as published, but for some settings of its chains."""
-    attack, chains, weights = AttackSettings(), ChainSettings(**chain), LossSettings()
-    return {
-        "jem": lambda: JEM(chains, weights),
-        "jempp": lambda: JEMPP(chains, weights),
-        "sada-jem": lambda: SADAJEM(chains, weights, SharpnessSettings()),
-        "robust-jem": lambda: RobustJEM(attack, chains, weights),
-        "eb-jdat": lambda: EBJDAT(attack, chains, weights),
-    }[name]()
+    method = made(name, chain=chain)
+    assert isinstance(method, JEM)
+    return method
 
 
 def draws(seed: int, *shape: int) -> Tensor:
@@ -165,7 +168,9 @@ def test_a_chain_is_the_papers(name, scale, steps):
         torch.manual_seed(2)
         expected = chain(f, 2 * start - 1, steps or published)
         torch.manual_seed(2)
-        found = made(name, steps=steps).walk(f.network, start.view(COUNT, 1, SIDE, SIDE))
+        found = chains(name, **({"steps": steps} if steps else {})).walk(
+            f.network, start.view(COUNT, 1, SIDE, SIDE)
+        )
     torch.testing.assert_close(2 * found.flatten(1) - 1, expected, rtol=1e-4, atol=2e-5)
     if steps:
         assert (f.slope(2 * start - 1).abs() > 1).any() and (f.slope(2 * start - 1).abs() < 1).any()
@@ -178,7 +183,7 @@ def test_langevin_noise_on_a_flat_energy_has_the_papers_deviation():
     for name in CHAINS:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            moved = made(name).walk(Linear(0.0).network, start) - start
+            moved = chains(name).walk(Linear(0.0).network, start) - start
         expected = deviation(0.01 * math.sqrt(20)) if name in ("jem", "robust-jem") else 0.0
         assert moved.std().item() == pytest.approx(expected, rel=0.05)
 
@@ -205,8 +210,8 @@ def climb(f: Linear, x: Tensor, steps: int, size: float) -> Tensor:
 
 def test_at_ebms_samples_climb_and_its_real_images_descend():
     f, b = Linear(1.0), batch()
-    method = ATEBM(ContrastiveSettings(), PositiveSettings(), LossSettings(), COUNT)
-    assert b.starts is not None and b.energy_images is not None
+    method = made("at-ebm")
+    assert b.starts is not None and b.energy_images is not None and method.curriculum is not None
     method.curriculum.steps = 4
     found = method.generate(f.network, b)
     torch.testing.assert_close(found["contrastive"], climb(f, b.starts, 4, 0.1), rtol=1e-4, atol=1e-5)
@@ -215,7 +220,8 @@ def test_at_ebms_samples_climb_and_its_real_images_descend():
 
 def test_dats_samples_go_straight_along_the_labels_row():
     f, b = Linear(1.0), batch()
-    method = DAT(AttackSettings(), ContrastiveSettings(step_size=0.2), LossSettings(), COUNT)
+    method = made("dat", contrastive={"step_size": 0.2})
+    assert method.curriculum is not None
     method.curriculum.steps = 4
     assert b.starts is not None and b.energy_labels is not None
     expected = (b.starts + 4 * 0.2 * unit(f.rows[b.energy_labels].view_as(b.starts))).clamp(0, 1)
@@ -230,12 +236,7 @@ def test_attacks_on_two_linear_classes_reach_the_balls_edge_straight(name, norm)
     x = 0.4 + 0.2 * images(1)
     size = 0.1 if norm == "L2" else 0.02
     attack = AttackSettings(norm=norm, eps=3.5 * size, steps=4, step_size=size)
-    methods = {
-        "standard-at": lambda: (StandardAT(attack), "adversarial"),
-        "dat": lambda: (DAT(attack, ContrastiveSettings(), LossSettings(), COUNT), "adversarial"),
-        "robust-jem": lambda: (RobustJEM(attack, ChainSettings(), LossSettings()), "classified"),
-    }
-    method, key = methods[name]()
+    method, key = made(name, attack=attack), "classified" if name == "robust-jem" else "adversarial"
     against = (f.rows[1 - labels] - f.rows[labels]).view_as(x)
     direction = against.sign() if norm == "Linf" else unit(against)
     found = method.generate(f.network, Batch(x, labels, x, labels, x))[key]
@@ -245,13 +246,13 @@ def test_attacks_on_two_linear_classes_reach_the_balls_edge_straight(name, norm)
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 def test_eb_jdats_raised_images_climb_the_energy_from_a_random_start(norm):
     f, b = Linear(1.0), batch()
-    attack = AttackSettings(norm=norm, eps=0.3, steps=3, step_size=0.1)
+    attack = BallSettings(norm=norm, eps=0.3, steps=3, step_size=0.1)
     ball = ThreatModel(norm, attack.eps)
     with torch.random.fork_rng():
         torch.manual_seed(4)
         x = ball.random_start(b.robust_images)
         torch.manual_seed(4)
-        found = EBJDAT(attack, ChainSettings(), LossSettings()).generate(f.network, b)["raised"]
+        found = made("eb-jdat", attack=attack).generate(f.network, b)["raised"]
     for _ in range(attack.steps):
         down = -f.slope(2 * x.flatten(1) - 1).view_as(x)
         x = ball.project(x + 0.1 * (unit(down) if norm == "L2" else down.sign()), b.robust_images)
@@ -307,9 +308,7 @@ def test_ratios_attacks_have_momentum_and_keep_the_best_iterate(norm):
     attack = AttackSettings(norm=norm, eps=eps, steps=10, step_size=size)  # pyright: ignore[reportArgumentType]
     near = 0.5 + 0.08 * draws(6, COUNT, 1, SIDE, SIDE)
     far = 0.5 + 0.1 * draws(7, COUNT, 1, SIDE, SIDE)
-    found = RATIO(attack, OutSettings(), LossSettings()).generate(
-        hill, Batch(near, labels, near, labels, far)
-    )
+    found = made("ratio", attack=attack).generate(hill, Batch(near, labels, near, labels, far))
 
     def entropy(x: Tensor) -> Tensor:
         return F.cross_entropy(hill(x), labels, reduction="none")

@@ -76,7 +76,7 @@ def test_chains_in_train_mode_whose_network_is_back_in_eval_mode_before_the_back
     for network in (plain, saving):
         before = {k: v.clone() for k, v in network.state_dict().items()}
         with frozen(network):
-            seen = as_the_loss_sees_it(network.train())
+            seen = as_the_loss_sees_it(network.train()).model
             network.eval()
             start = x.clone().requires_grad_()
             found.append(torch.autograd.grad(seen(start).logsumexp(dim=1).sum(), start)[0])

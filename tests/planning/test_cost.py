@@ -11,28 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method
 from dualat.methods.curriculum import Curriculum
-from dualat.methods.dat import DAT
-from dualat.methods.eb_jdat import EBJDAT
-from dualat.methods.egc import EGC
-from dualat.methods.jem import JEM
-from dualat.methods.jempp import JEMPP
-from dualat.methods.ratio import RATIO
-from dualat.methods.robust_jem import RobustJEM
-from dualat.methods.sada_jem import SADAJEM
-from dualat.methods.settings import (
-    AttackSettings,
-    ChainSettings,
-    ContrastiveSettings,
-    DiffusionSettings,
-    LossSettings,
-    OutSettings,
-    PositiveSettings,
-    SharpnessSettings,
-)
-from dualat.methods.standard_at import StandardAT
+from dualat.methods.registry import build_method, method_settings
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.planning.hardware import HARDWARE, find_hardware, recognise
@@ -146,7 +127,7 @@ def test_attention_does_not_keep_its_weights():
 
 
 def test_checkpointing_is_seen():
-    at, (plain, again) = StandardAT(AttackSettings()), (False, True)
+    at, (plain, again) = made("standard-at"), (False, True)
     passes = count_passes(at, 3, 10)
     costs = {
         flag: step_cost(
@@ -169,33 +150,26 @@ def test_least_time_is_of_arithmetic_or_of_traffic():
     assert seen.least_seconds(1e12, None) == 1
 
 
-ATTACK = AttackSettings(steps=10)
-CONTRASTIVE = ContrastiveSettings(t_max=50)
-LOSS = LossSettings()
+def made(name: str, size: int = 128, **groups: dict[str, Any]) -> Method:
+    """A method as published, but for some settings: attacks of 10 steps, T_max 50."""
+    return build_method(method_settings({"name": name, **groups}), size)
 
 
 @pytest.mark.parametrize(
     ("method", "loop", "first", "forward", "learn", "penalty"),
     [
-        (StandardAT(ATTACK), 10, 0, 0, 1, 0),
-        (
-            DAT(ATTACK, CONTRASTIVE, LOSS, 128),
-            10 + 50,
-            0,
-            0,
-            3,
-            0,
-        ),  # real, contrastive and adversarial images
-        (DAT(ATTACK, CONTRASTIVE, LossSettings(cross_entropy=0), 128), 50, 0, 0, 3, 0),
-        (DAT(ATTACK, CONTRASTIVE, LossSettings(r1=0.1), 128), 60, 0, 0, 3, 1),
-        (JEM(ChainSettings(), LOSS), 20, 0, 0, 3, 0),
-        (JEMPP(ChainSettings(), LOSS), 10, 10 * 5, 0, 3, 0),
-        (SADAJEM(ChainSettings(), LOSS, SharpnessSettings()), 5, 0, 0, 2 * 3, 0),
-        (RobustJEM(ATTACK, ChainSettings(), LOSS), 20 + 10, 0, 0, 3, 0),
-        (RATIO(ATTACK, OutSettings(steps=20), LOSS), 10 + 20, 0, 2, 2, 0),  # the last iterates are judged too
-        (ATEBM(CONTRASTIVE, PositiveSettings(steps=5), LOSS, 128), 50 + 5, 0, 0, 2, 1),
-        (EGC(DiffusionSettings(), LOSS), 0, 0, 0, 0, 1),
-        (EBJDAT(AttackSettings(steps=5), ChainSettings(), LOSS), 10 + 5, 0, 0, 4, 0),
+        (made("standard-at"), 10, 0, 0, 1, 0),
+        (made("dat"), 10 + 50, 0, 0, 3, 0),  # real, contrastive and adversarial images
+        (made("dat", loss={"cross_entropy": 0}), 50, 0, 0, 3, 0),
+        (made("dat", loss={"r1": 0.1}), 60, 0, 0, 3, 1),
+        (made("jem"), 20, 0, 0, 3, 0),
+        (made("jempp"), 10, 10 * 5, 0, 3, 0),
+        (made("sada-jem"), 5, 0, 0, 2 * 3, 0),
+        (made("robust-jem"), 20 + 10, 0, 0, 3, 0),
+        (made("ratio"), 10 + 20, 0, 2, 2, 0),  # the last iterates are judged too
+        (made("at-ebm"), 50 + 5, 0, 0, 2, 1),
+        (made("egc"), 0, 0, 0, 0, 1),
+        (made("eb-jdat", attack={"steps": 5}), 10 + 5, 0, 0, 4, 0),
     ],
     ids=lambda value: value.name if isinstance(value, Method) else "",
 )
@@ -218,7 +192,8 @@ def test_passes_are_those_counted_by_hand(
 
 
 def test_a_steps_operations_are_its_passes():
-    dat = DAT(ATTACK, CONTRASTIVE, LOSS, 128)
+    dat = made("dat")
+    assert dat.curriculum is not None
     dat.curriculum.steps = 50
     model = network("wrn-10-1", 32)
     forward = observe(lambda: model(meta(1, 3, 32, 32))).flops
@@ -230,13 +205,16 @@ def test_a_steps_operations_are_its_passes():
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_real_training_step_takes_what_was_seen_without_data(parts: int):
     torch.manual_seed(0)
-    dat, shape, size = DAT(ATTACK, ContrastiveSettings(t_max=2), LOSS, 8), (3, 32, 32), 8
+    dat, shape, size = made("dat", 8, contrastive={"t_max": 2}), (3, 32, 32), 8
+    assert dat.curriculum is not None
     dat.curriculum.steps = 2
     bare = network("wrn-10-1", 32)
     set_train_mode(bare, True)
     cost = step_cost(bare, dat, count_passes(dat, 3, 10), size // parts, shape, torch.float32)
     model: Any = network("wrn-10-1", 32, "cpu")
-    stage = StageSettings(steps=1, batch_size=size, freeze_batchnorm=True, accumulate=parts)
+    stage = StageSettings(
+        method=dat.settings, steps=1, batch_size=size, freeze_batchnorm=True, accumulate=parts
+    )
     optimizer = build_optimizer(model, stage.optimizer)
 
     def step() -> None:
@@ -255,11 +233,11 @@ def test_a_real_training_step_takes_what_was_seen_without_data(parts: int):
 
 def test_every_methods_step_can_be_seen():
     for method in (
-        JEMPP(ChainSettings(), LOSS),
-        SADAJEM(ChainSettings(), LOSS, SharpnessSettings()),
-        ATEBM(CONTRASTIVE, PositiveSettings(), LOSS, 8),
-        RATIO(ATTACK, OutSettings(), LOSS),
-        EGC(DiffusionSettings(), LOSS),
+        made("jempp"),
+        made("sada-jem"),
+        made("at-ebm", 8),
+        made("ratio"),
+        made("egc"),
     ):
         passes = count_passes(method, 3, 10)
         cost = step_cost(network("wrn-10-1", 16), method, passes, 2, (3, 16, 16), torch.bfloat16)
@@ -272,7 +250,7 @@ def test_every_methods_step_can_be_seen():
 
 
 def test_memory_item_by_item():
-    at = StandardAT(ATTACK)
+    at = made("standard-at")
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10)).to(META)
     weights = (48 * 10 + 10) * 4
     cost = step_cost(model, at, count_passes(at, 3, 10), 4, (3, 4, 4), torch.float32)

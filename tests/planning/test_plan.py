@@ -9,7 +9,7 @@ import pytest
 
 from dualat.cli.main import run
 from dualat.config import RunConfig, load_recipe, recipe_names
-from dualat.methods.settings import USED
+from dualat.methods.registry import METHODS
 from dualat.planning.plan import plan as plan_of
 from dualat.planning.settings import PlanSettings
 
@@ -121,7 +121,7 @@ def test_memory_of_several_gpus_and_of_optimisers():
     assert four["activations"] < 0.3 * one["activations"] and four["weights"] == one["weights"]
     assert four["context"] > one["context"]
     adam = load_recipe("cifar10", SMALL)
-    adam = replace(adam, stage2=replace(adam.stage2, optimizer=replace(adam.stage2.optimizer, name="adamw")))
+    adam.stages[2].optimizer = replace(adam.stages[2].optimizer, name="adamw")
     held = plan_of(adam, PlanSettings(mfu=0.4))["stages"][1]["memory"]
     assert held["optimizer"] == 2 * one["optimizer"] == 2 * one["gradients"]
     eager = plan({"compile": "off"}, mfu=0.4)["stages"][1]["memory"]
@@ -139,7 +139,7 @@ def test_disk_holds_three_states_and_four_models():
     assert jem["disk"]["checkpoints"] - facts["disk"]["checkpoints"] == 3 * 1000 * 3072 * 4
 
 
-@pytest.mark.parametrize("method", [name for name in USED if name != "dat"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "dat"])
 def test_every_method_can_be_planned(method: str):
     facts = plan({"method": method})
     assert [stage["method"] for stage in facts["stages"]] == [method]
@@ -253,4 +253,4 @@ def test_weights_and_folders_that_are_not_here(tmp_path: Path, monkeypatch: pyte
 
 
 def in_steps(config: RunConfig) -> RunConfig:
-    return replace(config, stage2=replace(config.stage2, epochs=None, steps=20))
+    return replace(config, stages={2: replace(config.stages[2], epochs=None, steps=20)})

@@ -3,13 +3,16 @@
 import pickle
 import shlex
 import struct
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pictures_on_disk import jpeg, write_bin
 
-from dualat.config import recipe_text
+from dualat.config import RunConfig, recipe_text
 from dualat.data.names import write_positions
+from dualat.methods.registry import METHODS
 
 CLASSES = {
     "cifar10": ("airplane", "automobile"),
@@ -89,6 +92,17 @@ def write_fashion_mnist(folder: Path, count: int = 40) -> None:
         ):
             header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
             (folder / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+
+
+def value_at(config: RunConfig, name: str) -> Any:
+    """A setting by the dotted name that a recipe in short has for it; a group's as the last stage that has it does."""
+    head, _, rest = name.partition(".")
+    if head == "stages":
+        return "both" if min(config.stages) == 1 else str(min(config.stages))
+    if head.removeprefix("stage").isdigit():
+        return reduce(getattr, rest.split("."), config.stages[int(head.removeprefix("stage"))])
+    methods = [s.method for _, s in sorted(config.stages.items()) if METHODS[s.method.name].knows(name)]
+    return reduce(getattr, name.split("."), methods[-1] if methods else config)
 
 
 def header(name: str) -> list[str]:

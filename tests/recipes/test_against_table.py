@@ -6,17 +6,16 @@ apart from the recipes. A set or range holds all values that the publication all
 
 import shlex
 from dataclasses import asdict
-from functools import reduce
 from importlib import resources
 from typing import Any
 
 import pytest
 import yaml
-from recipe_files import commands, header
+from recipe_files import commands, header, value_at
 
-from dualat.cli.arguments import parse
-from dualat.cli.train import TrainArguments, shallow
-from dualat.config import RunConfig, load_recipe, recipe_names, recipe_text
+from dualat.cli.recipe_arguments import read
+from dualat.cli.train import TrainFlags
+from dualat.config import load_recipe, recipe_names, recipe_text
 from dualat.training.optimizer import learning_rate
 
 L2_SMALL = {"attack.norm": "L2", "attack.eps": 0.5, "attack.steps": 10, "attack.step_size": 0.1}
@@ -43,7 +42,7 @@ STAGE2 = {
     "attack.random_start": False,
     "loss.cross_entropy": 1.0,
     "loss.energy": 1.0,
-    "loss.r1": None,
+    "loss.r1": 0.0,
     "stage2.freeze_batchnorm": True,
     "stage2.ema_decay": 0.999,
     "stage2.optimizer.schedule": "constant",
@@ -262,10 +261,6 @@ STARTS = {
 """Published initial distributions: source, lists, augmentation."""
 
 
-def value_at(config: RunConfig, name: str) -> Any:
-    return reduce(getattr, name.split("."), config)
-
-
 def test_every_recipe_is_in_the_table():
     assert {*TABLE, *OWN} == set(recipe_names())
 
@@ -302,8 +297,8 @@ def test_every_published_value_is_written_in_the_recipe_itself(name: str):
 @pytest.mark.parametrize("name", MILESTONES)
 def test_the_learning_rate_falls_after_the_published_epochs(name: str):
     config = load_recipe(name)
-    settings, per_epoch = config.stage1.optimizer, 765  # 49,000 images in batches of 64
-    total = config.stage1.length(per_epoch)
+    settings, per_epoch = config.stages[1].optimizer, 765  # 49,000 images in batches of 64
+    total = config.stages[1].length(per_epoch)
     for passed, epoch in enumerate(MILESTONES[name]):
         before, after = (learning_rate(settings, epoch * per_epoch + shift, total) for shift in (-1, 0))
         assert before == pytest.approx(settings.lr * settings.gamma**passed)
@@ -311,7 +306,7 @@ def test_the_learning_rate_falls_after_the_published_epochs(name: str):
 
 
 def test_jem_warms_up_over_a_thousand_steps():
-    settings = load_recipe("cifar10-jem").stage1.optimizer
+    settings = load_recipe("cifar10-jem").stages[1].optimizer
     assert learning_rate(settings, 499, 10**6) == pytest.approx(settings.lr * 0.5, rel=0.01)
     assert learning_rate(settings, 1000, 10**6) == settings.lr
 
@@ -322,7 +317,7 @@ def test_the_comment_gives_the_published_initial_distribution(name: str):
     source, lists, augment = STARTS[name.split("-")[0].rstrip("01")]
     _, recipe, *args = next(c for c in commands(name) if c[0] == "train")
     config = load_recipe(name)
-    parsed = parse(TrainArguments, args, "dualat train", TrainArguments(**shallow(config)))
+    parsed, _ = read("dualat train", [recipe, *args], TrainFlags)
     assert recipe == name and config.initial.kind == "gaussian"
     assert (parsed.initial.kind, parsed.initial.source) == ("images", source)
     for key in ("include", "exclude"):

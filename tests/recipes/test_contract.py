@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_files import commands, write_data
+from recipe_files import commands, value_at, write_data
 from torch import nn
 
 import dualat
 from dualat.cli.arguments import parse
 from dualat.cli.import_weights import ImportArguments
 from dualat.cli.main import run
-from dualat.config import RunConfig, load_recipe, recipe_names, to_yaml
+from dualat.config import RunConfig, is_used, load_recipe, recipe_names, to_yaml
 from dualat.data.in_distribution import load_splits
-from dualat.methods.settings import is_used
 from dualat.models.model import save_model
 from dualat.models.registry import build_network
 from dualat.run.train import new_model
@@ -57,7 +56,7 @@ def little(config: RunConfig, size: int) -> dict[str, Any]:
         "precision": "fp32",
         "contrastive.t_max": 2,
         "attack.steps": 1,
-        "attack.step_size": config.attack.eps,
+        "attack.step_size": value_at(config, "attack.eps") if is_used(config, "attack.eps") else None,
         "chain.steps": 1,
         "chain.inner_steps": 1,
         "chain.buffer": 4,
@@ -68,7 +67,7 @@ def little(config: RunConfig, size: int) -> dict[str, Any]:
         changes |= {"data.image_size": size, "data.test_resize": size + 9}
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.batch_size": 2, f"{stage}.accumulate": 1}
-    return {k: v for k, v in changes.items() if v is not None and is_used(config.method, k, config.stages)}
+    return {k: v for k, v in changes.items() if v is not None and is_used(config, k)}
 
 
 def options(changes: dict[str, Any]) -> list[str]:
@@ -103,12 +102,11 @@ def run_dry(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_loads_and_is_complete(name: str):
     config = load_recipe(name)
-    stages = [config.stage1, config.stage2] if config.method == "dat" else [config.stage1]
-    for stage in stages:
+    for stage in config.stages.values():
         assert (stage.epochs is None) != (stage.steps is None)
         assert stage.optimizer.clip_norm is None
-    assert config.stage2.freeze_batchnorm
-    assert (config.stages == "2") == (config.weights is not None)
+    assert config.method != "dat" or config.stages[2].freeze_batchnorm
+    assert (min(config.stages) == 2) == (config.weights is not None)
     assert not config.data.download and config.output is None and config.device == "auto"
 
 
@@ -120,15 +118,11 @@ def test_is_planned_without_a_network_connection(name: str, place: Path, capsys,
         make_weights(name, changes)
     found = run_dry(capsys, name, *options(changes))
     config, plan = load_recipe(name), found["plan"]
-    numbers = {"dat": {"both": [1, 2], "2": [2]}}.get(config.method, {"both": [1]})[config.stages]
-    assert [n for n in (1, 2) if f"stage{n}" in plan] == numbers
-    for n in numbers:
-        stage = (config.stage1, config.stage2)[n - 1]
+    assert [n for n in (1, 2) if f"stage{n}" in plan] == list(config.stages)
+    for n, stage in config.stages.items():
         steps = stage.length(plan["images"]["train"] // 2)
         assert plan[f"stage{n}"]["steps"] == steps and plan[f"stage{n}"]["seconds_per_step"] > 0
-        assert plan[f"stage{n}"]["method"] == (
-            "standard-at" if (config.method, n) == ("dat", 1) else config.method
-        )
+        assert plan[f"stage{n}"]["method"] == stage.method.name
     assert found["config"]["output"] == f"runs/{name}" and not (place / "runs" / name).exists()
 
 
@@ -211,7 +205,7 @@ def shortest(config: RunConfig) -> dict[str, Any]:
     }
     for stage in ("stage1", "stage2"):
         changes |= {f"{stage}.epochs": None, f"{stage}.steps": 2, f"{stage}.evaluate_every": 2}
-    return {key: value for key, value in changes.items() if is_used(config.method, key, config.stages)}
+    return {key: value for key, value in changes.items() if is_used(config, key)}
 
 
 def runs() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -248,9 +242,7 @@ def test_two_steps_of_the_real_network(names: str, place: Path):
 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
-    both = (config.method, config.stages) == ("dat", "both")
-    stages = [1, 2] if both else [2 if config.stages == "2" else 1]
-    assert [(line["stage"], line["step"]) for line in lines] == [(stage, 2) for stage in stages]
+    assert [(line["stage"], line["step"]) for line in lines] == [(stage, 2) for stage in config.stages]
     assert all(abs(line["loss"]) < 1e8 and line["gradient_norm"] > 0 for line in lines)
     if config.method == "dat":
         assert lines[-1]["T"] == 1

@@ -11,7 +11,8 @@ import pytest
 from dualat.cli.arguments import parse
 from dualat.cli.evaluate import EvaluateArguments, refuse_unused
 from dualat.cli.import_weights import ImportArguments
-from dualat.cli.train import TrainArguments, refuse_unknown, shallow
+from dualat.cli.recipe_arguments import read
+from dualat.cli.train import TrainFlags
 from dualat.config import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[2]
@@ -99,8 +100,7 @@ def test_costs_of_a_plan_as_cells(script: ModuleType):
 def test_every_command_parses(command: list[str]):
     kind, target, *args = command
     if kind == "train":
-        refuse_unknown(args, target)
-        parse(TrainArguments, args, f"dualat train {target}", TrainArguments(**shallow(load_recipe(target))))
+        read("dualat train", [target, *args], TrainFlags)
     elif kind == "evaluate":
         recipe = target.removeprefix("runs/")
         own = vars(load_recipe(recipe).evaluation) if recipe in RECIPES else {}

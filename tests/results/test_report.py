@@ -182,7 +182,7 @@ def test_every_section_is_filled_and_its_figures_are_the_records(tmp_path):
     assert "temperature 1.4, attacked L2 1, ECE 0.050" in section(html, "calibration")
     assert section(html, "detection").count("<li>") == 6
     assert "T_max 25" in section(html, "training") and "T grows above 0.65" in section(html, "training")
-    assert "Stage 2: dual adversarial training" in html and "123.4" in section(html, "throughput")
+    assert "Stage 2: dat" in html and "123.4" in section(html, "throughput")
     assert section(html, "samples").count("<img") == 3 and section(html, "counterfactuals").count("<img") == 1
     assert "auc_threshold: 0.65" in section(html, "settings") and "2.11.0" in section(html, "versions")
 

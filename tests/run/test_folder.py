@@ -8,12 +8,13 @@ import yaml
 from pictures_on_disk import write_classes
 
 import dualat
-from dualat.config import RunConfig, load_recipe, resolved, to_yaml
+from dualat.config import RunConfig, load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
 from dualat.models.model import save_model
 from dualat.run.data import check_same, known_content, load_run_splits, located, write_data
-from dualat.run.folder import LOCK, check_folder, check_unused, clear_run, run_files
+from dualat.run.folder import LOCK, check_folder, check_unused, clear_run, is_run, run_files
 from dualat.run.train import new_model
+from dualat.short_form import in_short
 from dualat.system.lock import locked
 
 OURS = (
@@ -60,7 +61,7 @@ def files(folder: Path) -> set[str]:
 
 
 def config(folder: Path, **changes) -> RunConfig:
-    return resolved(load_recipe("digits", {"output": str(folder), **changes}))
+    return load_recipe("digits", {"output": str(folder), **changes})
 
 
 @pytest.fixture
@@ -76,6 +77,17 @@ def test_overwrite_removes_what_dualat_writes_and_nothing_else(run: Path):
     clear_run(run)
     assert files(run) == {*THEIRS, "config.yaml"}
     assert not (run / "tensorboard" / "1796117256.6").exists()
+
+
+def test_a_run_that_has_its_methods_in_short_is_recognised_and_goes_on(run: Path):
+    """As versions wrote them that knew no stages with methods."""
+    values = in_short(yaml.safe_load((run / "config.yaml").read_text()))
+    values |= {"method": "dat", "stages": "both", "chain": {"steps": None, "buffer": 7}, "loss": {"r1": None}}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert is_run(run)
+    assert check_folder(config(run), resume=True, overwrite=False) == run
+    with pytest.raises(ValueError, match=r"stage2\.method\.contrastive\.t_max: there \d+, here 9\)"):
+        check_folder(config(run, **{"contrastive.t_max": 9}), resume=True, overwrite=False)
 
 
 def test_a_report_of_dualat_goes_with_its_run(run: Path):
@@ -120,7 +132,7 @@ def test_a_folder_that_never_was_a_run_keeps_its_files(tmp_path: Path, overwrite
 
 def test_runs_of_older_and_newer_versions_are_recognised(run: Path):
     values = yaml.safe_load((run / "config.yaml").read_text())
-    for group in ("diffusion", "chain", "stability", "compile"):
+    for group in ("deterministic", "stability", "compile"):
         del values[group]
     values["not_yet"] = 1
     (run / "config.yaml").write_text(yaml.safe_dump(values))

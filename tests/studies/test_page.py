@@ -679,16 +679,17 @@ def test_claims_name_studies_and_variants_that_exist():
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*/study.yaml")), ids=lambda path: path.parent.name)
 def test_every_variant_of_every_study_is_a_valid_configuration(path):
-    from dualat.config import build_config, merge
+    from dualat.config import build_config
     from dualat.core.sampler_settings import SamplingSettings
-    from dualat.methods.settings import USED
+    from dualat.methods.registry import METHODS
+    from dualat.short_form import merge
 
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     for overrides in plan["variants"].values():
         config = build_config(merge(plan["base"], overrides or {}))
         replace(config.evaluation, **plan.get("evaluation", {}))
     own = plan.get("own_samplers", {})
-    assert set(own) <= set(USED)
+    assert set(own) <= set(METHODS)
     lists = [samplers if isinstance(samplers, list) else [samplers] for samplers in own.values()]
     for sampler in sum(lists, plan.get("samplers", [])):
         SamplingSettings(**sampler)

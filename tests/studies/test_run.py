@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dualat.config import merge, resolved, to_yaml
+from dualat.config import plain, to_yaml
+from dualat.short_form import merge
 from dualat.training.divergence import Diverged, write_outcome
 from dualat.training.signals import Stopped
 
@@ -111,7 +112,7 @@ def trained(monkeypatch):
         begun.append(config.output)
         folder = Path(config.output)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(resolved(config)))  # as training writes it
+        (folder / "config.yaml").write_text(to_yaml(config))  # as training writes it
         write_outcome(folder, "diverged", [{"stage": 1, "step": 1, "loss": "nan", "gradient_norm": "nan"}])
         raise Diverged("the loss became infinite.")
 
@@ -608,7 +609,7 @@ def a_record(variant="at", seed=0, **more):
     config = plan.configuration(STUDY["base"], STUDY["variants"].get(variant), seed=seed, output="there")
     found = {"variant": variant, "seed": seed, "method": config.method}
     found |= {"outcome": "finished", "divergences": [], "curves": {}, "images_per_second": {}}
-    found |= {"config": asdict(config)}
+    found |= {"config": plain(config)}
     return json.loads(json.dumps(found | {"plan": plan.made_with(STUDY, method)} | more))
 
 
@@ -661,8 +662,21 @@ def test_a_setting_of_default_value_may_be_left_out(tmp_path):
 
 def test_settings_that_are_younger_than_a_record_have_their_defaults(tmp_path):
     record = a_record()
-    del record["config"]["diffusion"], record["config"]["sampling"]["start_noise"]
+    del record["config"]["deterministic"], record["config"]["sampling"]["start_noise"]
     assert read(tmp_path, record).outdated() == []
+
+
+def test_older_records_have_their_method_s_settings_at_the_top(tmp_path):
+    """And those of other methods too, which make no difference, and None for what a method publishes."""
+    old = merge(STUDY["base"], STUDY["variants"]["at"] or {}) | {
+        "stages": "both",
+        "seed": 0,
+        "output": "there",
+    }
+    old = old | {"chain": {"steps": None, "buffer": 7}, "diffusion": {"sigma_max": 0.7}}
+    assert read(tmp_path, a_record(config=old)).outdated() == []
+    other = old | {"attack": old.get("attack", {}) | {"step_size": 0.11}}
+    assert read(tmp_path, a_record(config=other)).outdated() == ["at, seed 0"]
 
 
 def test_records_without_a_plan_are_held_by_their_samplers(tmp_path):

@@ -17,7 +17,8 @@ import yaml
 from safetensors.torch import load_file
 
 import dualat
-from dualat.methods.settings import USED, is_used
+from dualat.config import is_used, load_recipe
+from dualat.methods.registry import METHODS
 from dualat.training import loop
 from dualat.training import step as training_step
 from dualat.training.checkpoint import load_state, save_state
@@ -98,11 +99,15 @@ def test_a_process_lost_at_any_point_costs_nothing(tiny, tiny_run, tmp_path, mon
     assert metric_lines(tmp_path / "run") == metric_lines(whole)
 
 
-@pytest.mark.parametrize("method", [name for name in USED if name != "dat"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "dat"])
 def test_every_other_method_resumes_exactly_too(tiny, tmp_path, monkeypatch, method):
     """Replay buffers, curricula and random numbers of chains included; run by the step, without the final figures."""
     settings = {**tiny, "method": method, "chain.buffer": 40, "chain.steps": 2, "stage1.optimizer.lr": 1e-3}
-    settings = {name: value for name, value in settings.items() if is_used(method, name)}
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if is_used(load_recipe("digits", {"method": method}), name)
+    }
     monkeypatch.setattr(importlib.import_module("dualat.run.train"), "evaluate_run", lambda *_: [])
     whole = dualat.train("digits", {**settings, "output": str(tmp_path / "whole")})
     parts = {**settings, "output": str(tmp_path / "parts")}

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from dualat.bench import textbook
 from dualat.bench.settings import BenchSettings
-from dualat.core.compiled import compiled
 from dualat.core.geometry import ThreatModel
-from dualat.core.loop import frozen, pgd
+from dualat.core.loop import GradientLoop, frozen
 from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.data.initial import Uniform
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.registry import DATSettings
+from dualat.methods.settings import AttackSettings, ContrastiveSettings
 from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
@@ -119,7 +119,6 @@ def own_works(
     settings: BenchSettings,
     precision: str,
     compile_loop: bool,
-    stack: ExitStack,
 ) -> Works:
     """This library as a run would use it: channels last, in that precision, and the compiled loop on request.
 
@@ -129,29 +128,30 @@ def own_works(
     dtype = dtype_of(precision)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     trained = copy.deepcopy(model)
-    loops = [stack.enter_context(compiled(m, settings.batch_size)) for m in (model, trained) if compile_loop]
+    loops = [GradientLoop(m, compile_loop, settings.batch_size) for m in (model, trained)]
     i, threat = inputs, ThreatModel("L2", settings.eps)
     device, size = i.images.device, 2.5 * settings.eps / settings.attack_steps
     contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
     attack = AttackSettings(norm="L2", eps=settings.eps, steps=settings.attack_steps, step_size=size)
-    method = DAT(attack, contrastive, LossSettings(), settings.batch_size)
+    of_dat = DATSettings(attack=attack, contrastive=contrastive)
+    method = DAT(of_dat, settings.batch_size)
     method.curriculum.steps = settings.steps
-    stage = StageSettings(steps=1, epochs=None, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
+    stage = StageSettings(method=of_dat, steps=1, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
     optimizer, average = build_optimizer(trained, stage.optimizer), EMA(trained, 0.999)
     batch = Batch(i.images, i.labels, i.real, i.labels, i.starts)
 
     def step() -> None:
-        train_step(trained, method, batch, optimizer, 1e-3, stage, dtype)
+        train_step(trained, method, batch, optimizer, 1e-3, stage, dtype, loops[1])
         average.update(trained)
 
     def sample(steps: int = settings.steps) -> Tensor:
         with autocast(dtype, device):
-            return pgd(model, i.starts, lower_energy(i.labels), steps=steps, step_size=STEP_SIZE)
+            return loops[0].climb(i.starts, lower_energy(i.labels), steps=steps, step_size=STEP_SIZE)
 
     def perturb() -> Tensor:
         objective = raise_cross_entropy(i.labels)
         with autocast(dtype, device):
-            return pgd(model, i.images, objective, threat, steps=settings.attack_steps, step_size=size)
+            return loops[0].climb(i.images, objective, threat, steps=settings.attack_steps, step_size=size)
 
     def classify() -> Tensor:
         with frozen(model), torch.no_grad(), autocast(dtype, device):
@@ -159,5 +159,5 @@ def own_works(
 
     works: Works = {"train_step": step, "sampling": sample, "attack": perturb, "classification": classify}
     works["comparison"] = lambda: sample(max(TWENTY, settings.steps))
-    works["fell_back"] = lambda: any(loop.failed for loop in loops)
+    works["fell_back"] = lambda: compile_loop and not all(loop.compiled for loop in loops)
     return within(precision, device, works)

@@ -14,7 +14,8 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import AugmentSettings, InitialSettings
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.registry import DATSettings
+from dualat.methods.settings import AttackSettings, ContrastiveSettings
 from dualat.models.model import LoadedModel
 from dualat.training.feed import Feed
 from dualat.training.loop import Run, Stage
@@ -68,9 +69,14 @@ def stage_of(
     size = 2.5 * settings.eps / settings.attack_steps
     attack = AttackSettings(eps=settings.eps, steps=settings.attack_steps, step_size=size)
     contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
-    method = DAT(attack, contrastive, LossSettings(), settings.batch_size)
+    of_dat = DATSettings(attack=attack, contrastive=contrastive)
+    method = DAT(of_dat, settings.batch_size)
     stage = StageSettings(
-        steps=1, batch_size=settings.batch_size, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3)
+        method=of_dat,
+        steps=1,
+        batch_size=settings.batch_size,
+        freeze_batchnorm=True,
+        optimizer=OptimizerSettings(lr=1e-3),
     )
     folder, dtype = tracker.path.parent, dtype_of(precision)
     run = Run(folder, 0, dtype, tracking, tracker, lambda *_: {}, StopRequest())

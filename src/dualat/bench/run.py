@@ -4,7 +4,6 @@ import platform
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -58,24 +57,23 @@ def bench(settings: BenchSettings, device: torch.device, tell: Callable[[str], N
         "references": {},
         "tasks": {},
     }
-    with ExitStack() as stack:
-        works = contenders_of(model, inputs, settings, precisions, stack)
-        for task in [t for t in settings.tasks if t not in COSTS]:
-            tell(f"timing {task}")
-            contenders = {name: w[task] for name, w in works.items() if task in w}
-            timings = interleaved(contenders, settings.repeats, device)
-            first = next(iter(contenders))
-            result["references"][task] = first
-            rows = table_of(timings, first, operations(task, settings, forward), settings, peaks)
-            result["tasks"][task] = rows
-            if task == "attack":
-                result["attack_against_libraries"] = against_libraries(timings)
-            if task == "autoattack":
-                result["autoattack_robust_accuracy"] = {name: work() for name, work in contenders.items()}
-        if "sampling" in settings.tasks:
-            tell("comparing samples")
-            result |= differences(works, model, inputs, settings, precisions, stack)
-        result["fell_back_to_eager"] = [n for n, w in works.items() if "fell_back" in w and w["fell_back"]()]
+    works = contenders_of(model, inputs, settings, precisions)
+    for task in [t for t in settings.tasks if t not in COSTS]:
+        tell(f"timing {task}")
+        contenders = {name: w[task] for name, w in works.items() if task in w}
+        timings = interleaved(contenders, settings.repeats, device)
+        first = next(iter(contenders))
+        result["references"][task] = first
+        rows = table_of(timings, first, operations(task, settings, forward), settings, peaks)
+        result["tasks"][task] = rows
+        if task == "attack":
+            result["attack_against_libraries"] = against_libraries(timings)
+        if task == "autoattack":
+            result["autoattack_robust_accuracy"] = {name: work() for name, work in contenders.items()}
+    if "sampling" in settings.tasks:
+        tell("comparing samples")
+        result |= differences(works, model, inputs, settings, precisions)
+    result["fell_back_to_eager"] = [n for n, w in works.items() if "fell_back" in w and w["fell_back"]()]
     if set(COSTS) & set(settings.tasks):
         tell("timing data and logging")
         result |= shares(costs(model, inputs, settings, precisions[-1]), result["tasks"])
@@ -84,7 +82,7 @@ def bench(settings: BenchSettings, device: torch.device, tell: Callable[[str], N
 
 
 def contenders_of(
-    model: LoadedModel, inputs: Inputs, settings: BenchSettings, precisions: Sequence[str], stack: ExitStack
+    model: LoadedModel, inputs: Inputs, settings: BenchSettings, precisions: Sequence[str]
 ) -> dict[str, Works]:
     """What each contender can do, by its name: the textbook first."""
     works: dict[str, Works] = {}
@@ -99,7 +97,7 @@ def contenders_of(
         works |= autoattacks(model, inputs, settings)
     for name in precisions:
         for way in ("eager", "compiled"):
-            works[f"dualat {name} {way}"] = own_works(model, inputs, settings, name, way == "compiled", stack)
+            works[f"dualat {name} {way}"] = own_works(model, inputs, settings, name, way == "compiled")
     return works
 
 
@@ -191,7 +189,6 @@ def differences(
     inputs: Inputs,
     settings: BenchSettings,
     precisions: Sequence[str],
-    stack: ExitStack,
 ) -> dict[str, Any]:
     """Largest difference of a pixel, in units of [0, 1]: of samples from the textbook's, and, after TWENTY steps or
     more, of those of compiled loops from those of eager ones at equal precision.
@@ -204,7 +201,7 @@ def differences(
         return float((one - other).abs().max())
 
     def after_twenty(network: LoadedModel, given: Inputs, way: str) -> Any:
-        ours = own_works(network, given, settings, "fp32", way == "compiled", stack)
+        ours = own_works(network, given, settings, "fp32", way == "compiled")
         return ours["comparison"]()
 
     textbook, compared = next(iter(works.values()))["sampling"](), {}

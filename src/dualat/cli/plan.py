@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualat.cli.arguments import UsageError, field_names, parse
-from dualat.cli.train import check_effect, shallow
-from dualat.config import RunConfig, load_recipe, recipe_names, recipe_text
+from dualat.cli.recipe_arguments import read
+from dualat.config import recipe_names
 from dualat.planning.settings import PlanSettings
 from dualat.settings import strict
 
@@ -42,15 +41,11 @@ PASSES = {
 
 
 @strict
-class PlanArguments(PlanSettings, RunConfig):
+class PlanFlags(PlanSettings):
     """Say what training by a recipe would take: memory, time, cost, disk, files."""
 
     json: bool = False
     """Print results as JSON."""
-
-    def __post_init__(self) -> None:
-        PlanSettings.__post_init__(self)
-        RunConfig.__post_init__(self)
 
 
 def main(args: list[str]) -> int:
@@ -58,24 +53,13 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(USAGE.format(names=", ".join(recipe_names())))
         return 0
-    if args[0].startswith("-"):
-        raise UsageError(f"the recipe comes first, as in `dualat plan {recipe_names()[0]} {args[0]} ...`.")
-    name, rest = args[0], args[1:]
-    try:
-        recipe_text(name)
-        base = load_recipe(name)
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from error
-    parsed = parse(PlanArguments, rest, f"dualat plan {name}", PlanArguments(**shallow(base)))
-    given = shallow(parsed)
-    config = RunConfig(**{k: v for k, v in given.items() if k in field_names(RunConfig)})
-    check_effect(config, rest)
-    settings = PlanSettings(**{k: v for k, v in given.items() if k in field_names(PlanSettings)})
+    name = args[0]
+    config, settings = read("dualat plan", args, PlanFlags)
 
     from dualat.planning.plan import plan
 
     facts = {"recipe": name, **plan(config, settings)}
-    if parsed.json:
+    if settings.json:
         print(json.dumps(facts, indent=2))
     else:
         show(facts, Path(name).stem)

@@ -4,21 +4,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from dualat.cli.arguments import UsageError, field_names, parse
-from dualat.config import (
-    RunConfig,
-    load_recipe,
-    nearest_settings,
-    recipe_names,
-    recipe_text,
-    to_yaml,
-)
-from dualat.methods.settings import refuse_unused
-from dualat.settings import either, names_of, strict
+from dualat.cli.recipe_arguments import read
+from dualat.config import RunConfig, plain, recipe_names, to_yaml
+from dualat.settings import strict
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
 
@@ -27,7 +18,7 @@ RECIPE is one of {names}, or the path of a YAML file.
 
 
 @strict
-class TrainArguments(RunConfig):
+class TrainFlags:
     """Train by a recipe and evaluate the result."""
 
     resume: bool = False
@@ -45,54 +36,12 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(USAGE.format(names=", ".join(recipe_names())))
         return 0
-    if args[0].startswith("-"):
-        raise UsageError(f"the recipe comes first, as in `dualat train {recipe_names()[0]} {args[0]} ...`.")
-    name, rest = args[0], args[1:]
-    try:
-        recipe_text(name)
-        base = load_recipe(name)
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from error
-    refuse_unknown(rest, name)
-    parsed = parse(TrainArguments, rest, f"dualat train {name}", TrainArguments(**shallow(base)))
-    config = RunConfig(**{k: v for k, v in shallow(parsed).items() if k in field_names(RunConfig)})
-    check_effect(config, rest)
+    config, flags = read("dualat train", args, TrainFlags)
     if config.output is None:
-        config = replace(config, output=f"runs/{Path(name).stem}")
-    if parsed.dry_run:
-        return dry_run(config, parsed.json)
-    return train(config, parsed)
-
-
-def shallow(config: RunConfig) -> dict:
-    """Top-level fields as they are, groups not taken apart."""
-    return {name: getattr(config, name) for name in field_names(type(config))}
-
-
-def options(args: list[str]) -> Iterator[tuple[str, str]]:
-    """(as written, as a setting's dotted name) of each option in args."""
-    for arg in args:
-        if arg.startswith("--") and len(arg) > 2:
-            yield arg.split("=")[0], arg[2:].split("=")[0].replace("-", "_")
-
-
-def refuse_unknown(args: list[str], recipe: str) -> None:
-    """An option that does not exist is named, with the nearest that does."""
-    known = {*names_of(TrainArguments), "help"}
-    for written, option in options(args):
-        plain = ".".join(part.removeprefix("no_") for part in option.split("."))
-        if option not in known and plain not in known:
-            near = [f"--{name.replace('_', '-')}" for name in nearest_settings(option)]
-            guess = f"Did you mean {either(near)}? " if near else ""
-            raise UsageError(f"unknown option {written}. {guess}`dualat train {recipe} --help` lists all.")
-
-
-def check_effect(config: RunConfig, args: list[str]) -> None:
-    """An option that the configured method does not read is named."""
-    try:
-        refuse_unused(config.method, (option for _, option in options(args)), config.stages)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        config = replace(config, output=f"runs/{Path(args[0]).stem}")
+    if flags.dry_run:
+        return dry_run(config, flags.json)
+    return train(config, flags)
 
 
 def dry_run(config: RunConfig, as_json: bool) -> int:
@@ -107,7 +56,7 @@ def dry_run(config: RunConfig, as_json: bool) -> int:
         raise type(error)(f"{text}; `dualat plan` says without the data what a run takes.") from error
     facts = preview(config, splits)
     if as_json:
-        print(json.dumps({"config": asdict(config), "plan": facts}, indent=2))
+        print(json.dumps({"config": plain(config), "plan": facts}, indent=2))
         return 0
     print(to_yaml(config))
     for key, value in facts.items():
@@ -115,7 +64,7 @@ def dry_run(config: RunConfig, as_json: bool) -> int:
     return 0
 
 
-def train(config: RunConfig, arguments: TrainArguments) -> int:
+def train(config: RunConfig, arguments: TrainFlags) -> int:
     """Train for real; a stop by a signal is a success whose sentence says how to go on."""
     from rich.console import Console
 

@@ -1,11 +1,11 @@
-"""The gradient loop's step as one compiled graph: forward pass, input gradient, normalised step, projection, clip.
+"""The gradient loop's step (step.py) as one compiled graph: forward pass, input gradient, step, projection, noise.
 
-`with compiled(model, batch_size):` makes `pgd` on that model run this graph; the result is the eager one up to rounding.
+A `GradientLoop` (loop.py) that compiles has one `CompiledSteps`; the result is the eager one up to rounding.
 
-Three things keep it to one trace per objective and norm, whatever T, eps and the weights' values are:
+Three things keep it to one trace per objective and kind of move, whatever T, eps and the weights' values are:
 - The graph runs on a view of the network that shares its storage, never requires grad and is always in eval mode. On the
   network itself each switch of a flag or mode would compile anew, and weight gradients would be computed for nothing.
-- Labels, eps and step size are inputs of the graph; T is a loop around it.
+- Labels, eps, step size and noise are inputs of the graph; T is a loop around it.
 - The batch has one size: larger inputs are cut into parts, smaller ones filled up with copies of their first image.
 
 On CUDA the step is recorded as a CUDA graph and replayed: one launch in place of hundreds. Nothing in the loop waits for
@@ -13,53 +13,31 @@ the device: numbers reach it by fill kernels, not by copies from the host.
 """
 
 import copy
-import math
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dualat.core.classifier import dtype_of, take_logits
-from dualat.core.geometry import Norm, ThreatModel, accumulate, ascent, into_ball
+from dualat.core.geometry import ThreatModel
 from dualat.core.objectives import Labelled, Objective
-
-Advance = Callable[[Tensor, Tensor, float, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""advance(x_t, centre, step size, velocity) -> x_{t+1}, the objective's value (N,) at x_t, and the velocity"""
-
-_enabled: "weakref.WeakKeyDictionary[nn.Module, CompiledLoop]" = weakref.WeakKeyDictionary()
+from dualat.core.step import Move, step
 
 
-@contextmanager
-def compiled(model: nn.Module, batch_size: int) -> Iterator["CompiledLoop"]:
-    """Inside, `pgd` on this model runs compiled steps on batches of `batch_size` images.
+class Advance(Protocol):
+    """One step of a loop whose model, objective and settings are given."""
 
-    Where no compiler is to be had, or a network cannot be traced, one warning says so and eager steps go on; what is
-    yielded tells it by `failed`.
-    """
-    _enabled[model] = loop = CompiledLoop(model, batch_size)
-    try:
-        yield loop
-    finally:
-        _enabled.pop(model, None)
+    def __call__(
+        self, x: Tensor, centre: Tensor, size: float, velocity: Tensor | None, z: Tensor | None, look: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x_t, centre, eta_t, v_t and a draw of N(0, I) to x_{t+1}, the objective's values (N,) at x_t, and v_{t+1}.
 
-
-def compiled_advance(
-    model: nn.Module, objective: Objective, threat: ThreatModel, momentum: float, centre: Tensor
-) -> Advance | None:
-    """The compiled step for this loop; None where the model has none, or the objective is none of objectives.py."""
-    loop = _enabled.get(model)
-    if (
-        loop is None
-        or loop.failed
-        or not isinstance(objective, Labelled)
-        or 2 * len(centre) < loop.batch_size
-    ):
-        return None
-    return loop.advance(objective, threat, momentum, centre)
+        look: whether logits that are not finite are refused; compiled steps leave that to the check after the last.
+        """
+        ...
 
 
 def shared_view(module: nn.Module) -> nn.Module:
@@ -87,77 +65,90 @@ class Mean(nn.Module):
         return x.mean(dim=(-2, -1), keepdim=True)
 
 
-class CompiledLoop:
-    """Compiled steps of one model, one per objective, norm and precision."""
+class CompiledSteps:
+    """Compiled steps of one model, one per objective, kind of move and precision.
 
-    def __init__(self, model: nn.Module, batch_size: int):
-        self.view = shared_view(model)
+    A module whose images influence each other says so by `mixes_images`: its steps run compiled on batches of
+    exactly `batch_size`. One whose view is not its `shared_view` makes it by a method of that name.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int | None):
+        own = getattr(model, "shared_view", None)
+        self.view: nn.Module = shared_view(model) if own is None else own()
+        self.mixes = getattr(model, "mixes_images", False)
         self.batch_size = batch_size
         self.failed = False
-        self.steps: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}
+        self.graphs: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}
+
+    def fits(self, count: int, objective: Objective) -> bool:
+        """Whether steps of so many images run compiled: with an objective of objectives.py, and not for a few alone."""
+        if self.failed or not isinstance(objective, Labelled):
+            return False
+        self.batch_size = self.batch_size or count  # not given: that of the first batch
+        return count == self.batch_size if self.mixes else 2 * count >= self.batch_size
 
     def advance(
-        self, objective: Labelled, threat: ThreatModel, momentum: float, centre: Tensor
+        self,
+        objective: Objective,
+        threat: ThreatModel,
+        move: Move,
+        momentum: float,
+        noise: float,
+        centre: Tensor,
     ) -> Advance | None:
-        """The step on batches of any size; None, after a warning, where it cannot be compiled."""
-        kind, ball = centre.device.type, math.isfinite(threat.eps)
+        """The step on batches of any size; None where they do not fit, or, after a warning, where it cannot be compiled."""
+        if not self.fits(len(centre), objective):
+            return None
+        assert isinstance(objective, Labelled) and self.batch_size is not None
+        kind, size_ = centre.device.type, self.batch_size
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        heavy, own = momentum > 0, dtype_of(self.view)
-        key = (
-            objective.function,
-            objective.labels is None,
-            threat.norm,
-            ball,
-            heavy,
-            dtype,
-            own,
-            centre.shape[1:],
-        )
-        new = key not in self.steps
+        own, labels = dtype_of(self.view), () if objective.labels is None else (objective.labels,)
+        traced = (objective.function, move, momentum > 0, noise > 0, dtype, own)
+        key = (*traced, len(labels), centre.shape[1:])
+        new = key not in self.graphs
         if new:
-            function = one_step(self.view, objective.function, threat.norm, ball, heavy, dtype, own)
-            self.steps[key] = compile_step(function, kind)
-        step = self.steps[key]
+            self.graphs[key] = compile_step(traced_step(self.view, *traced), kind)
+        graph = self.graphs[key]
         number = partial(torch.full, (), dtype=centre.dtype, device=centre.device)
-        eps, decay = number(threat.eps if ball else 0.0), number(momentum)
-        labels = () if objective.labels is None else (objective.labels,)
+        numbers = (number(threat.eps if move.ball else 0.0), number(momentum), number(noise))
 
         def advance(
-            x: Tensor, centre: Tensor, size: float, velocity: Tensor | None
+            x: Tensor, centre: Tensor, size: float, velocity: Tensor | None, z: Tensor | None, look: bool
         ) -> tuple[Tensor, Tensor, Tensor | None]:
-            length = number(size)
-            carried = () if velocity is None else (velocity,)
-            parts = []
-            for first in range(0, len(x), self.batch_size):
-                part = slice(first, first + self.batch_size)
-                images = (self.filled(tensor[part]) for tensor in (x, centre))
-                more = (self.filled(tensor[part]) for tensor in (*carried, *labels))
+            length, parts = number(size), []
+            carried = [tensor for tensor in (velocity, z, *labels) if tensor is not None]
+            for first in range(0, len(x), size_):
+                part = slice(first, first + size_)
+                images, middle, *more = (self.filled(tensor[part]) for tensor in (x, centre, *carried))
                 # the same modes outside at every call: each is a condition under which the graph holds
                 with torch.no_grad(), torch.autocast(kind, enabled=False):
-                    found = step(*images, length, eps, decay, *more)
+                    found = graph(images, middle, length, *numbers, *more)
                 parts.append([tensor[: len(x[part])] for tensor in found])
             joined = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*parts, strict=True)]
-            return joined[0], joined[1], joined[2] if heavy else None
+            return joined[0], joined[1], joined[2] if momentum else None
 
-        return advance if not new or self.works(advance, centre, heavy) else None
+        return advance if not new or self.works(advance, centre, momentum > 0, noise > 0) else None
 
-    def works(self, advance: Advance, centre: Tensor, heavy: bool) -> bool:
+    def works(self, advance: Advance, centre: Tensor, heavy: bool, noisy: bool) -> bool:
         """Compile and run the step; where that fails, say so and never try again."""
         calls = 3 if replays(centre.device.type) else 1  # a CUDA graph is warmed up, recorded, replayed
         try:
             for _ in range(calls):
                 # copies: which inputs are one tensor is a condition of the graph too
-                advance(centre.clone(), centre, 0.1, torch.zeros_like(centre) if heavy else None)
+                velocity = torch.zeros_like(centre) if heavy else None
+                z = torch.zeros_like(centre, dtype=torch.float32) if noisy else None
+                advance(centre.clone(), centre, 0.1, velocity, z, False)
         except Exception as error:  # the compiler's own errors are of many kinds, and eager steps do the same
             self.failed = True
             warnings.warn(
                 f"the gradient loop runs uncompiled, as its step cannot be compiled here: {first_line(error)}.",
-                stacklevel=4,
+                stacklevel=5,
             )
         return not self.failed
 
     def filled(self, x: Tensor) -> Tensor:
         """The first `batch_size` rows, channels last where x is images; missing rows are copies of the first."""
+        assert self.batch_size is not None
         if len(x) < self.batch_size:
             x = torch.cat([x, x[:1].expand(self.batch_size - len(x), *x.shape[1:])])
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
@@ -182,20 +173,20 @@ def compile_step(function: Callable[..., tuple[Tensor, ...]], kind: str) -> Call
     return replay
 
 
-def one_step(
+def traced_step(
     view: nn.Module,
     objective: Callable[..., Tensor],
-    norm: Norm,
-    ball: bool,
+    move: Move,
     heavy: bool,
+    noisy: bool,
     dtype: torch.dtype,
     own: torch.dtype | None = None,
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """The function that is compiled: x_{t+1} = clip_[0,1]( project( x_t + step( grad_x objective(f(x_t)) ) ) ), the
-    objective's values, and the velocity if there is momentum. Inputs: x, centre, eta, eps, momentum, then the velocity
-    if there is momentum, then labels if the objective has them.
+    """The function that is compiled: `step.step` on tensors alone. Inputs: x, centre, eta, eps, momentum, noise, then the
+    velocity if there is momentum, then z if there is noise, then labels if the objective has them. Outputs: x_{t+1}, the
+    objective's values, and the velocity if there is momentum.
 
-    ball: whether there is one to project into. heavy: whether there is momentum. dtype: of autocast; float32: none.
+    heavy: whether there is momentum. noisy: whether there is noise. dtype: of autocast; float32: none.
     own: type in which the view takes images; None: theirs.
     """
 
@@ -204,19 +195,28 @@ def one_step(
             value = objective(take_logits(view(x if own is None else x.to(own))), *labels)
         return value.sum(), value
 
-    def step(
-        x: Tensor, centre: Tensor, size: Tensor, eps: Tensor, momentum: Tensor, *more: Tensor
+    def traced(
+        x: Tensor,
+        centre: Tensor,
+        size: Tensor,
+        eps: Tensor,
+        momentum: Tensor,
+        noise: Tensor,
+        *more: Tensor,
     ) -> tuple[Tensor, ...]:
-        direction, value = torch.func.grad(values, has_aux=True)(x, more[1:] if heavy else more)
-        if heavy:
-            direction = accumulate(more[0], direction, momentum)
-        x = x + ascent(direction, norm, size)
-        x = (into_ball(x, centre, norm, eps) if ball else x).clamp(0, 1)
-        return (x, value, direction) if heavy else (x, value)
+        velocity = more[0] if heavy else None
+        z = more[int(heavy)] if noisy else None
+        labels = more[heavy + noisy :]
+
+        def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.func.grad(values, has_aux=True)(x, labels)
+
+        x, value, velocity = step(gradient, move, x, centre, size, eps, momentum, velocity, noise, z)
+        return (x, value) if velocity is None else (x, value, velocity)
 
     # The compiler keeps its graphs, at most eight, with a function's code: every step gets code of its own.
-    step.__code__ = step.__code__.replace()
-    return step
+    traced.__code__ = traced.__code__.replace()
+    return traced
 
 
 def first_line(error: BaseException) -> str:

@@ -71,6 +71,13 @@ def into_ball(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor) -> Ten
     return centre + offset
 
 
+def project(x: Tensor, centre: Tensor, norm: Norm, eps: float | Tensor | None, clip: bool = True) -> Tensor:
+    """Nearest point of the ball around `centre` (None: there is none), then, with `clip`, of the box [0, 1]."""
+    if eps is not None:
+        x = into_ball(x, centre, norm, eps)
+    return x.clamp(0, 1) if clip else x
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """The set {x' : ||x' - x||_p <= eps} around an image, in pixel units of [0, 1]. eps = inf: no ball.
@@ -93,9 +100,7 @@ class ThreatModel:
 
     def project(self, x: Tensor, centre: Tensor, clip: bool = True) -> Tensor:
         """Nearest point of the ball around `centre`, then, with `clip`, of the box [0, 1], which never leaves the ball."""
-        if math.isfinite(self.eps):
-            x = into_ball(x, centre, self.norm, self.eps)
-        return x.clamp(0, 1) if clip else x
+        return project(x, centre, self.norm, self.eps if math.isfinite(self.eps) else None, clip)
 
     def random_start(self, centre: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point drawn uniformly from the ball around each image, clipped to [0, 1]. Needs a finite eps.

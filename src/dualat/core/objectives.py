@@ -18,9 +18,10 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """An objective as a function of logits and of a tensor of labels (N,), or of logits alone.
+    """An objective as a function of logits and of labels (N,), or of logits alone.
 
-    Function and labels are kept apart, so that the compiled loop (compiled.py) is traced once for all labels.
+    Function and labels are kept apart, so that the compiled loop (compiled.py) is traced once for all labels. In place of
+    labels any tensor will do that has one row per image (jempp.py).
     """
 
     function: Callable[..., Tensor]

@@ -14,35 +14,23 @@ Published: T to 25, step 0.1, AUROC over 100 batches of 32: --contrastive.t-max 
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import energy_bce, gradient_penalty
 from dualat.core.objectives import lower_energy, raise_energy
 from dualat.methods.base import Batch, Method, forward
-from dualat.methods.curriculum import Curriculum
-from dualat.methods.settings import ContrastiveSettings, LossSettings, PositiveSettings
+from dualat.methods.curriculum import Curriculum, curriculum_of
+from dualat.methods.registry import ATEBMSettings
 
 
 class ATEBM(Method):
-    name = "at-ebm"
-    needs_energy_batch = True
     curriculum: Curriculum
 
-    def __init__(
-        self,
-        contrastive: ContrastiveSettings,
-        positive: PositiveSettings,
-        weights: LossSettings,
-        batch_size: int,
-    ):
-        if not weights.energy:
-            raise ValueError("loss.energy is 0, but at-ebm has no other loss: give a weight above 0.")
-        self.contrastive, self.positive, self.weights = contrastive, positive, weights
-        self.penalty = 0.01 if weights.r1 is None else weights.r1
-        self.curriculum = Curriculum(  # pyright: ignore[reportIncompatibleVariableOverride]
-            contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
-        )
+    def __init__(self, settings: ATEBMSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.contrastive, self.positive, self.weights = settings.contrastive, settings.positive, settings.loss
+        self.curriculum = curriculum_of(settings.contrastive, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         contrastive = pgd(
             model,
@@ -69,7 +57,7 @@ class ATEBM(Method):
         positive, contrastive = forward(model, [made["positive"], made["contrastive"]])
         loss_energy = 2 * energy_bce(positive, contrastive)  # a sum of two means, where L_BCE is their mean
         loss = self.weights.energy * loss_energy
-        if self.penalty:
-            loss = loss + self.penalty * gradient_penalty(model, batch.energy_images)
+        if self.weights.r1:
+            loss = loss + self.weights.r1 * gradient_penalty(model, batch.energy_images)
         self.curriculum.see(-marginal_energy(positive), -marginal_energy(contrastive))
         return loss, {"loss_energy": loss_energy.detach()}

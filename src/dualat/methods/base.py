@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.core.geometry import ThreatModel
-from dualat.core.loop import pgd
+from dualat.core.loop import GradientLoop, ModelOrLoop, pgd
 from dualat.core.objectives import raise_cross_entropy
 from dualat.methods.curriculum import Curriculum
-from dualat.methods.settings import AttackSettings
+from dualat.methods.registry import row_of
+from dualat.methods.settings import AttackSettings, MethodSettings
 
 
 @dataclass
@@ -40,22 +41,43 @@ class Batch:
 
 
 class Method(ABC):
-    """One system of the comparison: the images that it makes, and its loss on them."""
+    """One system of the comparison: the images that it makes, and its loss on them. Its settings stand in registry.py."""
 
-    name: ClassVar[str]
-    needs_energy_batch: ClassVar[bool]
     one_process: ClassVar[bool] = False
     """Whether it has a state of its own, such as a replay buffer, that several processes cannot share."""
     compiles: ClassVar[bool] = True
-    """Whether a gradient loop of its can run compiled: a chain that takes no normalised steps cannot."""
+    """Whether it has a gradient loop, which can run compiled."""
     curriculum: Curriculum | None = None
     """What decides T, the number of contrastive steps, where anything does."""
     sharpness: float = 0.0
     """rho of sharpness-aware minimisation (training/sharpness.py); 0: plain gradient steps."""
 
+    def __init__(self, settings: MethodSettings, batch_size: int):
+        """settings: what a configuration has under `method`. batch_size: images of each batch of a step, of all processes."""
+        self.settings, self.batch_size = settings, batch_size
+
+    @property
+    def name(self) -> str:
+        """What configurations call it."""
+        return self.settings.name
+
+    @property
+    def needs_energy_batch(self) -> bool:
+        """Whether a step needs images for the energy loss, and starts."""
+        row = row_of(self.name)
+        return row.energy_images or row.starts
+
+    def loop_steps(self) -> int:
+        """Gradient steps of a training step, for each image: those of its attack and of its chain, not the curriculum's T."""
+        groups = (getattr(self.settings, name, None) for name in ("attack", "chain"))
+        return sum(group.steps for group in groups if group is not None)
+
     @abstractmethod
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights."""
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
+        """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights.
+
+        model: in training a `GradientLoop`, to be handed to `pgd`, or the network itself (`loop_of(model).model`).
+        """
 
     @abstractmethod
     def loss_on(
@@ -65,7 +87,7 @@ class Method(ABC):
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Both in one: make the images, then the loss on them. A loop of your own also calls `after_step` once per step."""
-        return self.loss_on(model, batch, self.generate(model, batch))
+        return self.loss_on(model, batch, self.generate(GradientLoop(model), batch))
 
     def after_step(self) -> dict[str, float]:
         """What is decided on a step's whole batch, once all its parts have been seen; figures to log."""
@@ -89,7 +111,7 @@ class Method(ABC):
             self.curriculum.restore(state["curriculum"])
 
 
-def adversarial(model: nn.Module, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
+def adversarial(model: ModelOrLoop, images: Tensor, labels: Tensor, attack: AttackSettings) -> Tensor:
     """x_adv of adversarial training: PGD in the ball, last iterate."""
     threat = ThreatModel(attack.norm, attack.eps)
     return pgd(

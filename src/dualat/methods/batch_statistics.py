@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dualat.core.compiled import shared_view
+from dualat.core.loop import GradientLoop, ModelOrLoop, loop_of
 from dualat.methods.base import batchnorm_modules
 
 
@@ -32,6 +34,8 @@ def untracked(model: nn.Module) -> Iterator[list[_BatchNorm]]:
 class BatchStatistics(nn.Module):
     """A model, images (B, C, H, W) -> logits, with the statistics of the batch in every mode; it learns none of them."""
 
+    mixes_images = True  # a compiled step runs on whole batches alone
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
@@ -42,9 +46,17 @@ class BatchStatistics(nn.Module):
                 layer.training, layer.track_running_stats = True, False
             return self.model(x)
 
+    def shared_view(self) -> nn.Module:
+        """What compiled steps run on: layers that are in the mode for good, as a graph cannot switch it."""
+        view = shared_view(self.model)
+        for layer in batchnorm_modules(view):
+            layer.training, layer.track_running_stats = True, False
+        return view
 
-def as_the_loss_sees_it(model: nn.Module) -> nn.Module:
-    """The model whose energy a chain must lower, in the mode that the training loop has set."""
-    if any(layer.training for layer in batchnorm_modules(model)):
-        return BatchStatistics(model)
-    return model
+
+def as_the_loss_sees_it(model: ModelOrLoop) -> GradientLoop:
+    """The loop on the model whose energy a chain must lower, in the mode that the training loop has set."""
+    loop = loop_of(model)
+    if any(layer.training for layer in batchnorm_modules(loop.model)):
+        return loop.part("batch statistics", BatchStatistics)
+    return loop

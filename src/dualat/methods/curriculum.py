@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualat.methods.settings import CurriculumSettings
 from dualat.system.distributed import gathered
 
 
@@ -75,3 +76,8 @@ class Curriculum:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.steps, self.window, self.seen = int(state["steps"]), list(state["window"]), []
+
+
+def curriculum_of(settings: CurriculumSettings, batch_size: int) -> Curriculum:
+    """The curriculum of a configuration, for batches of this size."""
+    return Curriculum(settings.t_max, settings.auc_threshold, batch_size, settings.window)

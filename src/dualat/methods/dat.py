@@ -9,28 +9,23 @@ the initial distribution; T follows the curriculum. No gradient reaches the weig
 from torch import Tensor, nn
 
 from dualat.core.energy import joint_energy
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import energy_bce, gradient_penalty, robust_cross_entropy
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, adversarial, forward
-from dualat.methods.curriculum import Curriculum
-from dualat.methods.settings import AttackSettings, ContrastiveSettings, LossSettings
+from dualat.methods.curriculum import Curriculum, curriculum_of
+from dualat.methods.registry import DATSettings
 
 
 class DAT(Method):
-    name = "dat"
-    needs_energy_batch = True
     curriculum: Curriculum
 
-    def __init__(
-        self, attack: AttackSettings, contrastive: ContrastiveSettings, weights: LossSettings, batch_size: int
-    ):
-        self.attack, self.contrastive, self.weights = attack, contrastive, weights
-        self.curriculum = Curriculum(  # pyright: ignore[reportIncompatibleVariableOverride]
-            contrastive.t_max, contrastive.auc_threshold, batch_size, contrastive.window
-        )
+    def __init__(self, settings: DATSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack, self.contrastive, self.weights = settings.attack, settings.contrastive, settings.loss
+        self.curriculum = curriculum_of(settings.contrastive, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None
         conditional = self.contrastive.energy == "joint"
         contrastive = pgd(

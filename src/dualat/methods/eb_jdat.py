@@ -12,25 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.core.geometry import Rule, ThreatModel
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference, robust_cross_entropy
 from dualat.core.objectives import raise_energy
 from dualat.methods.base import Batch, forward
 from dualat.methods.jem import JEM
-from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
+from dualat.methods.registry import EBJDATSettings
 
 
 class EBJDAT(JEM):
-    name = "eb-jdat"
-    compiles = True  # its attack
     rule: Rule = "clipped"
     clip = True
 
-    def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
-        super().__init__(chain, weights)
-        self.attack = attack
+    def __init__(self, settings: EBJDATSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack, self.adversarial_energy = settings.attack, settings.loss.adversarial_energy
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         raised = pgd(
             model,
             batch.robust_images,
@@ -54,7 +52,7 @@ class EBJDAT(JEM):
         loss_robust = robust_cross_entropy(raised, batch.robust_labels)
         weights = self.weights
         loss = weights.cross_entropy * (loss_ce + loss_robust)
-        loss = loss + weights.energy * loss_energy + weights.adversarial_energy * loss_raised
+        loss = loss + weights.energy * loss_energy + self.adversarial_energy * loss_raised
         return loss, {
             "loss_ce": (loss_ce + loss_robust).detach(),
             "loss_energy": loss_energy.detach(),

@@ -20,20 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualat.core.loop import ModelOrLoop
 from dualat.core.losses import denoising
 from dualat.methods.base import Batch, Method
-from dualat.methods.settings import DiffusionSettings, LossSettings
+from dualat.methods.registry import EGCSettings
 
 
 class EGC(Method):
-    name = "egc"
-    needs_energy_batch = False
     compiles = False
 
-    def __init__(self, diffusion: DiffusionSettings, weights: LossSettings):
-        self.diffusion, self.weights = diffusion, weights
+    def __init__(self, settings: EGCSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.diffusion, self.weights = settings.diffusion, settings.loss
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         """Noisy images, their noise z, and sigma (B, 1, 1, 1) of each; no gradient loop is run."""
         x, levels = batch.robust_images, self.diffusion
         share = torch.rand(len(x), 1, 1, 1, device=x.device)

@@ -13,55 +13,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.core.geometry import Rule
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, forward, noisy
 from dualat.methods.batch_statistics import as_the_loss_sees_it
+from dualat.methods.registry import ChainMethodSettings
 from dualat.methods.replay_buffer import ReplayBuffer
-from dualat.methods.settings import ChainSettings, LossSettings
 
 
 class JEM(Method):
     """Also the parent of the systems that change its sampler or its classification loss."""
 
-    name = "jem"
-    needs_energy_batch = True
     one_process = True
     rule: Rule = "gradient"
     clip = False
-    compiles = False
 
-    def __init__(self, chain: ChainSettings, weights: LossSettings):
-        self.chain, self.weights = chain.published(self.name), weights
-        self.buffer = ReplayBuffer(chain.buffer, chain.restart)
+    def __init__(self, settings: ChainMethodSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.chain, self.weights = settings.chain, settings.loss
+        self.buffer = ReplayBuffer(self.chain.buffer, self.chain.restart)
 
-    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
+    def walk(self, model: ModelOrLoop, x: Tensor) -> Tensor:
         """The sampler: from images (B, C, H, W) to samples x-."""
-        steps, size, noise = self.chain.steps, self.chain.step_size, self.chain.noise
-        assert steps is not None and size is not None and noise is not None
         return pgd(
             model,
             x,
             lower_energy(),
-            steps=steps,
-            step_size=size,
-            noise=noise,
+            steps=self.chain.steps,
+            step_size=self.chain.step_size,
+            noise=self.chain.noise,
             rule=self.rule,
             clip=self.clip,
             checked=False,
         )
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None and batch.energy_images is not None
         places, x = self.buffer.draw(batch.starts)
         samples = self.walk(as_the_loss_sees_it(model), x)
         self.buffer.keep(places, samples)
-        deviation = self.chain.input_noise or 0.0
         return {
             "samples": samples,
-            "real": noisy(batch.energy_images, deviation),
-            "classified": noisy(batch.robust_images, deviation),
+            "real": noisy(batch.energy_images, self.chain.input_noise),
+            "classified": noisy(batch.robust_images, self.chain.input_noise),
         }
 
     def loss_on(

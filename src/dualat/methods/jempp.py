@@ -11,27 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
-from dualat.core.loop import frozen, pgd
+from dualat.core.loop import ModelOrLoop, frozen, loop_of
+from dualat.core.objectives import Labelled
 from dualat.methods.jem import JEM
+from dualat.methods.registry import JEMPPSettings
 from dualat.models.normalize import Normalized
 
 
 class JEMPP(JEM):
-    name = "jempp"
+    def __init__(self, settings: JEMPPSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.inner_steps = settings.chain.inner_steps
 
-    def walk(self, model: nn.Module, x: Tensor) -> Tensor:
-        steps, inner, size = self.chain.steps, self.chain.inner_steps, self.chain.step_size
-        assert steps is not None and inner is not None and size is not None
-        first = first_layer(model)
-        for _ in range(steps):
-            toward = along(adjoint(model, first, x))
-            x = pgd(
-                first,
+    def walk(self, model: ModelOrLoop, x: Tensor) -> Tensor:
+        loop, chain = loop_of(model), self.chain
+        first = loop.part("first layer", first_layer)
+        for _ in range(chain.steps):
+            x = first.climb(
                 x,
-                toward,
-                steps=inner,
-                step_size=size,
-                noise=self.chain.noise or 0.0,
+                along(adjoint(loop.model, first.model, x)),
+                steps=self.inner_steps,
+                step_size=chain.step_size,
+                noise=chain.noise,
                 rule="clipped",
                 checked=False,
             )
@@ -44,7 +45,7 @@ def first_layer(model: nn.Module) -> nn.Module:
     Raises ValueError where the network has none."""
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if convolution is None:
-        raise ValueError("method jempp needs a network whose first layer is a convolution: choose another.")
+        raise ValueError("JEM++ needs a network whose first layer is a convolution: choose another.")
     normalised = next((m for m in model.modules() if isinstance(m, Normalized)), None)
     if normalised is None:
         return convolution
@@ -72,6 +73,10 @@ def adjoint(model: nn.Module, first: nn.Module, x: Tensor) -> Tensor:
     return p
 
 
-def along(p: Tensor):
+def along(p: Tensor) -> Labelled:
     """The objective <g1(x), p> of each image: first layer's outputs -> (B,)."""
-    return lambda outputs: (outputs.float() * p).flatten(1).sum(dim=1)
+    return Labelled(_product, p)
+
+
+def _product(outputs: Tensor, p: Tensor) -> Tensor:
+    return (outputs.float() * p).flatten(1).sum(dim=1)

@@ -11,21 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
-from dualat.core.loop import pgd
+from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import robust_cross_entropy
 from dualat.core.objectives import raise_cross_entropy, raise_uniform_kl, uniform_kl
 from dualat.methods.base import Batch, Method
-from dualat.methods.settings import AttackSettings, LossSettings, OutSettings
+from dualat.methods.registry import RATIOSettings
 
 
 class RATIO(Method):
-    name = "ratio"
-    needs_energy_batch = True
+    def __init__(self, settings: RATIOSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack, self.out, self.weights = settings.attack, settings.out, settings.loss
 
-    def __init__(self, attack: AttackSettings, out: OutSettings, weights: LossSettings):
-        self.attack, self.out, self.weights = attack, out, weights
-
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None
         x_adv = pgd(
             model,

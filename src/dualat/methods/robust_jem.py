@@ -5,21 +5,19 @@
 `chain.input_noise` reaches the images of L_EBM alone. There is no public code: this is JEM's generative loss and sampler with the cross-entropy of adversarial images.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from dualat.core.loop import ModelOrLoop
 from dualat.methods.base import Batch, adversarial
 from dualat.methods.jem import JEM
-from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings
+from dualat.methods.registry import RobustJEMSettings
 
 
 class RobustJEM(JEM):
-    name = "robust-jem"
-    compiles = True  # its attack
+    def __init__(self, settings: RobustJEMSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.attack = settings.attack
 
-    def __init__(self, attack: AttackSettings, chain: ChainSettings, weights: LossSettings):
-        super().__init__(chain, weights)
-        self.attack = attack
-
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         x_adv = adversarial(model, batch.robust_images, batch.robust_labels, self.attack)
         return super().generate(model, batch) | {"classified": x_adv}

@@ -7,23 +7,23 @@ The batch for p(x) is not augmented (`energy_augment.kind: none`), nor noisy whe
 is. What is ours: both have one size; published are 64 and 128.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualat.core.geometry import Rule
+from dualat.core.loop import ModelOrLoop
 from dualat.methods.base import Batch
 from dualat.methods.jem import JEM
-from dualat.methods.settings import ChainSettings, LossSettings, SharpnessSettings
+from dualat.methods.registry import SADAJEMSettings
 
 
 class SADAJEM(JEM):
-    name = "sada-jem"
     rule: Rule = "clipped"
     clip = True
 
-    def __init__(self, chain: ChainSettings, weights: LossSettings, sharpness: SharpnessSettings):
-        super().__init__(chain, weights)
-        self.sharpness = sharpness.rho
+    def __init__(self, settings: SADAJEMSettings, batch_size: int):
+        super().__init__(settings, batch_size)
+        self.sharpness = settings.sharpness.rho
 
-    def generate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.energy_images is not None
         return super().generate(model, batch) | {"real": batch.energy_images}

@@ -1,16 +1,32 @@
-"""Settings that methods share. Imports nothing heavy: the command line reads this file."""
+"""Groups of settings that methods read. Imports nothing heavy: the command line reads this file.
+
+Which method has which groups is in registry.py. Pixel units are those of images in [0, 1]. Defaults of chains are the
+published values, converted from pixels x' = 2x - 1 in [-1, 1]: a factor eta' of grad_x' is eta'/4 of grad_x, noise sigma'
+is sigma'/2.
+"""
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Literal
 
-from dualat.settings import strict
+from dualat.settings import shown, strict
 
 
 @strict
-class AttackSettings:
-    """The attack of adversarial training: PGD on the cross-entropy, inside a ball."""
+class MethodSettings:
+    """What every method's settings have: the name by which the configuration tells one method from another."""
+
+    name: str
+    """Method; the default of each class is the name of the method that it belongs to, and nothing else is taken."""
+
+    def __post_init__(self) -> None:
+        own = getattr(type(self), "name", self.name)
+        if self.name != own:
+            raise ValueError(f"name is {shown(self.name)}, but these are settings of {own}.")
+
+
+@strict
+class BallSettings:
+    """Gradient steps inside a ball around an image."""
 
     norm: Literal["L2", "Linf"] = "L2"
     """Norm of the ball."""
@@ -20,8 +36,6 @@ class AttackSettings:
     """Gradient steps."""
     step_size: float = 0.1
     """Length of a step, in pixel units of [0, 1]."""
-    random_start: bool = False
-    """Start at a random point of the ball instead of at the image."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < math.inf:
@@ -39,8 +53,16 @@ class AttackSettings:
 
 
 @strict
-class ContrastiveSettings:
-    """Contrastive samples of stage 2, and the curriculum on their number of steps T."""
+class AttackSettings(BallSettings):
+    """The attack of adversarial training: PGD on the cross-entropy, inside a ball."""
+
+    random_start: bool = False
+    """Start at a random point of the ball instead of at the image."""
+
+
+@strict
+class CurriculumSettings:
+    """Contrastive samples, and the curriculum on their number of steps T."""
 
     t_max: int = 50
     """T_max: the largest number of gradient steps."""
@@ -50,8 +72,6 @@ class ContrastiveSettings:
     """Images over which the AUROC is averaged before T may grow: ceil(window / batch) training steps."""
     step_size: float = 0.1
     """eta: L2 length of a step, in pixel units of [0, 1]."""
-    energy: Literal["joint", "marginal"] = "joint"
-    """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
 
     def __post_init__(self) -> None:
         if self.t_max < 0 or self.window < 1 or not 0 < self.step_size < math.inf:
@@ -64,45 +84,87 @@ class ContrastiveSettings:
 
 
 @strict
+class ContrastiveSettings(CurriculumSettings):
+    """Contrastive samples, and the curriculum on their number of steps T."""
+
+    energy: Literal["joint", "marginal"] = "joint"
+    """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
+
+
+@strict
 class LossSettings:
     """Weights of the terms of the loss."""
 
     cross_entropy: float = 1.0
-    """Weight of the classification loss: L_AT-CE of dat, each method's cross-entropy elsewhere."""
-    robust: bool = True
-    """Classification loss of dat's stage 2: that of adversarial images; false, an ablation: of the images as they are."""
+    """Weight of the classification loss."""
     energy: float = 1.0
-    """Weight of the energy loss: L_BCE in dat's stage 2; elsewhere what the method has in its place (see its file)."""
-    r1: float | None = None
-    """Weight of the gradient penalty R1 on real images; 0 logs it only. None: the method's, 0.01 for at-ebm, else 0."""
-    adversarial_energy: float = 0.1
-    """eb-jdat: weight of the energy loss between real images and adversarial ones."""
+    """Weight of the energy loss, or of what the method has in its place (see its file)."""
 
     def __post_init__(self) -> None:
-        weights = (self.cross_entropy, self.energy, self.r1 or 0.0, self.adversarial_energy)
-        if not all(0 <= w < math.inf for w in weights) or self.cross_entropy == self.energy == 0:
-            raise ValueError(
-                "loss.cross_entropy, energy, r1 and adversarial_energy must be finite and 0 or more, one of the first two "
-                f"above 0, not {weights}."
-            )
+        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy)
+
+
+@strict
+class DualLossSettings(LossSettings):
+    """Weights of adversarial training, of the energy loss and of its gradient penalty."""
+
+    robust: bool = True
+    """Classification loss of adversarial images; false, an ablation: of the images as they are."""
+    r1: float = 0.0
+    """Weight of the gradient penalty R1 on real images; 0 logs it only."""
+
+    def __post_init__(self) -> None:
+        _check_weights(cross_entropy=self.cross_entropy, energy=self.energy, r1=self.r1)
+
+
+@strict
+class EnergyLossSettings:
+    """Weights of an energy loss without a classification loss."""
+
+    energy: float = 1.0
+    """Weight of the energy loss."""
+    r1: float = 0.01
+    """Weight of the gradient penalty R1 on real images; 0 logs it only."""
+
+    def __post_init__(self) -> None:
+        if self.energy == 0:
+            raise ValueError("loss.energy is 0, but the method has no other loss: give a weight above 0.")
+        _check_weights(energy=self.energy, r1=self.r1)
+
+
+@strict
+class JointLossSettings(LossSettings):
+    """Weights of the terms of the loss, one more of them for adversarial images."""
+
+    adversarial_energy: float = 0.1
+    """Weight of the energy loss between real images and adversarial ones."""
+
+    def __post_init__(self) -> None:
+        _check_weights(
+            cross_entropy=self.cross_entropy, energy=self.energy, adversarial_energy=self.adversarial_energy
+        )
+
+
+def _check_weights(**weights: float) -> None:
+    first, second, *_ = values = tuple(weights.values())
+    if not all(0 <= w < math.inf for w in values) or first == second == 0:
+        *names, last = weights
+        raise ValueError(
+            f"loss.{', '.join(names)} and {last} must be finite and 0 or more, one of the first two above 0, not {values}."
+        )
 
 
 @strict
 class ChainSettings:
-    """Chains that sample the model's own density: jem, robust-jem, jempp, sada-jem and eb-jdat.
+    """Chains that sample the model's own density, in a replay buffer."""
 
-    None stands for the method's published value, converted from pixels in [-1, 1] to pixels in [0, 1].
-    """
-
-    steps: int | None = None
-    """Gradient steps of a chain per training step (jempp: outer steps)."""
-    inner_steps: int | None = None
-    """jempp: steps through the first layer alone per outer step."""
-    step_size: float | None = None
+    steps: int = 20
+    """Gradient steps of a chain per training step."""
+    step_size: float = 0.25
     """Factor of the gradient with respect to pixels in [0, 1]."""
-    noise: float | None = None
-    """Deviation of the noise added after each step (jempp: each inner step), in pixel units of [0, 1]."""
-    input_noise: float | None = None
+    noise: float = 0.005
+    """Deviation of the noise added after each step, in pixel units of [0, 1]."""
+    input_noise: float = 0.015
     """Deviation of the noise added to training images, in pixel units of [0, 1]."""
     buffer: int = 10_000
     """Replay buffer: number of images of earlier chains that new ones go on from."""
@@ -110,43 +172,56 @@ class ChainSettings:
     """Share of chains that start anew from the initial distribution."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "inner_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"chain.{name} is {value}, but must be 1 or more.")
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
+        if self.steps < 1:
+            raise ValueError(f"chain.steps is {self.steps}, but must be 1 or more.")
+        if not 0 < self.step_size < math.inf:
             raise ValueError(f"chain.step_size is {self.step_size}, but must be above 0, and finite.")
         for name in ("noise", "input_noise"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
+            if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"chain.{name} is {value}, but is a deviation: 0 (none) or more.")
         if not 1 <= self.buffer <= 10**7 or not 0 <= self.restart <= 1:
             raise ValueError(
                 f"chain.buffer must be 1 to 10,000,000 and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
             )
 
-    def published(self, method: str) -> "ChainSettings":
-        """These settings with the method's published values in place of None."""
-        if method not in PUBLISHED_CHAINS:
-            return self
-        blanks = {k: v for k, v in PUBLISHED_CHAINS[method].items() if getattr(self, k) is None}
-        return replace(self, **blanks)
+
+@strict
+class ClippedChainSettings(ChainSettings):
+    """Chains with clipped gradients and without noise, in a replay buffer."""
+
+    steps: int = 5
+    noise: float = 0.0
+    input_noise: float = 0.0
 
 
-_LANGEVIN = {"steps": 20, "step_size": 0.25, "noise": 0.005, "input_noise": 0.015}
-PUBLISHED_CHAINS = {
-    "jem": _LANGEVIN,
-    "robust-jem": _LANGEVIN,
-    "jempp": {"steps": 10, "inner_steps": 5, "step_size": 0.05, "noise": 0.0, "input_noise": 0.015},
-    "sada-jem": {"steps": 5, "step_size": 0.25, "noise": 0.0, "input_noise": 0.0},
-    "eb-jdat": {"steps": 10, "step_size": 0.25, "noise": 0.0, "input_noise": 0.0},
-}
-"""x' = 2x - 1 turns a step of eta' grad_x' into eta'/4 grad_x, and noise sigma' into sigma'/2."""
+@strict
+class LongClippedChainSettings(ClippedChainSettings):
+    """Chains with clipped gradients and without noise, in a replay buffer."""
+
+    steps: int = 10
+
+
+@strict
+class ProximalChainSettings(ChainSettings):
+    """Chains that mostly differentiate the first layer alone, in a replay buffer."""
+
+    steps: int = 10
+    """Outer steps of a chain per training step: gradients through the whole network."""
+    step_size: float = 0.05
+    noise: float = 0.0
+    """Deviation of the noise added after each inner step, in pixel units of [0, 1]."""
+    inner_steps: int = 5
+    """Steps through the first layer alone per outer step."""
+
+    def __post_init__(self) -> None:
+        ChainSettings.__post_init__(self)
+        if self.inner_steps < 1:
+            raise ValueError(f"chain.inner_steps is {self.inner_steps}, but must be 1 or more.")
 
 
 @strict
 class SharpnessSettings:
-    """Sharpness-aware minimisation (SAM): sada-jem."""
+    """Sharpness-aware minimisation (SAM)."""
 
     rho: float = 2.0
     """Length of the adaptive climb before the gradient is taken."""
@@ -158,7 +233,7 @@ class SharpnessSettings:
 
 @strict
 class OutSettings:
-    """The attack on images of the initial distribution that must stay unconfident: ratio."""
+    """The attack on images of the initial distribution that must stay unconfident."""
 
     eps: float = 1.0
     """L2 radius, in pixel units of [0, 1]."""
@@ -181,7 +256,7 @@ class OutSettings:
 
 @strict
 class PositiveSettings:
-    """Real images pushed to higher energy before they count as real: at-ebm."""
+    """Real images pushed to higher energy before they count as real."""
 
     steps: int = 5
     """Gradient steps."""
@@ -198,7 +273,7 @@ class PositiveSettings:
 
 @strict
 class DiffusionSettings:
-    """Noise under which images are learned: egc."""
+    """Noise under which images are learned."""
 
     sigma_min: float = 0.005
     """Least deviation of the noise, in pixel units of [0, 1]."""
@@ -217,77 +292,3 @@ class DiffusionSettings:
             raise ValueError(
                 f"diffusion.label_smoothing is {self.label_smoothing}, but must be 0 (none) or more, and below 1."
             )
-
-
-_CLASSIFY = ("loss.cross_entropy", "robust_augment")
-_JEM = (
-    *("chain.steps", "chain.step_size", "chain.noise", "chain.input_noise", "chain.buffer", "chain.restart"),
-    *("loss.energy", "energy_augment", *_CLASSIFY),
-)
-_CONTRASTIVE = (
-    "contrastive.t_max",
-    "contrastive.auc_threshold",
-    "contrastive.window",
-    "contrastive.step_size",
-)
-USED = {
-    "dat": (
-        "attack",
-        "contrastive",
-        "loss.energy",
-        "loss.robust",
-        "loss.r1",
-        "energy_augment",
-        *_CLASSIFY,
-        "stage2",
-    ),
-    "standard-at": ("attack", "robust_augment"),
-    "jem": _JEM,
-    "jempp": (*_JEM, "chain.inner_steps"),
-    "sada-jem": (*_JEM, "sharpness"),
-    "robust-jem": (*_JEM, "attack"),
-    "at-ebm": (*_CONTRASTIVE, "positive", "loss.energy", "loss.r1", "energy_augment"),
-    "ratio": ("attack", "out", "loss.energy", *_CLASSIFY),
-    "eb-jdat": (
-        *(*_JEM, "attack.norm", "attack.eps", "attack.steps", "attack.step_size"),
-        "loss.adversarial_energy",
-    ),
-    "egc": ("diffusion", "loss.energy", *_CLASSIFY),
-}
-"""What each method reads, whole groups or single settings, of those that not all methods read."""
-OF_METHODS = {name.partition(".")[0] for names in USED.values() for name in names}
-"""The groups of USED; all others concern every method."""
-
-
-def is_used(method: str, name: str, stages: str = "both") -> bool:
-    """Whether the method reads the setting or group of this dotted name. stages: those of dat that are trained."""
-    group = name.partition(".")[0]
-    if method == "dat" and group == "stage1":
-        return stages != "2"
-    if (method, name) == ("at-ebm", "sampling.energy"):
-        return False  # it learns no labels: there is no E(x, y) to descend
-    if group not in OF_METHODS:
-        return True
-    return any(
-        f"{name}.".startswith(f"{used}.") or used.startswith(f"{name}.") for used in used_by(method, stages)
-    )
-
-
-def used_by(method: str, stages: str) -> tuple[str, ...]:
-    """Of the groups that not all methods read, what this one does: stage 1 of dat is standard-at."""
-    return USED["standard-at" if (method, stages) == ("dat", "1") else method]
-
-
-def refuse_unused(method: str, names: Iterable[str], stages: str = "both") -> None:
-    """ValueError that names the first of these settings that would have no effect. A recipe may hold the settings of
-    several methods; what is asked for beside it must matter."""
-    for name in names:
-        if is_used(method, name, stages):
-            continue
-        group, used = name.partition(".")[0], used_by(method, stages)
-        of_group = [setting for setting in used if setting.startswith(f"{group}.")]
-        reads = of_group or dict.fromkeys(setting.partition(".")[0] for setting in used)
-        part = f" with stages {stages}" if method == "dat" and stages != "both" else ""
-        raise ValueError(
-            f"{name} has no effect on method {method}{part}, which reads {', '.join(reads)}: leave it out."
-        )

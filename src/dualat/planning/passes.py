@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualat.core.loop import GradientLoop
 from dualat.methods.base import Batch, Method
 
 _IMAGES = 2
@@ -52,7 +53,7 @@ def count_passes(method: Method, channels: int, classes: int) -> Passes:
         batch = Batch(images, labels)
         if method.needs_energy_batch:
             batch = Batch(images, labels, torch.rand(shape), labels, torch.rand(shape))
-        made = method.generate(network, batch)
+        made = method.generate(GradientLoop(network), batch)
         for _ in range(rounds):
             method.loss_on(network, batch, made)
     each = {kind: count / _IMAGES for kind, count in network.seen.items()}

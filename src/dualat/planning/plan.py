@@ -13,7 +13,6 @@ from dualat.config import RunConfig
 from dualat.core.loop import frozen
 from dualat.data.in_distribution import ImageData
 from dualat.methods.base import Method
-from dualat.methods.settings import PUBLISHED_CHAINS
 from dualat.models.checkpointing import blocks
 from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
@@ -240,7 +239,8 @@ def disk_row(
     """The disk as plain values."""
     state = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     size = images.shape[0] * images.shape[1] * images.shape[2]
-    buffer = 4 * size * config.chain.buffer if config.method in PUBLISHED_CHAINS else 0
+    chains = [getattr(stage.method, "chain", None) for stage in config.stages.values()]
+    buffer = max(4 * size * chain.buffer if chain is not None else 0 for chain in chains)
     taken = disk(
         state,
         max(stage.memory.optimizer for stage in stages),

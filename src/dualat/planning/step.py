@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from dualat.core.geometry import ThreatModel
-from dualat.core.loop import eager_advance, frozen
+from dualat.core.loop import frozen, gradient_at
 from dualat.core.objectives import lower_energy
+from dualat.core.step import Move, step
 from dualat.methods.base import Batch, Method
 from dualat.planning.observe import Observation, observe
 from dualat.planning.passes import Passes
@@ -87,7 +88,8 @@ def step_cost(
         def advance() -> object:
             x, centre = pictures(), pictures()
             with on_gpu(dtype):
-                return eager_advance(module, objective, ThreatModel(), "L2", 0.0, True, x, centre, 0.1, None)
+                gradient = partial(gradient_at, module, objective)
+                return step(gradient, Move("L2", "L2", ball=False, clip=True), x, centre, 0.1, math.inf)
 
         return advance
 

@@ -211,17 +211,17 @@ def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 
 
 def evaluate_run(folder: Path, config: RunConfig, splits: Splits, device: torch.device) -> list[Record]:
-    """What a training run ends with: the basic figures of its model, of what its samples start from, and of its stage-1
-    model where there is one; evaluation.json and the final sample grid."""
+    """What a training run ends with: the basic figures of its model, of what its samples start from, and of the models of
+    earlier stages; evaluation.json and the final sample grid."""
     path = folder / "evaluation.json"
     final = load(folder / "model.safetensors", device)
     subjects: list[tuple[str, tuple[str, ...], Subject]] = [
         ("final", BASIC, Subject(final, splits, config.evaluation, config.seed))
     ]
     subjects.append(("start", ("generation",), replace(subjects[0][2], sampling_steps=0)))
-    if config.method == "dat" and config.stages == "both":
-        first = load(folder / "checkpoints" / "stage1.safetensors", device)
-        subjects.append(("stage1", BASIC, Subject(first, splits, config.evaluation, config.seed)))
+    for number in sorted(config.stages)[:-1]:
+        earlier = load(folder / "checkpoints" / f"stage{number}.safetensors", device)
+        subjects.append((f"stage{number}", BASIC, Subject(earlier, splits, config.evaluation, config.seed)))
     judge = subjects[0][2].judge
     records = []
     for name, metrics, subject in subjects:

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dualat.config import RunConfig, load_recipe, resolved
+from dualat.config import RunConfig, load_recipe, plain
 from dualat.run.data import MOVABLE, known_content
+from dualat.short_form import STAGE
 from dualat.system.distributed import is_first, total
 from dualat.system.files import REPORT_MARK, bears, read_yaml
 from dualat.system.lock import Held, check_free, locked
@@ -18,8 +18,8 @@ from dualat.system.lock import Held, check_free, locked
 CONFIG = "config.yaml"
 LOCK = ".lock"
 _OF_EVERY_RUN = (
-    *("method", "stages", "weights", "seed", "output", "device", "precision", "data", "network", "attack"),
-    *("contrastive", "initial", "loss", "stage1", "stage2", "sampling", "evaluation", "tracking"),
+    *("weights", "seed", "output", "device", "precision", "data", "network", "initial"),
+    *("sampling", "evaluation", "tracking"),
 )
 """Settings that the configuration of every run has had since the first version; a recipe states some of them."""
 
@@ -70,7 +70,8 @@ def is_run(folder: Path) -> bool:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     whole = isinstance(values, dict) and all(name in values for name in _OF_EVERY_RUN)
-    return whole and isinstance(values["output"], str) and isinstance(values["stage1"], dict)
+    stages = whole and any(STAGE.fullmatch(str(name)) and isinstance(values[name], dict) for name in values)
+    return stages and isinstance(values["output"], str)
 
 
 def check_unused(folder: Path) -> None:
@@ -97,7 +98,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 _FILES: dict[str, str] = {
     "": r"metrics\.jsonl|model\.(safetensors|json)|evaluation\.json|(outcome|data)\.json",
-    "checkpoints": r"state-\d+-\d{8,}\.safetensors|latest\.json|(stage1|best-robust|best-generation)\.(safetensors|json)",
+    "checkpoints": r"state-\d+-\d{8,}\.safetensors|latest\.json|(stage\d+|best-robust|best-generation)\.(safetensors|json)",
     "samples": r"stage\d+-\d{6,}\.png|final\.png",
     "counterfactuals": r"\d+-eps[\d.e+-]+\.png",
     "tensorboard": r"events\.out\.tfevents\..+",
@@ -142,7 +143,7 @@ def changed_setting(known: Path, config: RunConfig, may_differ: tuple[str, ...])
         may_differ: settings, or groups of them, that are not compared.
     """
     started = load_recipe(str(known))
-    old, new = flatten(asdict(resolved(started))), flatten(asdict(config))
+    old, new = flatten(plain(started)), flatten(plain(config))
     for name in old | new:
         before, now = old.get(name), new.get(name)
         if not {name, name.split(".")[0]} & set(may_differ) and before != now:

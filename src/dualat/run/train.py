@@ -1,32 +1,22 @@
 """One run from a recipe: data, model, stages, final evaluation. `dualat train` is this function."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualat.config import RunConfig, changed, load_recipe, resolved, to_yaml
+from dualat.config import RunConfig, changed, load_recipe, plain, to_yaml
 from dualat.core.loop import frozen
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.initial import InitialDistribution, build_initial
-from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Method, batchnorm_modules
-from dualat.methods.dat import DAT
-from dualat.methods.eb_jdat import EBJDAT
-from dualat.methods.egc import EGC
-from dualat.methods.jem import JEM
-from dualat.methods.jempp import JEMPP
-from dualat.methods.ratio import RATIO
-from dualat.methods.robust_jem import RobustJEM
-from dualat.methods.sada_jem import SADAJEM
-from dualat.methods.settings import is_used
-from dualat.methods.standard_at import StandardAT
+from dualat.methods.registry import build_method, row_of
 from dualat.models.model import (
     LoadedModel,
     ModelDescription,
@@ -80,10 +70,9 @@ def train(
         dualat.training.signals.Stopped: a signal asked the run to stop; nothing is lost, `resume` goes on.
     """
     whole = isinstance(recipe, RunConfig)
-    config = changed(asdict(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
+    config = changed(plain(recipe), overrides or {}) if whole else load_recipe(str(recipe), overrides)
     if config.output is None:
         config = replace(config, output=f"runs/{'run' if whole else Path(recipe).stem}")
-    config = resolved(config)
     with processes(config.device):
         check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
@@ -137,7 +126,7 @@ def _train_stages(
     state = load_state(folder / "checkpoints") if resume else None
     if resume and state is None:
         announce(f"there is no checkpoint in {folder} yet: starting anew")
-    tracker = Tracker(folder, config.tracking.trackers, flatten(asdict(config)))
+    tracker = Tracker(folder, config.tracking.trackers, flatten(plain(config)))
     tracker.rewind(*((state.stage, state.reported) if state else (0, 0)))
     feed = Feed(splits.train, config.robust_augment, config.energy_augment, model.initial, device)
     dtype = choose_dtype(config.precision, device)
@@ -171,49 +160,28 @@ def run_stages(
     run: Run,
     state: TrainingState | None,
 ) -> None:
-    """Train each stage from the averaged weights of the one before; those of stage 1 are kept for comparison."""
+    """Train each stage from the averaged weights of the one before; those of all but the last are kept for comparison."""
     if state is not None and state.stage not in (number for number, *_ in stages):
         raise ValueError(
             f"the state in {run.folder / 'checkpoints'} is of stage {state.stage}, which this run lacks."
         )
+    last = stages[-1][0]
     for number, method, settings in stages:
         if state is not None and state.stage > number:
             continue  # done before; the later stage's state holds all weights
         resume = state if state is not None and state.stage == number else None
         average = train_stage(model, number, method, settings, feed, run, resume)
         model.load_state_dict(average)
-        if number == 1 and is_first():
-            save_model(model, run.folder / "checkpoints" / "stage1")
+        if number != last and is_first():
+            save_model(model, run.folder / "checkpoints" / f"stage{number}")
 
 
 def stage_plan(config: RunConfig, train_data: ImageData) -> list[tuple[int, Method, StageSettings]]:
     """(number, method, settings) of the stages that this configuration trains."""
-    if config.method == "dat":
-        first = (1, StandardAT(config.attack), config.stage1)
-        if config.stages == "1":
-            return [first]
-        second = (2, build_method(config, config.stage2, train_data), config.stage2)
-        return [second] if config.stages == "2" else [first, second]
-    return [(1, build_method(config, config.stage1, train_data), config.stage1)]
-
-
-def build_method(config: RunConfig, stage: StageSettings, train_data: ImageData) -> Method:
-    """The configuration's method, with its settings."""
-    batch = min(stage.batch_size, len(train_data))
-    attack, chain, weights = config.attack, config.chain, config.loss
-    makers: dict[str, Callable[[], Method]] = {
-        "dat": lambda: DAT(attack, config.contrastive, weights, batch),
-        "standard-at": lambda: StandardAT(attack),
-        "jem": lambda: JEM(chain, weights),
-        "jempp": lambda: JEMPP(chain, weights),
-        "sada-jem": lambda: SADAJEM(chain, weights, config.sharpness),
-        "robust-jem": lambda: RobustJEM(attack, chain, weights),
-        "at-ebm": lambda: ATEBM(config.contrastive, config.positive, weights, batch),
-        "ratio": lambda: RATIO(attack, config.out, weights),
-        "eb-jdat": lambda: EBJDAT(attack, chain, weights),
-        "egc": lambda: EGC(config.diffusion, weights),
-    }
-    return makers[config.method]()
+    return [
+        (number, build_method(stage.method, min(stage.batch_size, len(train_data))), stage)
+        for number, stage in sorted(config.stages.items())
+    ]
 
 
 def worth_compiling(
@@ -226,16 +194,15 @@ def worth_compiling(
     if not any(method.compiles for _, method, _ in stages):
         if config.compile == "on":
             raise ValueError(
-                f"compile is on, but {config.method} has no gradient loop that can be compiled: leave it at auto."
+                f"compile is on, but {' and '.join(m.name for _, m, _ in stages)} has no gradient loop that can be compiled: leave it at auto."
             )
         return False
     if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
         return config.compile != "off"
     work = 0.0
     for _, method, settings in stages:
-        attack = config.attack.steps if is_used(method.name, "attack.steps") else 0
         batch = min(settings.batch_size, len(data))
-        passes = attack + (0 if method.curriculum is None else method.curriculum.t_max)
+        passes = method.loop_steps() + (0 if method.curriculum is None else method.curriculum.t_max)
         work += settings.length(max(1, len(data) // batch)) * batch * passes
     # a pass through the network and back to its input costs about two forward passes
     return 2 * work * forward_operations(model) > LONG_RUN
@@ -275,35 +242,32 @@ def new_model(config: RunConfig, data: ImageData, device: torch.device) -> Loade
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-NEED_FROZEN = ("jem", "robust-jem", "at-ebm", "egc")
-"""Methods whose authors have no normalisation by the batch: the energy of an image does not depend on the others."""
-
-
 def doubts(config: RunConfig, model: LoadedModel, data: ImageData) -> list[str]:
     """What is allowed and probably not meant, a sentence each."""
     texts = [
-        f"stage{number}.batch_size is {settings.batch_size}, but there are {len(data)} training images: "
+        f"stage{number}.batch_size is {stage.batch_size}, but there are {len(data)} training images: "
         "every step takes all of them."
-        for number, _, settings in stage_plan(config, data)
-        if settings.batch_size > len(data)
+        for number, stage in sorted(config.stages.items())
+        if stage.batch_size > len(data)
     ]
-    if config.method in NEED_FROZEN and not config.stage1.freeze_batchnorm and batchnorm_modules(model):
-        texts.append(
-            f"{config.method} is published without statistics of the batch, but BatchNorm is in train mode: add "
-            "--stage1.freeze-batchnorm."
-        )
-    path = path_sentence(config, model.initial, data)
-    return texts + [path] if path else texts
+    for number, stage in sorted(config.stages.items()):
+        frozen_needed = not row_of(stage.method.name).batch_statistics
+        if frozen_needed and not stage.freeze_batchnorm and batchnorm_modules(model):
+            texts.append(
+                f"{stage.method.name} is published without statistics of the batch, but BatchNorm is in train mode: add "
+                f"--stage{number}.freeze-batchnorm."
+            )
+    return [*texts, *path_sentences(config, model.initial, data)]
 
 
-def path_sentence(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> str | None:
-    """A warning where T_max * eta cannot carry the initial distribution to the data; None where it can, or where no
-    contrastive samples are drawn."""
-    draws = config.method == "at-ebm" or (config.method == "dat" and config.stages != "1")
-    if not draws or initial is None:
-        return None
+def path_sentences(config: RunConfig, initial: InitialDistribution | None, data: ImageData) -> list[str]:
+    """A warning where T_max * eta cannot carry the initial distribution to the data, for each stage with a curriculum."""
+    groups = [getattr(stage.method, "contrastive", None) for _, stage in sorted(config.stages.items())]
+    paths = [group.t_max * group.step_size for group in groups if group is not None]
+    if initial is None or not paths:
+        return []
     count = 200
     labels = data.labels[torch.arange(count) * len(data) // count]
     starts = initial.sample(count, labels, torch.Generator().manual_seed(0))
-    path = config.contrastive.t_max * config.contrastive.step_size
-    return path_warning(path, distance_to_data(starts, data))
+    distance = distance_to_data(starts, data)
+    return [text for path in paths if (text := path_warning(path, distance))]

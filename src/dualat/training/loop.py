@@ -10,15 +10,14 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dualat.core.compiled import compiled
-from dualat.core.loop import frozen
+from dualat.core.loop import GradientLoop, frozen
 from dualat.core.losses import gradient_penalty
 from dualat.methods.base import Batch, Method
 from dualat.models.model import LoadedModel, copy_weights, save_model
@@ -148,6 +147,8 @@ class Stage:
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
+        part = self.streams[0].batch_size // (ranks() * settings.accumulate)  # what the gradient loop sees
+        self.loop = GradientLoop(model, run.compile, part)
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage. ValueError where it is of another network, optimiser or method."""
@@ -173,9 +174,7 @@ class Stage:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
         batch_size = self.streams[0].batch_size
         pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
-        part = batch_size // (ranks() * self.settings.accumulate)  # what the gradient loop sees
-        loop = compiled(self.model, part) if self.run.compile else nullcontext()
-        with self.run.stop.steps(), loop, pace as progress, self.rescued():
+        with self.run.stop.steps(), pace as progress, self.rescued():
             if self.owed:
                 self.report(self.batch(self.done - 1), progress)
             while self.done < self.total:
@@ -243,7 +242,7 @@ class Stage:
         batch = self.batch(self.done)
         rate = learning_rate(self.settings.optimizer, self.done, self.total)
         figures = train_step(
-            self.model, self.method, batch, self.optimizer, rate, self.settings, self.run.dtype
+            self.model, self.method, batch, self.optimizer, rate, self.settings, self.run.dtype, self.loop
         )
         loss, norm, limit = figures["loss"], figures["gradient_norm"], self.run.stability.limit
         if has_diverged(loss, norm, limit):

@@ -2,8 +2,12 @@
 
 import math
 from dataclasses import field, fields
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import PlainValidator
+
+from dualat.methods.registry import method_settings
+from dualat.methods.settings import MethodSettings
 from dualat.settings import strict
 
 
@@ -68,18 +72,20 @@ class OptimizerSettings:
 class StageSettings:
     """One stage of training. Give its length in epochs or in steps."""
 
+    method: Annotated[MethodSettings, PlainValidator(method_settings)]
+    """System to train, by its name, and what it reads."""
     epochs: float | None = None
     """Length in passes over the training images; None where `steps` says it."""
     steps: int | None = None
     """Length in training steps; None where `epochs` says it."""
     batch_size: int = 128
-    """Real images per step (each of the two batches of stage 2), of all processes together."""
+    """Real images per step (each of the two batches, where the method has two), of all processes together."""
     accumulate: int = 1
     """Parts into which each process's batch is cut, one after the other, where memory is short."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Optimiser and schedule."""
     freeze_batchnorm: bool = False
-    """Keep BatchNorm layers in eval mode, with the statistics they start with (stage 2's default)."""
+    """Keep BatchNorm layers in eval mode, with the statistics they start with."""
     ema_decay: float = 0.999
     """Largest decay of the weights' moving average; it warms up as (1 + n) / (10 + n)."""
     evaluate_every: int = 1000

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from dualat.core.loop import GradientLoop
 from dualat.methods.base import Batch, Method, batchnorm_modules
 from dualat.models.model import LoadedModel
 from dualat.system.distributed import average_gradients, lost_ranks, mean_of, ranks
@@ -29,9 +30,14 @@ def train_step(
     rate: float,
     settings: StageSettings,
     dtype: torch.dtype,
+    loop: GradientLoop | None = None,
 ) -> dict[str, float]:
     """One optimiser step; returns the figures of the step as plain numbers. A non-finite
-    loss or gradient changes no weight."""
+    loss or gradient changes no weight.
+
+    loop: the gradient loop on this model that the method climbs with; None: an eager one.
+    """
+    loop = loop or GradientLoop(model)
     for group in optimizer.param_groups:
         group["lr"] = rate
     set_train_mode(model, settings.freeze_batchnorm)
@@ -40,7 +46,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     for part in parts:
         with autocast(dtype, device):
-            made.append(method.generate(model, part))
+            made.append(method.generate(loop, part))
             loss, figures = method.loss_on(model, part, made[-1])
         backward(loss / len(parts))
         seen.append({"loss": loss.detach(), **figures})

@@ -75,6 +75,17 @@ def setting(config: dict[str, Any], name: str) -> Any:
     return value
 
 
+def methods(config: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Settings of each stage's method, by the stage's number; of runs that did not yet say them stage by stage, those of the
+    run, as stage 0."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, stage in config.items():
+        method = stage.get("method") if isinstance(stage, dict) else None
+        if isinstance(method, dict) and (number := re.fullmatch(r"stage(\d{1,3})", str(name))):
+            found[int(number[1])] = method
+    return found or {0: config | {"name": config.get("method")}}
+
+
 def read_picture(path: Path) -> Picture | None:
     """A PNG as a data URI, reduced where it is very wide; None where it is no picture."""
     try:

@@ -10,7 +10,7 @@ from dualat.results.catalogue import described, strength
 from dualat.results.naming import identity, in_words, name_of, spoken, text
 from dualat.results.record import Record
 from dualat.results.report.parts import Card, Group, Section, Table, capital, half, interval, shown
-from dualat.results.report.reading import Picture, number, read_picture, setting
+from dualat.results.report.reading import Picture, methods, number, read_picture, setting
 
 HEADLINE = (
     "clean_accuracy",
@@ -28,13 +28,13 @@ HEADLINE = (
 def facts(config: dict[str, Any]) -> str:
     """The run in one line."""
     names = {
-        "method": "method",
         "data.source": "data",
         "network.name": "network",
         "seed": "seed",
         "precision": "precision",
     }
-    known = {word: value for key, word in names.items() if (value := setting(config, key)) is not None}
+    known = {"method": method} if (method := list(methods(config).values())[-1].get("name")) else {}
+    known |= {word: value for key, word in names.items() if (value := setting(config, key)) is not None}
     return " · ".join(f"{word} {text(value)}" for word, value in known.items())
 
 

@@ -7,7 +7,7 @@ from dualat.results.catalogue import described
 from dualat.results.naming import spoken
 from dualat.results.report.parts import Group, Plot, Section, plot
 from dualat.results.report.plots import Series
-from dualat.results.report.reading import number, setting
+from dualat.results.report.reading import methods, number, setting
 
 CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Losses", "loss", ("loss_ce", "loss_energy")),
@@ -30,7 +30,6 @@ NAMES = {
 }
 VALIDATION = "validation_"
 """What names of metric values on validation images begin with."""
-STAGES = {1: "Stage 1: adversarial training", 2: "Stage 2: dual adversarial training"}
 Curves = dict[str, list[tuple[float, float]]]
 
 
@@ -42,17 +41,18 @@ def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Sec
         "Values of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
         "Validation values are of the averaged weights.",
     )
-    method = setting(config, "method")
+    known = methods(config)
     for stage, curves in stages.items():
-        title = STAGES.get(stage, f"Stage {stage}") if method in (None, "dat") else f"Stage {stage}: {method}"
-        section.groups.append(Group(title, plots=stage_plots(curves, config)))
+        method = known.get(stage) or (known.get(0, {}) if stage == max(stages) else {})
+        title = f"Stage {stage}: {method['name']}" if method.get("name") else f"Stage {stage}"
+        section.groups.append(Group(title, plots=stage_plots(curves, method)))
     if not section.groups:
         section.missing = f"No metrics.jsonl in {run}: `dualat train RECIPE --output {run}` writes it."
     return section
 
 
-def stage_plots(curves: Curves, config: dict[str, Any]) -> list[Plot]:
-    """One chart per kind of value; those that this file does not know get a chart each."""
+def stage_plots(curves: Curves, method: dict[str, Any]) -> list[Plot]:
+    """One chart per kind of value, with the settings of the stage's method; those that this file does not know get one each."""
     known = {name for _, _, names in CHARTS for name in names}
     if any(name in curves for name in ("loss_ce", "loss_energy")):
         known.add("loss")  # the weighted sum of the two
@@ -80,20 +80,20 @@ def stage_plots(curves: Curves, config: dict[str, Any]) -> list[Plot]:
                 always=len(names) > 1,
                 x_range=(0.0, last) if last > 0 else None,
                 y_range=(0.0, 1.0) if share else None,
-                guides=guides(label, config),
+                guides=guides(label, method),
                 log=label in ("R1", "norm", "loss") and wide(series),
             )
         )
     return [p for p in plots if p.svg]
 
 
-def guides(label: str, config: dict[str, Any]) -> list[tuple[float, str]]:
+def guides(label: str, method: dict[str, Any]) -> list[tuple[float, str]]:
     """The curriculum's settings as lines in its charts."""
     name, text = {
         "T": ("contrastive.t_max", "T_max"),
         "AUROC": ("contrastive.auc_threshold", "T grows above"),
     }.get(label, ("", ""))
-    value = number(setting(config, name)) if name else math.nan
+    value = number(setting(method, name)) if name else math.nan
     return [(value, f"{text} {value:g}")] if math.isfinite(value) else []
 
 
