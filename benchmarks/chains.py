@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dualat.evaluation.throughput import device_name
 from torch import Tensor
 
 from dualat.bench.measure import interleaved, ratios
 from dualat.core.energy import JointEnergyModel
 from dualat.core.loop import GradientLoop
-from dualat.evaluation.throughput import device_name
 from dualat.methods.base import Batch
 from dualat.methods.eb_jdat import EBJDAT
 from dualat.methods.jem import JEM

@@ -32,7 +32,6 @@ from reading import read_study as read_records
 from samplers import choose_sampler
 
 import dualat
-from dualat import lock
 from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig, plain
 from dualat.data.in_distribution import load_splits
@@ -40,6 +39,7 @@ from dualat.evaluation.context import EvaluationContext
 from dualat.models.model import load, save_model
 from dualat.results.record import as_json, versions
 from dualat.run.evaluation import complete, save_grid
+from dualat.system import lock
 from dualat.system.devices import device_name
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype

@@ -239,7 +239,7 @@ def run_files() -> dict[str, bytes]:
 
 def make_finished(folder: Path) -> None:
     """A run of RECIPE after its one step, without the hours: a state to resume from, weights, records, pictures."""
-    config = resolved(build_config(RECIPE))
+    config = resolved(build_config(RECIPE | {"output": "run"}))
     torch.manual_seed(0)
     train = load_splits(config.data).train
     model = new_model(config, train, torch.device("cpu"))
