@@ -1,6 +1,5 @@
 """The theory of DAT, tried where the truth is known (rings.py). At DAT's optimum, on the data's support,
-softmax f(x) = p(y|x) and E(x) = 0; off the support E(x) is high.
-"""
+softmax f(x) = p(y|x) and E(x) = 0; off the support E(x) is high."""
 
 import argparse
 
@@ -18,10 +17,8 @@ from dualat.models.normalize import Normalized
 from dualat.training.ema import EMA
 
 # The theorem is about cross-entropy without an attack, which blurs p(y|x) over its ball: keep eps well below NOISE.
-SETTINGS = DATSettings(
-    attack=AttackSettings(eps=0.005, steps=1, step_size=0.005),
-    contrastive=ContrastiveSettings(t_max=15, auc_threshold=0.55, window=2560, step_size=0.04),
-)
+ATTACK = AttackSettings(eps=0.005, steps=1, step_size=0.005)
+CONTRASTIVE = ContrastiveSettings(t_max=15, auc_threshold=0.55, window=2560, step_size=0.04)
 
 
 def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnergyModel, dict[str, float]]:
@@ -31,7 +28,7 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
     hidden = [layer for _ in range(2) for layer in (nn.Linear(64, 64), nn.SiLU())]
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.SiLU(), *hidden, nn.Linear(64, 2))
     model = JointEnergyModel(Normalized(network, mean=[0.5, 0.5], std=[0.1, 0.1]))
-    method, average = DAT(SETTINGS, size), EMA(model, 0.995)
+    method, average = DAT(DATSettings(attack=ATTACK, contrastive=CONTRASTIVE), size), EMA(model, 0.995)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -50,8 +47,8 @@ def train(seed: int = 0, steps: int = 1500, size: int = 256) -> tuple[JointEnerg
         error = (model.predict_proba(on) - posterior(on)).abs().mean().item()
         near, far = model.energy(on).abs(), model.energy(off).abs()
         right = auroc(far, near).item()  # pairs of points with |E| smaller on the support than off it
-    names = ("posterior MAE", "|E| on", "|E| off", "right")
-    return model.eval(), dict(zip(names, (error, near.mean().item(), far.mean().item(), right), strict=True))
+    found = {"posterior MAE": error, "|E| on": near.mean(), "|E| off": far.mean(), "right": right}
+    return model.eval(), {name: float(value) for name, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ from models_broken import write_run
 from verdict import wrong_command
 
 from dualat.cli.main import COMMANDS, run
-from dualat.cli.train import TrainArguments
-from dualat.settings import names_of
+from dualat.config import setting_names
 
 LINES = {
     "help": "--help",
@@ -101,7 +100,7 @@ ENDLESS = words_of("steps epochs repeats count batch evaluate-every images sampl
 def options(command: str) -> tuple[str, ...]:
     """A command's options, as they are written."""
     if command in ("train", "plan"):
-        names: Any = names_of(TrainArguments, groups=False)
+        names: Any = [*setting_names(groups=False), "resume", "overwrite", "dry_run", "json"]
     elif command == "data":
         kinds = import_module("dualat.cli.data").KINDS
         names = [entry.name for _, kind, _ in kinds.values() for entry in fields(kind)]

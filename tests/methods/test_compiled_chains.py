@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_methods import CHAIN, METHODS, toy
+from test_methods import made, toy
 from torch import nn
 
 from dualat.core.loop import GradientLoop
@@ -15,10 +15,10 @@ from dualat.core.objectives import lower_energy
 from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import first_layer
+from dualat.methods.registry import METHODS
 from dualat.training.step import set_train_mode
 
-FAMILY = [name for name, make in METHODS.items() if isinstance(make(), JEM)]
-TWENTY = replace(CHAIN, steps=20, noise=0.01)
+FAMILY = [name for name in METHODS if isinstance(made(name), JEM)]
 
 
 @pytest.fixture
@@ -37,8 +37,9 @@ def network() -> nn.Module:
 
 
 def of_twenty_steps(name: str) -> JEM:
-    method = METHODS[name]()
-    method.chain = TWENTY.published(name)
+    method = made(name)
+    assert isinstance(method, JEM)
+    method.chain = replace(method.chain, steps=20, noise=0.01)
     return method
 
 

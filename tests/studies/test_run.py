@@ -396,7 +396,7 @@ def test_a_folder_of_the_same_settings_is_gone_on_with(root, trained):
         path.unlink()
     known = root / "runs/studies/tiny/jem-seed1/config.yaml"
     values = yaml.safe_load(known.read_text()) | {"output": "/elsewhere"}
-    del values["diffusion"], values["sampling"]["start_noise"]  # settings that came later
+    del values["deterministic"], values["sampling"]["start_noise"]  # settings that came later
     known.write_text(yaml.safe_dump(values))
     for folder in (root / "runs/studies/tiny").iterdir():
         write_outcome(folder, "running", [])
@@ -518,7 +518,10 @@ def test_a_run_that_another_process_made_meanwhile_is_not_made_again(root, train
     ("variant", "expected"),
     [
         ({"stage1": STAGE | {"accumulate": 5}}, "variants.odd: batch_size is 16, which cannot be divided"),
-        ({"method": "at-ebm", "loss": {"energy": 0.0}}, "variants.odd: loss.energy is 0, but at-ebm has no"),
+        (
+            {"method": "at-ebm", "loss": {"energy": 0.0}},
+            "variants.odd: loss.energy is 0, but the method has no",
+        ),
     ],
 )
 def test_what_only_the_data_or_the_method_shows_is_checked_before_too(
@@ -605,7 +608,7 @@ def test_a_sampler_without_a_distance_is_not_chosen(tmp_path, monkeypatch):
 
 
 def a_record(variant="at", seed=0, **more):
-    method = {"at": "standard-at"}.get(variant, variant)
+    method = {"at": "standard-at", "mystery": "standard-at"}.get(variant, variant)
     config = plan.configuration(STUDY["base"], STUDY["variants"].get(variant), seed=seed, output="there")
     found = {"variant": variant, "seed": seed, "method": config.method}
     found |= {"outcome": "finished", "divergences": [], "curves": {}, "images_per_second": {}}

@@ -87,9 +87,9 @@ def check_same(folder: Path, config: RunConfig, started: RunConfig, splits: Spli
     if [value for name, value in _paths(config) if name in MOVABLE] != [
         value for name, value in _paths(started) if name in MOVABLE
     ]:
+        advice = "pass the same as data=" if config.data.is_own else "name the place where the same are"
         raise ValueError(
-            f"{config.data.source} holds other {other[0]} images than those that the run in {folder} began with: name the "
-            "place where the same are."
+            f"{config.data.source} holds other {other[0]} images than those that the run in {folder} began with: {advice}."
         )
     warnings.warn(
         f"the {other[0]} images in {config.data.source} are others than those that the run in {folder} began with.",
