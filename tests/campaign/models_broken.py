@@ -15,7 +15,7 @@ from damage import SIZES, broken_bytes, broken_json, broken_tree, inner, one_of,
 from images_broken import Input
 
 import dualat
-from dualat.config import build_config, resolved
+from dualat.config import build_config
 from dualat.models.import_weights.convert import import_network
 from dualat.models.import_weights.settings import ImportSettings
 from dualat.models.model import load
@@ -201,7 +201,7 @@ def resume(rng: random.Random, place: Path) -> Input:
         name = rng.choice(("metrics.jsonl", "outcome.json", "evaluation.json", "config.yaml"))
         (place / name).write_bytes(content := broken_bytes((place / name).read_bytes(), (), rng)[0])
         words += f" {name} of {len(content)} bytes"
-    config = resolved(build_config(originals.RECIPE | {"output": str(place)}))
+    config = build_config(originals.RECIPE | {"output": str(place)})
     return words, lambda: dualat.train(config, resume=True)
 
 
