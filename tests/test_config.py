@@ -325,6 +325,7 @@ def test_an_empty_group_can_be_overridden(tmp_path: Path):
         (f"seed: 0x{'f' * 5000}", "seed is a number of"),
         ("seed: 2020-13-45", "no valid YAML"),
         ("seed: !!int ''", "no valid YAML"),
+        ("{{a: 1}: 2}", "a key in line 1 is a list or a mapping: keys are words"),
         (
             "a: &a [1, 1]\n"
             + "\n".join(

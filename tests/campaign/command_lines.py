@@ -22,7 +22,9 @@ from models_broken import write_run
 from verdict import wrong_command
 
 from dualat.cli.main import COMMANDS, run
+from dualat.cli.train import TrainFlags
 from dualat.config import setting_names
+from dualat.settings import names_of
 
 LINES = {
     "help": "--help",
@@ -100,7 +102,7 @@ ENDLESS = words_of("steps epochs repeats count batch evaluate-every images sampl
 def options(command: str) -> tuple[str, ...]:
     """A command's options, as they are written."""
     if command in ("train", "plan"):
-        names: Any = [*setting_names(groups=False), "resume", "overwrite", "dry_run", "json"]
+        names: Any = [*setting_names(groups=False), *names_of(TrainFlags)]
     elif command == "data":
         kinds = import_module("dualat.cli.data").KINDS
         names = [entry.name for _, kind, _ in kinds.values() for entry in fields(kind)]

@@ -7,7 +7,6 @@ import pickle
 import struct
 import sys
 import zlib
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from foreign_networks import Jem, settled, small_weights  # noqa: E402
 from test_report import made_up, make_run  # noqa: E402
 
 import dualat.evaluation.judge as judges  # noqa: E402
-from dualat.config import RunConfig, build_config, to_yaml  # noqa: E402
+from dualat.config import RunConfig, build_config, plain, to_yaml  # noqa: E402
 from dualat.data.in_distribution import load_splits  # noqa: E402
-from dualat.methods.registry import build_method  # noqa: E402
 from dualat.models.model import save_model  # noqa: E402
-from dualat.run.train import new_model  # noqa: E402
+from dualat.run.train import new_model, stage_plan  # noqa: E402
 from dualat.system.files import sha256  # noqa: E402
 from dualat.training.checkpoint import TrainingState, save_state  # noqa: E402
 from dualat.training.ema import EMA  # noqa: E402
@@ -243,13 +241,12 @@ def make_finished(folder: Path) -> None:
     torch.manual_seed(0)
     train = load_splits(config.data).train
     model = new_model(config, train, torch.device("cpu"))
-    stage = config.stages[1]
+    ((_, method, stage),) = stage_plan(config, train)
     optimizer = build_optimizer(model, stage.optimizer)
     model(train.float(slice(0, 8))).logsumexp(1).mean().backward()
     optimizer.step()
     average = EMA(model, 0.9)
     average.update(model)
-    method = build_method(stage.method, stage.batch_size)
     state = TrainingState(
         1,
         1,
@@ -284,7 +281,7 @@ def records() -> list[dict[str, Any]]:
 
 def full_recipe() -> dict[str, Any]:
     """Every setting with its default."""
-    return json.loads(json.dumps(asdict(RunConfig())))
+    return json.loads(json.dumps(plain(RunConfig())))
 
 
 __all__ = ["BENCHMARK", "LISTS", "RECIPE", "STUDY", "sha256"]

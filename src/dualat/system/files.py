@@ -97,6 +97,8 @@ class _PlainLoader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
+            if isinstance(key, yaml.CollectionNode):
+                raise yaml.YAMLError(f"a key in line {line} is a list or a mapping: keys are words")
             if isinstance(key, yaml.ScalarNode) and key.value in lines and key.value != "<<":
                 raise yaml.YAMLError(
                     f"{key.value} is in line {lines[key.value]} and again in line {line}: keep one"
