@@ -354,3 +354,11 @@ def test_a_mapping_that_another_extends_may_be_extended_before_it_is_read(tmp_pa
 def test_overrides_of_a_whole_configuration_count():
     config = changed(plain(load_recipe("digits")), {"seed": 3, "stage2.steps": 7})
     assert (config.seed, config.stages[2].steps) == (3, 7)
+
+
+def test_a_key_that_is_no_word_is_one_sentence_beside_an_override(tmp_path):
+    """The campaign's find: with an override it ended in a TypeError."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: dat\n~: 3\n")
+    with pytest.raises(ValueError, match="recipe"):
+        load_recipe(str(path), {"stage1.steps": 2})

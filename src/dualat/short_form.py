@@ -114,10 +114,16 @@ def _chosen(which: Any, plan: Mapping[int, Any], method: Any) -> list[int]:
     )
 
 
+def stage_keys(values: Mapping[Any, Any]) -> list[str]:
+    """The keys of a recipe that are stages. Others may be no words at all: they are refused later, by name."""
+    return [key for key in values if isinstance(key, str) and STAGE.fullmatch(key)]
+
+
 def spread(values: Mapping[str, Any], name: str) -> list[str]:
     """Where an override of this dotted name goes: itself, or the stages' own settings, where the recipe names each
     stage's method and several of them, or one, have it."""
-    named = {key: method for key in values if STAGE.fullmatch(key) and (method := named_method(values[key]))}
+    stages = stage_keys(values)
+    named = {key: method for key in stages if (method := named_method(values[key]))}
     found = [f"{key}.method.{name}" for key, method in named.items() if row_of(method).knows(name)]
     return found or [name]
 
@@ -125,7 +131,7 @@ def spread(values: Mapping[str, Any], name: str) -> list[str]:
 def in_short(values: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without its stages' methods, so that another method can be asked for: what they read becomes groups of all."""
     short, groups = dict(values), {}
-    for key in sorted(key for key in values if STAGE.fullmatch(key)):
+    for key in sorted(stage_keys(values)):
         if isinstance(stage := values[key], Mapping) and "method" in stage:
             method = stage["method"] if isinstance(stage["method"], Mapping) else {}
             groups = merge(groups, {name: value for name, value in method.items() if name != "name"})
