@@ -18,7 +18,7 @@ from dualat.core.objectives import lower_energy
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.draws import draws_for
 from dualat.data.images import Shape
-from dualat.data.initial import InitialDistribution
+from dualat.data.initial import InitialDistribution, part_of
 from dualat.data.starts import Start, plain_kind, start_from
 from dualat.models.model import LoadedModel
 from dualat.models.own import count_classes
@@ -165,6 +165,10 @@ def resolve_initial(
         )
     if initial is None:
         return model.required_initial
-    if isinstance(initial, str) and model.initial is not None and plain_kind(initial) == model.initial_kind:
-        return model.initial
+    if isinstance(initial, str) and model.initial is not None:
+        kind, own = plain_kind(initial), model.initial_settings
+        if kind in own.parts:
+            return part_of(model.initial, kind)
+        if kind == own.kind:
+            return model.initial
     return start_from(initial, model.shape)[0]

@@ -142,7 +142,7 @@ def test_a_loop_is_nobodys_but_its_owners(model):
     run = climbing(x, lower_energy(labels), steps=2, step_size=0.05)
     wrapped = compiling(dualat.JointEnergyModel(copy.deepcopy(model)), batch_size=None)
     torch.testing.assert_close(run(wrapped), run(model), rtol=0, atol=1e-5)
-    assert ran_compiled(wrapped) and wrapped.steps.batch_size == len(x)
+    assert ran_compiled(wrapped) and wrapped.steps.sizes == (len(x),)
     torch.testing.assert_close(
         wrapped.climb(x, lower_energy(labels), steps=2, step_size=0.05), run(wrapped), rtol=0, atol=0
     )
@@ -183,6 +183,19 @@ def test_any_number_of_images_and_every_hook(model, count):
     for (_, x, value), (_, other, expected) in zip(seen, half, strict=True):
         torch.testing.assert_close(x, other, rtol=0, atol=1e-5)
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_batches_of_two_sizes_are_compiled_in_their_own(model):
+    """Half a batch of contrastive samples costs half a batch: it is not filled up."""
+    loop, seen = compiling(model, (12, 6)), []
+    forward = loop.steps.view.forward
+    loop.steps.view.forward = lambda x: seen.append(len(x)) or forward(x)
+    for count, objective in ((12, raise_cross_entropy), (6, lower_energy), (5, lower_energy)):
+        x, labels = images(count)
+        run = climbing(x, objective(labels), steps=2, step_size=0.1)
+        torch.testing.assert_close(run(loop), run(model), rtol=0, atol=1e-5)
+    assert ran_compiled(loop, 2) and set(seen) == {12, 6}
 
 
 @pytest.mark.usefixtures("quick")

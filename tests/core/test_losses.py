@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualat.core.losses import denoising, ebm_difference, energy_bce, gradient_penalty, robust_cross_entropy
@@ -26,6 +27,24 @@ def test_energy_bce_by_hand():
     real, contrastive = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.0], [3.0]])
     terms = [math.log1p(math.exp(v)) for v in (-2.0, 1.0, 0.0, 3.0)]
     assert energy_bce(real, contrastive).item() == pytest.approx(sum(terms) / 4)
+
+
+def test_energy_bce_of_fewer_contrastive_images_is_half_of_each_mean():
+    real, contrastive = torch.tensor([[2.0], [-1.0], [0.5], [4.0]]), torch.tensor([[3.0], [-2.0]])
+    terms = [math.log1p(math.exp(v)) for v in (-2.0, 1.0, -0.5, -4.0, 3.0, -2.0)]
+    expected = sum(terms[:4]) / 8 + sum(terms[4:]) / 4
+    assert energy_bce(real, contrastive).item() == pytest.approx(expected)
+    on_real, on_contrastive = gradients(real, contrastive)
+    torch.testing.assert_close(on_real, -(1 - torch.sigmoid(real)) / 8)
+    torch.testing.assert_close(on_contrastive, torch.sigmoid(contrastive) / 4)
+
+
+def test_energy_bce_of_as_many_is_bit_for_bit_the_mean_over_all():
+    for count in (3, 7, 64):
+        real, contrastive = logits(0, count).float(), logits(1, count).float()
+        s = torch.cat([real.logsumexp(1), contrastive.logsumexp(1)])
+        mean = F.binary_cross_entropy_with_logits(s, (torch.arange(2 * count) < count).float())
+        assert torch.equal(energy_bce(real, contrastive), mean)
 
 
 def test_ebm_difference_by_hand_and_its_direction():

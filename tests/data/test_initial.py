@@ -11,7 +11,7 @@ from dualat.data.draws import Draws
 from dualat.data.folder import open_class_folder
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_images, load_splits
-from dualat.data.initial import build_initial, distance_to_data, path_warning, restore_initial
+from dualat.data.initial import build_initial, distance_to_data, part_of, path_warning, restore_initial
 from dualat.data.principal import fit_gaussian
 from dualat.data.settings import DataSettings, InitialSettings
 
@@ -23,6 +23,7 @@ KINDS = {
     "normal": {"mean": 0.4, "std": 0.1},
     "smooth-noise": {"blur": 1.0},
     "images": {"source": "digits"},
+    "mixture": {"parts": {"class-gaussian": 2, "gaussian": 1, "uniform": 1}, "rank": 4},
 }
 
 
@@ -151,6 +152,45 @@ def test_every_kind_samples_in_range_and_survives_saving(kind):
     assert torch.equal(restored.sample(5, labels, seeded()), initial.sample(5, labels, seeded()))
     with pytest.raises(ValueError, match="save the model again"):
         restore_initial(settings, SHAPE, {"weights": torch.zeros(3)})
+
+
+def test_a_mixture_draws_its_parts_in_their_shares():
+    values = {"parts": {"normal": 3, "uniform": 1}, "mean": 0.0, "std": 1e-6}
+    settings = InitialSettings(kind="mixture", **values)
+    start = build_initial(settings, SHAPE, None).sample(4000, None, seeded())
+    dark = (start.flatten(1).amax(1) < 1e-3).float().mean().item()
+    assert abs(dark - 0.75) < 4 * (0.75 * 0.25 / 4000) ** 0.5  # four standard errors
+
+
+def test_a_part_of_a_mixture_is_what_its_kind_alone_is():
+    parts, data = {"class-gaussian": 0.5, "smooth-noise": 0.5}, toy()
+    mixed = InitialSettings(kind="mixture", parts=parts, rank=4, blur=1.0)
+    initial, labels = build_initial(mixed, SHAPE, data), torch.tensor([0, 1, 1])
+    alone = build_initial(InitialSettings(kind="class-gaussian", rank=4), SHAPE, data)
+    drawn = part_of(initial, "class-gaussian").sample(3, labels, seeded())
+    assert torch.equal(drawn, alone.sample(3, labels, seeded()))
+    assert initial.classes == 2 and set(initial.state()) == {"class-gaussian.mean", "class-gaussian.factor"}
+    with pytest.raises(ValueError, match="no part 'uniform': give class-gaussian or smooth-noise"):
+        part_of(initial, "uniform")
+    with pytest.raises(ValueError, match="is no mixture"):
+        part_of(alone, "uniform")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"parts": {"uniform": 1}}, "at least two kinds"),
+        ({"parts": {"uniform": 1, "mixture": 1}}, "none of them a mixture"),
+        ({"parts": {"uniform": 1, "gaussian": 0}}, "shares must be above 0"),
+        ({"parts": {"uniform": 1, "images": 1}}, "needs source"),
+        ({"parts": {"uniform": 1, "normal": 1}, "rank": 4}, "rank does nothing"),
+        ({"parts": {"uniform": 1, "noise": 1}}, "parts"),
+        ({"kind": "uniform", "parts": {"uniform": 1, "normal": 1}}, "parts does nothing"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        InitialSettings(**{"kind": "mixture", **values})
 
 
 def test_restore_refuses_tensors_of_another_shape():

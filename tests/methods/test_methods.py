@@ -16,6 +16,7 @@ from dualat.core.losses import energy_bce, gradient_penalty
 from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.methods.at_ebm import ATEBM
 from dualat.methods.base import Batch, Method, batchnorm_modules, forward
+from dualat.methods.curriculum import auroc
 from dualat.methods.dat import DAT
 from dualat.methods.registry import METHODS as ROWS
 from dualat.methods.registry import (
@@ -283,6 +284,35 @@ def test_dat_is_its_equation(energy, steps):
     assert method.after_step()["T"] == steps
     torch.testing.assert_close(figures["loss_ce"], ce.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(figures["loss_energy"], bce.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_dat_with_half_the_samples_and_steps_twice_as_long_is_its_equation():
+    model, batch = network().eval(), toy()
+    contrastive = ContrastiveSettings(t_max=5, window=1000, step_size=0.2, ratio=0.5, stride=2)
+    method = DAT(DATSettings(attack=ATTACK, contrastive=contrastive), COUNT)
+    assert method.curriculum.t_max == 3 and method.loop_sizes(COUNT) == (COUNT, COUNT // 2)
+    method.curriculum.steps = 2
+    loss, figures = method.loss(model, batch)
+    half = COUNT // 2
+    labels = batch.energy_labels[:half]
+    samples = pgd(model, batch.starts[:half], lower_energy(labels), steps=2, step_size=0.4)
+    bce = energy_bce(model(batch.energy_images), model(samples))
+    torch.testing.assert_close(figures["loss_energy"], bce.detach(), rtol=1e-4, atol=1e-5)
+    expected = F.cross_entropy(model(adversarial(model, batch)), batch.robust_labels) + bce
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    real, drawn = model(batch.energy_images), model(samples)
+    scores = real[torch.arange(COUNT), batch.energy_labels], drawn[torch.arange(half), labels]
+    assert method.after_step() == {"auroc": pytest.approx(auroc(*scores).item()), "T": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"ratio": 0.0}, "contrastive.ratio is 0"), ({"ratio": 1.5}, "ratio is 1.5, but .* at most 1")]
+    + [({"stride": 0}, "stride is 0"), ({"stride": 51}, "stride is 51, but must be 1 to .* which is 50")],
+)
+def test_a_pace_that_cannot_be_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveSettings(**given)
 
 
 def test_no_gradient_runs_through_the_loops():

@@ -1,11 +1,13 @@
 """Wide ResNets: published names and sizes, and a reference forward pass written apart."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualat.models.wide_resnet import WideResNet
+from dualat.models.wide_resnet import LAYOUTS, Block, WideResNet
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -102,14 +104,37 @@ def test_layouts_share_names_and_shapes_but_not_results():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = WideResNet(10, 2, 3, layout="jem").state_dict()
-    for layout in ("standard", "jem", "deepmind"):
+    for layout in LAYOUTS:
         network = WideResNet(10, 2, 3, layout=layout).eval()
         own = network.state_dict()
         assert set(own) == {k for k in state if layout == "jem" or not ("conv" in k.lower() and "bias" in k)}
         network.load_state_dict({k: state[k] for k in own})
         outputs.append(network(x))
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert (outputs[a] - outputs[b]).abs().max() > 1e-3
+    for a, b in itertools.combinations(outputs, 2):
+        assert (a - b).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [28, 7])
+def test_an_antialiased_network_draws_no_chequer(size):
+    """The gradient's energy at the highest frequency, beside its mean energy: means of 2x2 pixels pass none of it on, and what
+    is left is of the convolutions at full resolution. Strides leave many times as much."""
+    shares = {}
+    for layout in ("standard", "antialiased"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            block = Block(8, 16, 2, "silu", layout=layout).eval()
+        x = torch.rand(16, 8, size, size, requires_grad=True)
+        (gradient,) = torch.autograd.grad(block(x).square().sum(), x)
+        spectrum = torch.fft.fft2(gradient[..., : size // 2 * 2, : size // 2 * 2]).abs().square()
+        middle = size // 2
+        shares[layout] = float(spectrum[..., middle, middle].mean() / spectrum.mean())
+    assert shares["antialiased"] < 0.2 * shares["standard"]
+
+
+def test_an_antialiased_block_has_the_shape_of_a_strided_one():
+    for size in (4, 5, 7, 28):
+        x = torch.rand(2, 8, size, size)
+        assert Block(8, 16, 2, "relu", layout="antialiased")(x).shape == Block(8, 16, 2, "relu")(x).shape
 
 
 @pytest.mark.parametrize(
@@ -126,7 +151,7 @@ def test_layouts_share_names_and_shapes_but_not_results():
         ((10, 9999, 3), "wrn-10-9999 would have about 9.7e[+]12 weights .* choose a smaller one"),  # 39 TB
         ((10, 1, 3, 1, "gelu"), "'gelu'.*relu, silu"),
         ((10, 1, 3, 1, "relu", "layer"), "norm is 'layer'.*batch, none"),
-        ((10, 1, 3, 1, "relu", "batch", "tf"), "layout is 'tf'.*standard, jem, deepmind"),
+        ((10, 1, 3, 1, "relu", "batch", "tf"), "layout is 'tf'.*standard, jem, deepmind, antialiased"),
     ],
     ids=str,
 )

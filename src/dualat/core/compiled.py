@@ -6,7 +6,7 @@ Three things keep it to one trace per objective and kind of move, whatever T, ep
 - The graph runs on a view of the network that shares its storage, never requires grad and is always in eval mode. On the
   network itself each switch of a flag or mode would compile anew, and weight gradients would be computed for nothing.
 - Labels, eps, step size and noise are inputs of the graph; T is a loop around it.
-- The batch has one size: larger inputs are cut into parts, smaller ones filled up with copies of their first image.
+- Batches have one size, or few: larger inputs are cut into parts, smaller ones filled up with copies of their first image.
 
 On CUDA the step is recorded as a CUDA graph and replayed: one launch in place of hundreds. Nothing in the loop waits for
 the device: numbers reach it by fill kernels, not by copies from the host.
@@ -69,14 +69,17 @@ class CompiledSteps:
     """Compiled steps of one model, one per objective, kind of move and precision.
 
     A module whose images influence each other says so by `mixes_images`: its steps run compiled on batches of
-    exactly `batch_size`. One whose view is not its `shared_view` makes it by a method of that name.
+    exactly one of the sizes. One whose view is not its `shared_view` makes it by a method of that name.
+
+    Args:
+        sizes: numbers of images of a compiled step; none: that of the first batch.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int | None):
+    def __init__(self, model: nn.Module, sizes: tuple[int, ...] = ()):
         own = getattr(model, "shared_view", None)
         self.view: nn.Module = shared_view(model) if own is None else own()
         self.mixes = getattr(model, "mixes_images", False)
-        self.batch_size = batch_size
+        self.sizes = sizes
         self.failed = False
         self.graphs: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}
 
@@ -84,8 +87,12 @@ class CompiledSteps:
         """Whether steps of so many images run compiled: with an objective of objectives.py, and not for a few alone."""
         if self.failed or not isinstance(objective, Labelled):
             return False
-        self.batch_size = self.batch_size or count  # not given: that of the first batch
-        return count == self.batch_size if self.mixes else 2 * count >= self.batch_size
+        self.sizes = self.sizes or (count,)
+        return count in self.sizes if self.mixes else 2 * count >= min(self.sizes)
+
+    def size_for(self, count: int) -> int:
+        """The size of the steps that so many images take: the least into which they fit, or else the largest."""
+        return min((size for size in self.sizes if size >= count), default=max(self.sizes))
 
     def advance(
         self,
@@ -99,12 +106,12 @@ class CompiledSteps:
         """The step on batches of any size; None where they do not fit, or, after a warning, where it cannot be compiled."""
         if not self.fits(len(centre), objective):
             return None
-        assert isinstance(objective, Labelled) and self.batch_size is not None
-        kind, size_ = centre.device.type, self.batch_size
+        assert isinstance(objective, Labelled)
+        kind, images_ = centre.device.type, self.size_for(len(centre))
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         own, labels = dtype_of(self.view), () if objective.labels is None else (objective.labels,)
         traced = (objective.function, move, momentum > 0, noise > 0, dtype, own)
-        key = (*traced, len(labels), centre.shape[1:])
+        key = (*traced, len(labels), centre.shape[1:], images_)
         new = key not in self.graphs
         if new:
             self.graphs[key] = compile_step(traced_step(self.view, *traced), kind)
@@ -117,9 +124,9 @@ class CompiledSteps:
         ) -> tuple[Tensor, Tensor, Tensor | None]:
             length, parts = number(size), []
             carried = [tensor for tensor in (velocity, z, *labels) if tensor is not None]
-            for first in range(0, len(x), size_):
-                part = slice(first, first + size_)
-                images, middle, *more = (self.filled(tensor[part]) for tensor in (x, centre, *carried))
+            for first in range(0, len(x), images_):
+                part = slice(first, first + images_)
+                images, middle, *more = (filled(tensor[part], images_) for tensor in (x, centre, *carried))
                 # the same modes outside at every call: each is a condition under which the graph holds
                 with torch.no_grad(), torch.autocast(kind, enabled=False):
                     found = graph(images, middle, length, *numbers, *more)
@@ -146,12 +153,12 @@ class CompiledSteps:
             )
         return not self.failed
 
-    def filled(self, x: Tensor) -> Tensor:
-        """The first `batch_size` rows, channels last where x is images; missing rows are copies of the first."""
-        assert self.batch_size is not None
-        if len(x) < self.batch_size:
-            x = torch.cat([x, x[:1].expand(self.batch_size - len(x), *x.shape[1:])])
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+def filled(x: Tensor, count: int) -> Tensor:
+    """The rows, up to `count` with copies of the first; channels last where x is images."""
+    if len(x) < count:
+        x = torch.cat([x, x[:1].expand(count - len(x), *x.shape[1:])])
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 
 def replays(kind: str) -> bool:

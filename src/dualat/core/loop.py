@@ -130,15 +130,19 @@ class GradientLoop:
         model: module from images to logits; its weights may change between calls, in place.
         compile: run steps compiled (compiled.py): equal to eager ones up to rounding. Those of an objective that is
             none of objectives.py, and of less than half a batch, run eagerly nonetheless.
-        batch_size: number of images of a compiled step; None: that of the first call.
+        batch_size: number of images of a compiled step, or several such numbers, where batches of several sizes climb;
+            None: that of the first call.
     """
 
     climb = pgd
     """loop.climb(x, objective, threat, steps=..., step_size=...): all that `pgd` takes, but for the model."""
 
-    def __init__(self, model: nn.Module, compile: bool = False, batch_size: int | None = None):
+    def __init__(
+        self, model: nn.Module, compile: bool = False, batch_size: int | tuple[int, ...] | None = None
+    ):
         self.model = model
-        self.steps = CompiledSteps(model, batch_size) if compile else None
+        sizes = (batch_size,) if isinstance(batch_size, int) else batch_size or ()
+        self.steps = CompiledSteps(model, sizes) if compile else None
         self.batch_size = batch_size
         self._parts: dict[str, GradientLoop] = {}
 

@@ -11,16 +11,20 @@ from dualat.core.energy import marginal_energy
 
 
 def energy_bce(real_logits: Tensor, contrastive_logits: Tensor) -> Tensor:
-    """L_BCE = mean over all values of BCEWithLogits(s(x_real), 1) and BCEWithLogits(s(x_contrastive), 0).
+    """L_BCE = 1/2 mean BCEWithLogits(s(x_real), 1) + 1/2 mean BCEWithLogits(s(x_contrastive), 0).
 
-    With B real and B contrastive images, dL/ds = -(1 - sigma(s)) / 2B on real and sigma(s) / 2B on contrastive
+    With B real and M contrastive images, dL/ds = -(1 - sigma(s)) / 2B on real and sigma(s) / 2M on contrastive
     ones: the gradient of an energy-based model, each term scaled by a factor that vanishes at extreme energies.
-    logits: (B, K) each. Returns a scalar.
+    For M = B this is the mean over all 2B values (DAT). logits: (B, K) and (M, K). Returns a scalar.
     """
     real, contrastive = -marginal_energy(real_logits), -marginal_energy(contrastive_logits)
     scores = torch.cat([real, contrastive])
     targets = torch.cat([torch.ones_like(real), torch.zeros_like(contrastive)])
-    return F.binary_cross_entropy_with_logits(scores, targets)
+    half = len(scores) / 2
+    weights = torch.cat(
+        [torch.full_like(real, half / len(real)), torch.full_like(contrastive, half / len(contrastive))]
+    )
+    return F.binary_cross_entropy_with_logits(scores, targets, weights)
 
 
 def ebm_difference(real_logits: Tensor, sample_logits: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class SamplingSettings:
     derivative clipped."""
     noise: float = 0.0
     """Deviation of the normal noise added after each step, in pixel units of [0, 1]."""
+    start: str | None = None
+    """Part of a mixed initial distribution that samples start from, by its kind, as in class-gaussian; None: all of them."""
     start_noise: float = 0.0
     """Deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
     clip: bool = True

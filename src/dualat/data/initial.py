@@ -181,6 +181,44 @@ class Images(InitialDistribution):
         return {"images": self._stored.clone()}
 
 
+class Mixture(InitialDistribution):
+    """Each image from one of several distributions, chosen at random by their shares.
+
+    State: that of each part, its names behind the part's, as in class-gaussian.mean.
+    """
+
+    def __init__(self, shape: Shape, parts: dict[str, tuple[float, InitialDistribution]]):
+        super().__init__(shape)
+        self.parts = {kind: part for kind, (_, part) in parts.items()}
+        shares = torch.tensor([share for share, _ in parts.values()], dtype=torch.float64)
+        self.limits = (shares.cumsum(0) / shares.sum())[:-1].float()
+        self.classes = next((part.classes for part in self.parts.values() if part.classes), None)
+
+    def part(self, kind: str) -> InitialDistribution:
+        """One of the distributions. ValueError where there is none of this kind."""
+        if kind not in self.parts:
+            raise ValueError(f"the initial distribution has no part {kind!r}: give {' or '.join(self.parts)}.")
+        return self.parts[kind]
+
+    def to(self, device: torch.device | str) -> Self:
+        for part in self.parts.values():
+            part.to(device)
+        return super().to(device)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{kind}.{k}": v for kind, part in self.parts.items() for k, v in part.state().items()}
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: Source = None) -> Tensor:
+        draws = draws_for(n, generator, self.device)
+        chosen = torch.bucketize(draws.uniform().cpu(), self.limits, right=True).to(self.device)
+        images = torch.empty(n, *self.shape, device=self.device)
+        for number, part in enumerate(self.parts.values()):
+            # every part draws for all images, so that none depends on how the batch is divided
+            rows = chosen == number
+            images[rows] = part.sample(n, labels, draws)[rows]
+        return images
+
+
 def _gaussian_filter(x: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian filter of standard deviation sigma, edges continued; x: (n, C, H, W)."""
     radius = max(1, math.ceil(3 * sigma))
@@ -239,6 +277,11 @@ def build_initial(settings: InitialSettings, shape: Shape, train: ImageData | No
         ValueError: training images are needed and missing, of another shape, or lack a class; too much memory.
         FileNotFoundError: the files of kind images are not there.
     """
+    if settings.kind == "mixture":
+        return Mixture(
+            shape,
+            {k: (share, build_initial(settings.part(k), shape, train)) for k, share in settings.parts.items()},
+        )
     if settings.kind in ("gaussian", "class-gaussian"):
         if train is None:
             raise ValueError(
@@ -252,12 +295,23 @@ def build_initial(settings: InitialSettings, shape: Shape, train: ImageData | No
     return _without_data(settings, shape)
 
 
+def part_of(initial: InitialDistribution, kind: str) -> InitialDistribution:
+    """The part of this kind of a mixture. ValueError where there is none."""
+    if not isinstance(initial, Mixture):
+        raise ValueError(
+            f"sampling.start is {kind!r}, but the initial distribution is no mixture of which that is a part: leave it out."
+        )
+    return initial.part(kind)
+
+
 def restore_initial(settings: InitialSettings, shape: Shape, state: dict[str, Tensor]) -> InitialDistribution:
     """The initial distribution that `state()` was taken from; of kind images, with the images that it kept.
 
     Raises:
         ValueError: tensors are missing, left over, or of another shape or type.
     """
+    if settings.kind == "mixture":
+        return _restore_mixture(settings, shape, state)
     names = {"gaussian": {"mean", "factor"}, "class-gaussian": {"mean", "factor"}, "images": {"images"}}
     expected = names.get(settings.kind, set())
     if set(state) != expected:
@@ -286,3 +340,17 @@ def restore_initial(settings: InitialSettings, shape: Shape, state: dict[str, Te
             )
         return Gaussian(shape, mean, factor, per_class)
     return _without_data(settings, shape)
+
+
+def _restore_mixture(settings: InitialSettings, shape: Shape, state: dict[str, Tensor]) -> Mixture:
+    own: dict[str, dict[str, Tensor]] = {kind: {} for kind in settings.parts}
+    for name, tensor in state.items():
+        kind, _, rest = name.partition(".")
+        if kind not in own:
+            raise ValueError(
+                f"a stored initial distribution has the tensor {name}, but no part {kind!r}: save the model again."
+            )
+        own[kind][rest] = tensor
+    return Mixture(
+        shape, {k: (settings.parts[k], restore_initial(settings.part(k), shape, own[k])) for k in own}
+    )

@@ -4,7 +4,7 @@ import math
 from dataclasses import MISSING, field, fields
 from typing import Literal
 
-from dualat.settings import strict
+from dualat.settings import shown, strict
 
 NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """Sources that need no folder of images."""
@@ -185,11 +185,25 @@ class AugmentSettings:
                 raise ValueError(f"{entry.name} does nothing for augmentation {self.kind!r}: leave it out.")
 
 
+InitialKind = Literal["gaussian", "class-gaussian", "uniform", "normal", "smooth-noise", "images", "mixture"]
+_INITIAL_READS: dict[str, set[str]] = {
+    "gaussian": {"rank"},
+    "class-gaussian": {"rank"},
+    "normal": {"mean", "std"},
+    "smooth-noise": {"blur"},
+    "images": {"source", "root", "include", "exclude", "augment"},
+}
+"""Which settings a kind of initial distribution reads."""
+
+
 @strict
 class InitialSettings:
-    kind: Literal["gaussian", "class-gaussian", "uniform", "normal", "smooth-noise", "images"] = "gaussian"
+    kind: InitialKind = "gaussian"
     """What contrastive samples start from: a Gaussian fitted to the training images, one Gaussian per class, uniform
-    noise, normal noise, smoothed noise, or images of another source."""
+    noise, normal noise, smoothed noise, images of another source, or a mixture of these."""
+    parts: dict[InitialKind, float] = field(default_factory=dict)
+    """mixture: share of each kind, as in {class-gaussian: 0.5, uniform: 0.25, smooth-noise: 0.25}; shares are taken
+    relative to their sum. The kinds read the settings below."""
     rank: int = 32
     """gaussian and class-gaussian: number of principal components, cut to what the images allow."""
     mean: float = 0.5
@@ -219,21 +233,38 @@ class InitialSettings:
             raise ValueError(f"mean and std must be finite, and std above 0, not {self.mean} and {self.std}.")
         if not 0 <= self.blur <= 1000:
             raise ValueError(f"blur is {self.blur}, but must be 0 (none) to 1000 pixels.")
-        if self.kind == "images" and not self.source:
+        kinds = (self.kind,)
+        if self.kind == "mixture":
+            self._check_parts()
+            kinds = tuple(self.parts)
+        if "images" in kinds and not self.source:
             raise ValueError(
                 "initial distribution 'images' needs source: name a data source, or a folder or file of images."
             )
-        used = {
-            "gaussian": {"rank"},
-            "class-gaussian": {"rank"},
-            "normal": {"mean", "std"},
-            "smooth-noise": {"blur"},
-            "images": {"source", "root", "include", "exclude", "augment"},
-        }.get(self.kind, set())
+        used = set().union(*(_INITIAL_READS.get(kind, set()) for kind in kinds), {"kind"})
+        used |= {"parts"} if self.kind == "mixture" else set()
         for entry in fields(self):
             factory = entry.default_factory
             default = entry.default if factory is MISSING else factory()
-            if entry.name not in used | {"kind"} and getattr(self, entry.name) != default:
+            if entry.name not in used and getattr(self, entry.name) != default:
                 raise ValueError(
                     f"{entry.name} does nothing for initial distribution {self.kind!r}: leave it out."
                 )
+
+    def _check_parts(self) -> None:
+        if len(self.parts) < 2 or "mixture" in self.parts:
+            raise ValueError(
+                f"parts is {shown(dict(self.parts))}, but a mixture has at least two kinds, none of them a mixture, as in "
+                "{class-gaussian: 0.5, uniform: 0.5}."
+            )
+        if not all(0 < share < math.inf for share in self.parts.values()):
+            raise ValueError(f"parts is {shown(dict(self.parts))}, but shares must be above 0, and finite.")
+
+    def part(self, kind: str) -> "InitialSettings":
+        """The settings of one kind of a mixture alone."""
+        if kind not in self.parts:
+            raise ValueError(
+                f"the initial distribution has no part {kind!r}: give {' or '.join(self.parts) or self.kind}."
+            )
+        own = {name: getattr(self, name) for name in _INITIAL_READS.get(kind, ())}
+        return InitialSettings(kind=kind, **own)  # type: ignore[arg-type]

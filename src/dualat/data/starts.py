@@ -61,7 +61,7 @@ def start_from(
             )
         return found, settings_of(found)
     settings = settings_named(found) if isinstance(found, str) else found
-    if settings.kind in FITTED and train is None:
+    if not {settings.kind, *settings.parts}.isdisjoint(FITTED) and train is None:
         raise ValueError(
             f"initial distribution {settings.kind!r} is fitted to training images, which this model "
             "does not carry: build it with dualat.data.initial.build_initial and pass that."
@@ -83,6 +83,10 @@ def settings_named(kind: str) -> InitialSettings:
         raise ValueError(
             "initial distribution 'images' needs a source: pass InitialSettings(kind='images', "
             "source=FOLDER) (on the command line: --initial-images FOLDER)."
+        )
+    if kind == "mixture":
+        raise ValueError(
+            "initial distribution 'mixture' needs parts: pass InitialSettings(kind='mixture', parts={...})."
         )
     if kind not in KINDS:
         raise ValueError(f"initial distribution {kind!r} is unknown: give {', '.join(KINDS)}.")

@@ -72,6 +72,10 @@ class Method(ABC):
         groups = (getattr(self.settings, name, None) for name in ("attack", "chain"))
         return sum(group.steps for group in groups if group is not None)
 
+    def loop_sizes(self, images: int) -> tuple[int, ...]:
+        """Sizes of the batches that climb the gradient loop in a step on so many images."""
+        return (images,)
+
     @abstractmethod
     def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         """Images that gradient loops make for this step, by name: (B, C, H, W) each. No gradient reaches the weights.

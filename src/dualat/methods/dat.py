@@ -4,7 +4,13 @@
 
 x_adv: PGD in the ball from strongly augmented images. x_contrastive: T steps down the energy, without a ball, from
 the initial distribution; T follows the curriculum. No gradient reaches the weights through either loop.
+
+Ours beside the paper: fewer contrastive samples than real images (ratio), and few long steps of the same path (stride).
+Both are off by default.
 """
+
+import math
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -23,17 +29,28 @@ class DAT(Method):
     def __init__(self, settings: DATSettings, batch_size: int):
         super().__init__(settings, batch_size)
         self.attack, self.contrastive, self.weights = settings.attack, settings.contrastive, settings.loss
-        self.curriculum = curriculum_of(settings.contrastive, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+        stride = self.contrastive.stride
+        self.step_size = stride * self.contrastive.step_size
+        path = replace(self.contrastive, t_max=math.ceil(self.contrastive.t_max / stride), stride=1)
+        self.curriculum = curriculum_of(path, batch_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def contrastive_count(self, images: int) -> int:
+        """Contrastive samples of a batch of so many real images."""
+        return max(1, round(self.contrastive.ratio * images))
+
+    def loop_sizes(self, images: int) -> tuple[int, ...]:
+        return (images, self.contrastive_count(images))
 
     def generate(self, model: ModelOrLoop, batch: Batch) -> dict[str, Tensor]:
         assert batch.starts is not None
-        conditional = self.contrastive.energy == "joint"
+        count = self.contrastive_count(len(batch.starts))
+        labels = batch.energy_labels if self.contrastive.energy == "joint" else None
         contrastive = pgd(
             model,
-            batch.starts,
-            lower_energy(batch.energy_labels if conditional else None),
+            batch.starts[:count],
+            lower_energy(None if labels is None else labels[:count]),
             steps=self.curriculum.steps,
-            step_size=self.contrastive.step_size,
+            step_size=self.step_size,
             checked=False,
         )
         if not (self.weights.cross_entropy and self.weights.robust):
@@ -56,5 +73,6 @@ class DAT(Method):
         if self.weights.r1:
             loss = loss + self.weights.r1 * gradient_penalty(model, real)
 
-        self.curriculum.see(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, labels))
+        drawn = labels[: len(contrastive_logits)]
+        self.curriculum.see(-joint_energy(real_logits, labels), -joint_energy(contrastive_logits, drawn))
         return loss, {"loss_ce": loss_ce.detach(), "loss_energy": loss_energy.detach()}

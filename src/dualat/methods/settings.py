@@ -89,6 +89,20 @@ class ContrastiveSettings(CurriculumSettings):
 
     energy: Literal["joint", "marginal"] = "joint"
     """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
+    ratio: float = 1.0
+    """Contrastive samples per real image, in (0, 1]. With 0.5 the energy loss has the mean over half as many of them."""
+    stride: int = 1
+    """Steps of the path that are taken as one: T_max / stride steps of stride * step_size. 2 with ratio 0.5 is the fast
+    pace: a quarter of the passes for contrastive samples."""
+
+    def __post_init__(self) -> None:
+        CurriculumSettings.__post_init__(self)
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"contrastive.ratio is {self.ratio}, but must be above 0, and at most 1.")
+        if not 1 <= self.stride <= max(1, self.t_max):
+            raise ValueError(
+                f"contrastive.stride is {self.stride}, but must be 1 to contrastive.t_max, which is {self.t_max}."
+            )
 
 
 @strict

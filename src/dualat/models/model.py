@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dualat import __version__
 from dualat.core.energy import JointEnergyModel
 from dualat.core.sampler_settings import SamplingSettings
-from dualat.data.initial import InitialDistribution, restore_initial
+from dualat.data.initial import InitialDistribution, part_of, restore_initial
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.import_weights.skeleton import NoValues
 from dualat.models.registry import build_network
@@ -72,18 +72,18 @@ class LoadedModel(JointEnergyModel):
 
     @property
     def required_initial(self) -> InitialDistribution:
-        """What samples start from, or a ValueError where there is nothing."""
+        """What its own samples start from, by default all of its initial distribution; a ValueError where there is none."""
         if self.initial is None:
             raise ValueError(
                 "this model carries no initial distribution that samples could start from: pass one, as in initial='uniform'."
             )
-        return self.initial
+        return self.initial if self.sampling.start is None else part_of(self.initial, self.sampling.start)
 
     @property
     def initial_kind(self) -> str:
-        """Kind of its initial distribution, for records; the class's name of somebody's own, and none without any."""
+        """Kind of what its own samples start from, for records; the class's name of somebody's own, and none without any."""
         if self.description.initial is not None:
-            return self.description.initial.kind
+            return self.sampling.start or self.description.initial.kind
         return "none" if self.initial is None else type(self.initial).__name__
 
     @property

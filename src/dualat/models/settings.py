@@ -46,9 +46,10 @@ class NetworkSettings:
     """Activation of a wide ResNet; leaky_relu with slope 0.2, as in JEM."""
     norm: Literal["batch", "none"] = "batch"
     """Normalisation layers of a wide ResNet; none, as in JEM and SADA-JEM."""
-    layout: Literal["standard", "jem", "deepmind"] = "standard"
+    layout: Literal["standard", "jem", "deepmind", "antialiased"] = "standard"
     """What a wide ResNet's block computes: as in TRADES, RATIO and DAT; as in JEM, JEM++ and SADA-JEM (biased
-    convolutions, stride in the second, shortcut of the block's input); or as in DeepMind's robust weights."""
+    convolutions, stride in the second, shortcut of the block's input); as in DeepMind's robust weights; or antialiased,
+    with 2x2 means in place of strides, which takes the chequer out of samples."""
     normalize: Literal["data", "none"] = "data"
     """Input normalisation inside the network: mean and deviation of the training images per channel, or none."""
     pretrained: bool = False

@@ -3,11 +3,14 @@
 Module names are those of published robust weights: conv1, block{1,2,3}.layer.{i}.{bn1,conv1,bn2,conv2,
 convShortcut}, bn1, fc. Average pooling runs over whatever is left of the image, so that any size fits.
 
-Published weights come in three layouts, which differ in what a block computes:
+Layouts differ in what a block computes; published weights come in the first three:
     standard  TRADES, RobustBench, RATIO, DAT. The shortcut is a convolution of act(bn(x)); the first convolution strides.
     jem       JEM, JEM++, SADA-JEM. The shortcut is a convolution of x; the second convolution strides; all have biases.
     deepmind  Gowal et al., Rebuffi et al., Wang et al. As standard, but a strided 3x3 convolution pads below and to the
               right alone (TensorFlow's SAME).
+    antialiased  As standard, but where a block halves the resolution it takes the mean of every 2x2 pixels, of which both
+              convolutions then see all (Zhang, 2019: a low-pass filter before each stride). Strided convolutions see some
+              pixels more often than others, and images drawn by such a network show it as a chequer.
 """
 
 import math
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 
 ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "leaky_relu": partial(F.leaky_relu, negative_slope=0.2)}
 """leaky_relu has JEM's slope."""
-LAYOUTS = ("standard", "jem", "deepmind")
+LAYOUTS = ("standard", "jem", "deepmind", "antialiased")
 NORMS = ("batch", "none")
 
 
@@ -44,17 +47,22 @@ class Block(nn.Module):
         jem, bias = layout == "jem", layout == "jem" or norm == "none"
         first, second = (1, stride) if jem else (stride, 1)
         self.pads_end = layout == "deepmind" and stride == 2
+        self.pools = layout == "antialiased" and stride == 2
+        same = inputs == outputs and stride == 1
+        if self.pools:
+            first = stride = 1
         self.bn1 = normalisation(inputs, norm)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, first, 0 if self.pads_end else 1, bias=bias)
         self.bn2 = normalisation(outputs, norm)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, second, 1, bias=bias)
-        same = inputs == outputs and stride == 1
         self.convShortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=bias)
         self.shortcut_of_input = jem
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.activation(self.bn1(x))
+        if self.pools:
+            h = F.avg_pool2d(h, 2, ceil_mode=True, count_include_pad=False)
         shortcut = x
         if self.convShortcut is not None:
             shortcut = self.convShortcut(x if self.shortcut_of_input else h)
@@ -98,7 +106,7 @@ class WideResNet(nn.Module):
         channels: image channels C.
         activation: "relu", "silu", or "leaky_relu" (slope 0.2).
         norm: "batch", or "none" for no normalisation layers at all (JEM, SADA-JEM).
-        layout: what a block computes; "standard", "jem" or "deepmind".
+        layout: what a block computes; "standard", "jem", "deepmind" or "antialiased".
 
     Raises ValueError for a depth that is not 6n + 4, a width below 1, more layers or weights than any memory holds, or an unknown activation, norm or layout.
     """

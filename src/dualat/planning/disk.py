@@ -48,4 +48,4 @@ def initial_bytes(settings: InitialSettings, shape: tuple[int, int, int], classe
         "class-gaussian": classes * gaussian,
         "images": _STORED_IMAGES * size,
     }
-    return kinds.get(settings.kind, 0)
+    return sum(kinds.get(kind, 0) for kind in settings.parts or (settings.kind,))

@@ -48,7 +48,7 @@ def data_needs(settings: DataSettings) -> list[Need]:
 
 def initial_needs(settings: InitialSettings) -> list[Need]:
     """What contrastive samples start from, where it is images."""
-    if settings.kind != "images":
+    if "images" not in (settings.kind, *settings.parts):
         return []
     assert settings.source is not None
     path = Path(settings.source).expanduser()

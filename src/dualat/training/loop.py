@@ -148,7 +148,7 @@ class Stage:
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
         part = self.streams[0].batch_size // (ranks() * settings.accumulate)  # what the gradient loop sees
-        self.loop = GradientLoop(model, run.compile, part)
+        self.loop = GradientLoop(model, run.compile, method.loop_sizes(part))
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of this stage. ValueError where it is of another network, optimiser or method."""
