@@ -243,6 +243,8 @@ def _stage(given: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
 
 
 _OF_A_RUN = frozenset(names_of(RunConfig))
+_TABLES = {"initial.parts"}
+"""Settings that are tables of names and numbers: what is in them, their classes check."""
 _OF_A_STAGE = [name for name in names_of(StageSettings) if name.partition(".")[0] != "method"]
 
 
@@ -256,7 +258,7 @@ def is_setting(name: str, most: int) -> bool:
         of_method = rest.startswith("method.") and _of_methods(rest.removeprefix("method."))
         return known or of_method
     if head in OWN:
-        return name in _OF_A_RUN
+        return name in _OF_A_RUN or name.rpartition(".")[0] in _TABLES
     return name in ("method", "stages") or _of_methods(name)
 
 

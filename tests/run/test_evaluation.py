@@ -4,14 +4,13 @@ import json
 import math
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -477,31 +476,32 @@ def test_killed_ten_times_the_command_ends_with_the_same_figures(tiny_run, tmp_p
         "--seed",
         "3",
     ]
-    environment = {"OMP_NUM_THREADS": "1", "DUALAT_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    environment = {"DUALAT_CACHE": str(tmp_path / "cache")}
 
-    def command(output: Path) -> list[str]:
+    def command(output: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "dualat", "evaluate", str(tiny_run), "--metrics", *metrics),
-            *("--output", str(output), *options),
+            "evaluate",
+            str(tiny_run),
+            "--metrics",
+            *metrics,
+            "--output",
+            str(tmp_path / output),
+            *options,
         ]
 
     began = time.monotonic()
-    subprocess.run(command(tmp_path / "whole.json"), check=True, capture_output=True, env=environment)
+    forked.run(command("whole.json"), tmp_path / "errors", environment)
     seconds = time.monotonic() - began
     killed, moments = 0, random.Random(0)
     while killed < 10:
-        process = subprocess.Popen(
-            command(tmp_path / "killed.json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
-        try:
-            process.communicate(timeout=moments.uniform(0.3, 0.5) * seconds)
-            assert process.returncode == 0
-            (tmp_path / "killed.json").unlink()  # it was done before the tenth kill: once more from the start
-        except subprocess.TimeoutExpired:
+        process = forked.Command(command("killed.json"), tmp_path / "errors", environment)
+        if process.wait(moments.uniform(0.1, 0.4) * seconds) is None:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-            killed += 1
-    subprocess.run(command(tmp_path / "killed.json"), check=True, capture_output=True, env=environment)
+            killed += process.wait() == -signal.SIGKILL
+        else:
+            assert process.returncode == 0, process.errors
+            (tmp_path / "killed.json").unlink()  # it was done before the tenth kill: once more from the start
+    forked.run(command("killed.json"), tmp_path / "errors", environment)
     whole, resumed = read_records(tmp_path / "whole.json"), read_records(tmp_path / "killed.json")
     assert told(whole) == told(resumed)
 

@@ -6,11 +6,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import yaml
@@ -253,38 +252,32 @@ def test_ten_kills_at_random_moments(tiny, tmp_path, number):
         for k, v in {**tiny, **steps}.items()
         for a in (f"--{k}", *(map(str, v) if isinstance(v, list) else [str(v)]))
     ]
-    command = [sys.executable, "-m", "dualat", "train", "digits", *arguments, "--output"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    command = ["train", "digits", *arguments, "--output"]
+    forked.run([*command, str(tmp_path / "whole")], tmp_path / "errors")
 
     kills, seen = 0, set()
     dice = random.Random(0)
     while kills < 10:
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed"), "--resume"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = forked.Command([*command, str(tmp_path / "killed"), "--resume"], tmp_path / "errors")
         wait_for_progress(process, tmp_path / "killed" / "metrics.jsonl", dice.randint(6, 20))
         time.sleep(dice.random() / 20)
         process.send_signal(number)
-        _, errors = process.communicate()
-        assert process.returncode == (-number if number == signal.SIGKILL else 0), errors
-        assert "Traceback" not in errors
+        assert process.wait() == (-number if number == signal.SIGKILL else 0), process.errors
+        assert "Traceback" not in process.errors
         state = load_state(tmp_path / "killed" / "checkpoints")
         seen.add(state.stage if state else 1)
         kills += 1
     assert seen == {1, 2}
-    subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    forked.run([*command, str(tmp_path / "killed"), "--resume"], tmp_path / "errors")
     assert same_weights(tmp_path / "killed", tmp_path / "whole")
     assert metric_lines(tmp_path / "killed") == metric_lines(tmp_path / "whole")
 
 
-def wait_for_progress(process: subprocess.Popen, metrics: Path, lines: int) -> None:
+def wait_for_progress(process: forked.Command, metrics: Path, lines: int) -> None:
     """Wait until the process has logged `lines` steps more than it found (or is about to end)."""
     began = time.monotonic()
     before = None
-    while process.poll() is None and time.monotonic() - began < 120:
+    while process.returncode is None and time.monotonic() - began < 120:
         modified = metrics.stat().st_mtime_ns if metrics.exists() else 0
         now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         if before is None or now < before:
@@ -293,5 +286,5 @@ def wait_for_progress(process: subprocess.Popen, metrics: Path, lines: int) -> N
             return
         time.sleep(0.01)
     raise AssertionError(
-        f"the run ended or stood still after {time.monotonic() - began:.0f} s: {process.poll()}"
+        f"the run ended or stood still after {time.monotonic() - began:.0f} s: {process.returncode}"
     )
