@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from dualat.core.loop import frozen
+from dualat.core.loop import GradientLoop, frozen, pgd
+from dualat.core.losses import denoising, gradient_penalty
+from dualat.core.objectives import lower_energy
 from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.registry import build_network
@@ -54,15 +56,17 @@ def test_logits_gradients_and_statistics_are_the_same(name, training):
         torch.testing.assert_close(saving.state_dict()[key], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_loss_that_is_differentiated_twice(training):
-    """R1, and the score of egc: the backward pass has a backward pass."""
-    plain, saving = pair("wrn-10-1", training)
+@pytest.mark.parametrize(
+    ("name", "training"), [("wrn-10-1", False), ("wrn-10-1", True), ("timm/vit_tiny_patch16_224", True)]
+)
+def test_a_loss_that_is_differentiated_twice(name, training):
+    """R1, and the score of egc: the backward pass has a backward pass. Fused attention has none: another kernel is taken."""
+    plain, saving = pair(name, training)
     x, gradients = torch.rand(4, 3, 32, 32), []
     for network in (plain, saving):
-        start = x.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(network(start).logsumexp(dim=1).sum(), start, create_graph=True)
-        slope.square().sum().backward()
+        loss = gradient_penalty(network, x)
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        (loss + denoising(network, x, noise, torch.full((4, 1, 1, 1), 0.1))[0]).backward()
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -102,3 +106,16 @@ def test_the_setting_reaches_the_network_and_leaves_the_names():
 def test_a_network_without_blocks_is_refused():
     with pytest.raises(ValueError, match="no blocks in Sequential"):
         checkpoint_blocks(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1", "timm/vit_tiny_patch16_224"])
+def test_the_compiled_loop_runs_on_the_plain_blocks(name, recwarn):
+    """Checkpoints save nothing where no gradient of weights is taken, and no compiler sees through them."""
+    saving = pair(name, False)[1]
+    loop = GradientLoop(saving, compile=True, batch_size=4)
+    x, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
+    settings = {"steps": 2, "step_size": 0.1}
+    found = loop.climb(x, lower_energy(labels), **settings)
+    assert loop.compiled and loop.steps.graphs, [str(w.message) for w in recwarn]
+    torch.testing.assert_close(found, pgd(saving, x, lower_energy(labels), **settings), rtol=0, atol=1e-5)
+    assert any(type(m).__name__.startswith("Checkpointed") for m in saving.modules())

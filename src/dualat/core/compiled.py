@@ -45,6 +45,8 @@ def shared_view(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
         return Mean()
     view = copy.copy(module)
+    # no gradient of weights is taken here, so nothing is saved by checkpoints, through which no compiler sees
+    view.__class__ = getattr(module, "without_checkpoints", type(module))
     view.__dict__["_parameters"] = {
         name: None if p is None else nn.Parameter(p.detach(), requires_grad=False)
         for name, p in module._parameters.items()

@@ -3,9 +3,12 @@
 L = w_ce * L_AT-CE + w_energy * L_BCE          (DAT, arXiv 2510.13872, eq. 9; both weights 1 by default)
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualat.core.energy import marginal_energy
 
@@ -46,8 +49,9 @@ def denoising(model: nn.Module, noisy: Tensor, noise: Tensor, sigma: Tensor) -> 
     noisy: x_sigma = x + sigma z, noise: z, both (N, C, H, W); sigma: (N, 1, 1, 1).
     """
     x = noisy.detach().requires_grad_(True)
-    logits = model(x)
-    (score,) = torch.autograd.grad(-marginal_energy(logits).sum(), x, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        logits = model(x)
+        (score,) = torch.autograd.grad(-marginal_energy(logits).sum(), x, create_graph=True)
     return (noise + sigma * score.float()).square().mean(), logits
 
 
@@ -57,7 +61,10 @@ def gradient_penalty(model: nn.Module, real: Tensor) -> Tensor:
     Differentiable in the weights where gradients are enabled (Mescheder et al., 2018).
     """
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
+    attention = (
+        sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    )  # fused, it has no second derivative
+    with torch.enable_grad(), attention:
         x = real.detach().requires_grad_(True)
         score = -marginal_energy(model(x)).sum()
         (gradient,) = torch.autograd.grad(score, x, create_graph=differentiable)

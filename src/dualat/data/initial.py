@@ -197,7 +197,9 @@ class Mixture(InitialDistribution):
     def part(self, kind: str) -> InitialDistribution:
         """One of the distributions. ValueError where there is none of this kind."""
         if kind not in self.parts:
-            raise ValueError(f"the initial distribution has no part {kind!r}: give {' or '.join(self.parts)}.")
+            raise ValueError(
+                f"the initial distribution has no part {kind!r}: give {' or '.join(self.parts)}."
+            )
         return self.parts[kind]
 
     def to(self, device: torch.device | str) -> Self:
@@ -280,7 +282,10 @@ def build_initial(settings: InitialSettings, shape: Shape, train: ImageData | No
     if settings.kind == "mixture":
         return Mixture(
             shape,
-            {k: (share, build_initial(settings.part(k), shape, train)) for k, share in settings.parts.items()},
+            {
+                k: (share, build_initial(settings.part(k), shape, train))
+                for k, share in settings.parts.items()
+            },
         )
     if settings.kind in ("gaussian", "class-gaussian"):
         if train is None:

@@ -4,12 +4,13 @@ Memory falls from all activations to those of one block and the blocks' inputs, 
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -55,26 +56,32 @@ def checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
             context_fn=lambda: (nullcontext(), FirstPass(self)),
         )
 
-    return type(f"Checkpointed{kind.__name__}", (kind,), {"forward": forward})
+    own = {"forward": forward, "without_checkpoints": kind}  # the compiled loop looks for it
+    return type(f"Checkpointed{kind.__name__}", (kind,), own)
 
 
 class FirstPass:
-    """BatchNorm as the first pass found it, for the passes that compute its activations again: the same modes, whatever they
+    """BatchNorm and kernels of attention as the first pass found them, for the passes that compute its activations again: the same modes, whatever they
     are by then, and running statistics that these passes move in copies alone. Entered once per pass: a loss that is
     differentiated twice has several."""
 
     def __init__(self, block: nn.Module):
         self.norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
         self.modes = [(norm.training, norm.track_running_stats) for norm in self.norms]
+        self.unfused = not torch.backends.cuda.flash_sdp_enabled()  # a switch of CPUs too, whatever its name
+        self.attention: AbstractContextManager[None] = nullcontext()
         self.found: list[tuple[tuple[bool, bool], dict[str, Tensor | None]]] = []
 
     def __enter__(self) -> None:
+        self.attention = sdpa_kernel(SDPBackend.MATH) if self.unfused else nullcontext()
+        self.attention.__enter__()
         self.found = [((n.training, n.track_running_stats), dict(n._buffers)) for n in self.norms]
         for norm, (training, tracked) in zip(self.norms, self.modes, strict=True):
             norm.training, norm.track_running_stats = training, tracked
             norm._buffers.update({k: None if b is None else b.clone() for k, b in norm._buffers.items()})
 
     def __exit__(self, *_: object) -> None:
+        self.attention.__exit__(None, None, None)
         for norm, ((training, tracked), buffers) in zip(self.norms, self.found, strict=True):
             norm.training, norm.track_running_stats = training, tracked
             norm._buffers.update(buffers)
