@@ -12,7 +12,7 @@ from dualat.data.augment import augment
 from dualat.data.auxiliary import open_pictures
 from dualat.data.draws import Draws
 from dualat.data.folder import FolderFiles
-from dualat.data.images import ImageData, fit_to_shape
+from dualat.data.images import ImageData
 from dualat.data.initial import Images, build_initial, restore_initial
 from dualat.data.names import write_positions
 from dualat.data.settings import AugmentSettings, InitialSettings
@@ -105,7 +105,7 @@ def test_arrays_of_pictures(tmp_path):
     data = ImageData(
         torch.from_numpy(colour).permute(0, 3, 1, 2), torch.zeros(9, dtype=torch.int64), ("a",), "x"
     )
-    assert torch.equal(grey.gather(torch.arange(9)), fit_to_shape(data, (1, 16, 16)).images)
+    assert torch.equal(grey.gather(torch.arange(9)), data.fitted((1, 16, 16)).images)
 
 
 def test_other_arrays_are_refused(tmp_path):

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from dualat.data.cifar import read_pickle
-from dualat.data.fashion import DEBIAN
 from dualat.data.folder import read_image
 from dualat.data.idx import read_idx
-from dualat.data.images import ImageData, Splits, fit_to_shape, split_indices
+from dualat.data.images import ImageData, Splits, split_indices
 from dualat.data.in_distribution import load_images, load_splits
+from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
 
 
@@ -133,7 +133,10 @@ def test_fashion_mnist_missing_says_what_to_do(tmp_path):
         load_splits(DataSettings(source="fashion-mnist", root=str(tmp_path)))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not Path(SOURCES["fashion-mnist"].elsewhere).is_dir(),
+    reason="Debian's dataset-fashion-mnist is not installed",
+)
 def test_fashion_mnist_of_debian():
     splits = load_splits(DataSettings(source="fashion-mnist"))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (54000, 6000, 10000)
@@ -412,10 +415,10 @@ def test_load_images_named_and_flat(tmp_path):
 
 def test_fit_to_shape_known_values():
     colour = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2).contiguous()
-    grey = fit_to_shape(ImageData(colour, torch.tensor([0]), ("a",), "red"), (1, 4, 4))
+    grey = ImageData(colour, torch.tensor([0]), ("a",), "red").fitted((1, 4, 4))
     assert grey.images.unique().tolist() == [76]
     checks = torch.tensor([[0, 200], [200, 0]], dtype=torch.uint8).repeat(2, 2).view(1, 1, 4, 4)
-    small = fit_to_shape(ImageData(checks, torch.tensor([0]), ("a",), "checks"), (1, 1, 1))
+    small = ImageData(checks, torch.tensor([0]), ("a",), "checks").fitted((1, 1, 1))
     assert abs(int(small.images) - 100) <= 1
     with pytest.raises(ValueError, match="cannot become 3"):
-        fit_to_shape(ImageData(colour[:, :2], torch.tensor([0]), ("a",), "two"), (3, 2, 2))
+        ImageData(colour[:, :2], torch.tensor([0]), ("a",), "two").fitted((3, 2, 2))

@@ -16,7 +16,6 @@ from pictures_on_disk import imagenet_samples, jpeg, picture, write_classes, wri
 from dualat.data import shards
 from dualat.data.decode import View, decode_image
 from dualat.data.in_distribution import load_images, load_splits
-from dualat.data.lazy import LazyImages
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import DataSettings
 from dualat.data.shards import make_index, open_shards, read_index
@@ -54,7 +53,7 @@ def test_pictures_of_shards_are_those_of_the_files_in_them(tmp_path):
         for source in (tmp_path / "in", tmp_path / "in" / "*-train-*.tar"):
             splits = load_splits(settings(source, **values))
             parts = (splits.train, splits.validation, splits.test)
-            assert isinstance(splits.train, LazyImages) == bool(values)
+            assert splits.train.in_memory != bool(values)
             seen = [
                 (x.numpy().tobytes(), y)
                 for p in parts

@@ -5,32 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dualat.data.arrays import Fitted, TinyImages, Without, read_array
-from dualat.data.images import MEMORY_LIMIT, Shape, fit_to_shape
+from dualat.data.arrays import TinyImages, Without, read_array
 from dualat.data.in_distribution import named_images
-from dualat.data.lazy import LazyImages, Pictures
 from dualat.data.names import read_positions
-from dualat.data.settings import NAMED_SOURCES
+from dualat.data.registry import SOURCES
+from dualat.data.source import MEMORY_LIMIT, Pictures, Shape
 from dualat.data.sources import open_images
 
 _FILES = (".bin", ".npy", ".npz")
-
-
-class Chosen(Pictures):
-    """Some of the pictures of a folder or of shards."""
-
-    def __init__(self, images: LazyImages):
-        self.images = images
-
-    @property
-    def shape(self) -> Shape:
-        return self.images.shape
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def gather(self, positions: Tensor) -> Tensor:
-        return self.images.pixels(positions)
 
 
 def open_pictures(
@@ -43,23 +25,23 @@ def open_pictures(
     Args:
         source: as InitialSettings.source says.
         root: folder of a named source's files.
-        shape: (C, H, W); other pictures are fitted to it (dualat.data.images.fit_to_shape).
+        shape: (C, H, W); other pictures are fitted to it (dualat.data.source.Pictures.fitted).
         include, exclude: lists of names, or of positions, as InitialSettings says.
 
     Raises:
         FileNotFoundError: the source, or a list, is not there.
         ValueError: damaged files or lists, or no picture left.
     """
-    if source in NAMED_SOURCES:
+    if source in SOURCES:
         if include or exclude:
             raise ValueError(
                 f"include and exclude are for folders and files of images, not {source}: leave them out."
             )
-        return fit_to_shape(named_images(source, root), shape).images
+        return named_images(source, root).fitted(shape).images
     path = Path(source).expanduser()
     if path.suffix not in _FILES or path.is_dir():
         data = open_images(source, root, shape, include, exclude)
-        return data.held().images if len(data) * math.prod(shape) <= MEMORY_LIMIT else Chosen(data)
+        return data.held().images if len(data) * math.prod(shape) <= MEMORY_LIMIT else data
     if root is not None or include:
         wrong = "root" if include == () else "include"
         raise ValueError(f"{wrong} does nothing for the file {source!r}: leave it out.")
@@ -67,4 +49,4 @@ def open_pictures(
     name = str(path)
     if exclude:
         pictures = Without(pictures, read_positions(exclude, len(pictures), name))
-    return pictures if pictures.shape == tuple(shape) else Fitted(pictures, shape, name)
+    return pictures if pictures.shape == tuple(shape) else pictures.fitted(shape, name)

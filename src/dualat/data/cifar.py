@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dualat.data.images import ImageData
+from dualat.data.registry import Source
 
 _FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -27,15 +28,6 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
     ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
     ("_codecs", "encode"): lambda text, encoding: _encode(text, encoding),
-}
-_LAYOUTS = {
-    "cifar10": (
-        "cifar-10-batches-py",
-        [f"data_batch_{i}" for i in range(1, 6)],
-        "test_batch",
-        "batches.meta",
-    ),
-    "cifar100": ("cifar-100-python", ["train"], "test", "meta"),
 }
 _KEYS = {"cifar10": ("labels", "label_names"), "cifar100": ("fine_labels", "fine_label_names")}
 
@@ -95,32 +87,29 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_cifar(source: str, root: str | None, download: bool) -> tuple[ImageData, ImageData]:
-    """Training and test images (3, 32, 32) of `cifar10` or `cifar100` from ROOT/cifar-10-batches-py or
-    ROOT/cifar-100-python; ROOT is `data` unless given.
+def load_cifar(source: Source, root: str | None, download: bool) -> tuple[ImageData, ImageData]:
+    """Training and test images (3, 32, 32) of CIFAR-10 or CIFAR-100: from ROOT, or from the source's folder below ROOT,
+    `data` unless given.
 
     Raises:
         FileNotFoundError: no such folder, or a file is missing from it, or it cannot be downloaded.
         ValueError: a file is damaged or refused.
     """
-    base = Path(root or "data")
-    name, train_files, test_file, meta_file = _LAYOUTS[source]
-    folder = base / name
+    *_, usual = source.places(root)
+    *train_files, test_file, meta_file = source.files
+    folder = source.place(root) or usual
     if not folder.is_dir() and download:
-        _download(source, base)
+        _download(source.name, folder.parent)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{source} is not in {folder}: unpack its Python version there, name another folder with `--data.root`, "
-            "or give `--data.download`."
-        )
-    label_key, names_key = _KEYS[source]
+        raise source.missing(root)
+    label_key, names_key = _KEYS[source.name]
     names = read_pickle(folder / meta_file).get(names_key)
     if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
         raise ValueError(f"{folder / meta_file} has no list {names_key!r}: fetch the data set again.")
     parts = [_read_batch(folder / file, label_key, len(names)) for file in [*train_files, test_file]]
     images, labels = torch.cat([p[0] for p in parts[:-1]]), torch.cat([p[1] for p in parts[:-1]])
-    train = ImageData(images, labels, tuple(names), f"{source} train")
-    return train, ImageData(*parts[-1], tuple(names), f"{source} test")
+    train = ImageData(images, labels, tuple(names), f"{source.name} train")
+    return train, ImageData(*parts[-1], tuple(names), f"{source.name} test")
 
 
 def _read_batch(path: Path, label_key: str, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

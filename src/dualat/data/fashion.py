@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dualat.data.idx import read_idx
 from dualat.data.images import ImageData
+from dualat.data.registry import Source
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -21,13 +21,9 @@ _CLASSES = (
     "Bag",
     "Ankle boot",
 )
-_FILES = {
-    part: (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
-    for part, prefix in (("train", "train"), ("test", "t10k"))
-}
 
 
-def load_fashion_mnist(root: str | None, download: bool) -> tuple[ImageData, ImageData]:
+def load_fashion_mnist(source: Source, root: str | None, download: bool) -> tuple[ImageData, ImageData]:
     """Training and test images (1, 28, 28) of Fashion-MNIST.
 
     Looked for in ROOT and ROOT/FashionMNIST/raw; without a root in Debian's folder, then data/FashionMNIST/raw.
@@ -36,37 +32,20 @@ def load_fashion_mnist(root: str | None, download: bool) -> tuple[ImageData, Ima
         FileNotFoundError: the four files are in none of these, and cannot be downloaded.
         ValueError: a file is damaged.
     """
-    base = Path(root or "data")
-    places = ([base] if root else [DEBIAN]) + [base / "FashionMNIST" / "raw"]
-    folder = _find(places)
-    if folder is None and download:
-        _download(base)
-        folder = _find(places)
+    if (folder := source.place(root)) is None and download:
+        _download(Path(root or "data"))
+        folder = source.place(root)
     if folder is None:
-        raise FileNotFoundError(
-            f"Fashion-MNIST's four IDX files are not in {' or '.join(map(str, places))}: run `apt-get install "
-            "dataset-fashion-mnist`, put them in a folder named with `--data.root`, or give `--data.download`."
-        )
-    return _read(folder, "train"), _read(folder, "test")
+        raise source.missing(root)
+    paths = [path for name in source.files if (path := source.file(folder, name))]
+    return _read("train", *paths[:2]), _read("test", *paths[2:])
 
 
-def _existing(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
-
-
-def _find(places: list[Path]) -> Path | None:
-    """The first folder that has all four files."""
-    names = [name for pair in _FILES.values() for name in pair]
-    return next((place for place in places if all(_existing(place, name) for name in names)), None)
-
-
-def _read(folder: Path, part: str) -> ImageData:
-    paths = [_existing(folder, name) for name in _FILES[part]]
-    assert paths[0] and paths[1]
-    images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1).long()
+def _read(part: str, images_file: Path, labels_file: Path) -> ImageData:
+    images, labels = read_idx(images_file, 3), read_idx(labels_file, 1).long()
     if len(images) != len(labels) or images.shape[1:] != (28, 28):
         raise ValueError(
-            f"{paths[0]} holds {tuple(images.shape)} and {paths[1]} {len(labels)} labels, which do not "
+            f"{images_file} holds {tuple(images.shape)} and {labels_file} {len(labels)} labels, which do not "
             "make 28x28 images with one label each: fetch the files again."
         )
     return ImageData(images.unsqueeze(1), labels, _CLASSES, f"fashion-mnist {part}")

@@ -13,7 +13,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from dualat.data.images import MEMORY_LIMIT
+from dualat.data.source import MEMORY_LIMIT
 
 _AT_A_TIME = 2**24
 

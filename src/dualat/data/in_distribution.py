@@ -3,16 +3,15 @@
 import math
 import warnings
 
-import numpy as np
 import torch
 
-from dualat.data.cifar import load_cifar
 from dualat.data.decode import View
 from dualat.data.duplicates import tell_duplicates
-from dualat.data.fashion import load_fashion_mnist
-from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_shape, split_off
-from dualat.data.lazy import LazyImages
-from dualat.data.settings import NAMED_SOURCES, DataSettings
+from dualat.data.images import ImageData, Splits, split_off
+from dualat.data.own import split_by
+from dualat.data.registry import SOURCES
+from dualat.data.settings import DataSettings
+from dualat.data.source import MEMORY_LIMIT, Shape
 from dualat.data.sources import OnBad, open_images, open_splits, require_images
 from dualat.system.seeds import mix_seed
 
@@ -37,8 +36,11 @@ def load_splits(settings: DataSettings) -> Splits:
     if settings.is_folder:
         opened = open_splits(settings)
         train, validation, test = _good(opened, settings, _fits(opened, memory))
+    elif SOURCES[settings.source].is_own:
+        splits = split_by(settings, SOURCES[settings.source].read(None, False), settings.source)
+        train, validation, test = splits.train, splits.validation, splits.test
     else:
-        train, test = _read_named(settings.source, settings.root, settings.download)
+        train, test = SOURCES[settings.source].read(settings.root, settings.download)
         validation = None
     seed = settings.split_seed
     if test is None:
@@ -61,10 +63,10 @@ def load_splits(settings: DataSettings) -> Splits:
     parts = {"train": train, "validation": validation, "test": test}
     held = _fits(tuple(parts.values()), memory)
     parts = {part: _seen(data, part, settings) for part, data in parts.items()}
-    listed = {part: data for part, data in parts.items() if isinstance(data, LazyImages)}
+    listed = parts
     if held:
-        parts = {part: listed[part].held() if part in listed else data for part, data in parts.items()}
-    if listed:  # what named sources repeat is no mistake of whoever uses them
+        parts = {part: data.held() for part, data in parts.items()}
+    if settings.is_folder:  # what named sources repeat is no mistake of whoever uses them
         tell_duplicates(listed, parts, settings.source)
     return Splits(**{part: data.renamed(f"{settings.source} {part}") for part, data in parts.items()})
 
@@ -75,7 +77,7 @@ def _fits(parts: tuple[ImageData | None, ...], limit: float) -> bool:
 
 
 def _good(
-    parts: tuple[LazyImages, LazyImages | None, LazyImages | None], settings: DataSettings, held: bool
+    parts: tuple[ImageData, ImageData | None, ImageData | None], settings: DataSettings, held: bool
 ) -> tuple[ImageData, ImageData | None, ImageData | None]:
     """The parts without bad images, where those are skipped; every class of the training images is large enough."""
     if settings.on_bad_image == "skip":
@@ -98,7 +100,7 @@ def _good(
     return parts
 
 
-def _skip(data: LazyImages) -> LazyImages:
+def _skip(data: ImageData) -> ImageData:
     """The images that can be read, with a warning about each other."""
     kept, problems = data.readable()
     for problem in problems:
@@ -110,7 +112,7 @@ def _skip(data: LazyImages) -> LazyImages:
 def _seen(data: ImageData, part: str, settings: DataSettings) -> ImageData:
     """A split in its own view: held-out images may be resized in another way."""
     own = settings.test_resize or settings.test_interpolation != "bilinear"
-    if part == "train" or not own or not isinstance(data, LazyImages):
+    if part == "train" or not own or data.in_memory:
         return data
     return data.seen(View(data.shape, settings.test_resize, settings.test_interpolation == "bicubic"))
 
@@ -131,8 +133,8 @@ def load_images(
         FileNotFoundError: the source's files, or the folder, are not there.
         ValueError: damaged files, bad images, or no images.
     """
-    if source in NAMED_SOURCES:
-        return fit_to_shape(named_images(source, root, download), shape)
+    if source in SOURCES:
+        return named_images(source, root, download).fitted(shape)
     data = open_images(source, root, shape)
     if not _fits((data,), MEMORY_LIMIT):
         return data
@@ -140,26 +142,7 @@ def load_images(
 
 
 def named_images(source: str, root: str | None, download: bool = False) -> ImageData:
-    """Training images of a named source, in their own shape."""
-    if source == "digits":
-        return load_splits(DataSettings()).train
-    return _read_named(source, root, download)[0]
-
-
-def _read_named(source: str, root: str | None, download: bool) -> tuple[ImageData, ImageData | None]:
-    """All training images, and the source's own test split if it has one."""
-    if source == "digits":
-        return _digits(), None
-    if source == "fashion-mnist":
-        return load_fashion_mnist(root, download)
-    return load_cifar(source, root, download)
-
-
-def _digits() -> ImageData:
-    """scikit-learn's 1,797 handwritten digits, (1, 8, 8); their levels 0 to 16 become 0 to 255."""
-    from sklearn.datasets import load_digits
-
-    pixels, digits = load_digits(return_X_y=True)
-    images = torch.from_numpy(np.round(np.asarray(pixels) / 16 * 255).astype(np.uint8)).view(-1, 1, 8, 8)
-    labels = torch.from_numpy(np.asarray(digits, dtype=np.int64))
-    return ImageData(images, labels, tuple(str(digit) for digit in range(10)), "digits")
+    """Training images of a named source, in their own shape; of one with a test split of its own, validation images too."""
+    if not SOURCES[source].has_test:
+        return load_splits(DataSettings(source=source)).train
+    return SOURCES[source].read(root, download)[0]

@@ -10,11 +10,13 @@ from typing import Literal
 from dualat.data.decode import View
 from dualat.data.folder import listed, open_class_folder, open_flat_folder
 from dualat.data.formats import WANTED
-from dualat.data.images import Shape
-from dualat.data.lazy import LazyImages
+from dualat.data.images import ImageData
 from dualat.data.listing import class_folders, has_images
-from dualat.data.settings import NAMED_SOURCES, DataSettings
+from dualat.data.registry import SOURCES
+from dualat.data.settings import DataSettings
 from dualat.data.shards import open_shards
+from dualat.data.source import Shape
+from dualat.system.plugins import LOAD
 
 OnBad = Literal["skip", "refuse"]
 _VALIDATION = ("val", "validation", "valid")
@@ -57,16 +59,16 @@ def all_shards(source: str) -> list[Path]:
 def _folder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+        near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? Otherwise name" if near else "name"
         raise FileNotFoundError(
-            f"{source!r} is neither a folder nor one of {', '.join(NAMED_SOURCES)}: {hint} an "
-            "existing folder of images, or webdataset shards (.tar)."
+            f"{source!r} is neither a folder nor one of {', '.join(SOURCES)}: {hint} an "
+            f"existing folder of images, or webdataset shards (.tar); {LOAD}."
         )
     return folder
 
 
-def open_splits(settings: DataSettings) -> tuple[LazyImages, LazyImages | None, LazyImages | None]:
+def open_splits(settings: DataSettings) -> tuple[ImageData, ImageData | None, ImageData | None]:
     """(training, validation, test) images, none decoded yet; None for those that must be split off.
 
     Raises:
@@ -91,7 +93,7 @@ def open_splits(settings: DataSettings) -> tuple[LazyImages, LazyImages | None, 
     return train, found["validation"], _only_listed(found["test"], settings)
 
 
-def _only_listed(test: LazyImages | None, settings: DataSettings) -> LazyImages | None:
+def _only_listed(test: ImageData | None, settings: DataSettings) -> ImageData | None:
     """The test images that `test_list` names."""
     if settings.test_list is None:
         return test
@@ -104,7 +106,7 @@ def _only_listed(test: LazyImages | None, settings: DataSettings) -> LazyImages 
 
 def _open_part(
     where: list[Path], view: View, settings: DataSettings, classes: tuple[str, ...] | None
-) -> LazyImages:
+) -> ImageData:
     """One split: shards, or one folder of class folders."""
     if where[0].is_dir():
         return open_class_folder(where[0], view, classes, settings.workers, exclude=settings.exclude)
@@ -148,7 +150,7 @@ def _shards_by_split(shards: list[Path], source: str) -> dict[str, list[Path]]:
 
 def open_images(
     source: str, root: str | None, shape: Shape, include: Iterable[str] = (), exclude: Iterable[str] = ()
-) -> LazyImages:
+) -> ImageData:
     """All images of a folder or of shards, none decoded yet; of a folder with train/ its images.
 
     Subfolders are classes; images of shards, and of a folder without subfolders, are one class.

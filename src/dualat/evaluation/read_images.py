@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dualat.data.folder import read_image
 from dualat.data.formats import WANTED, open_picture, why
-from dualat.data.images import Shape, check_levels, check_memory
 from dualat.data.listing import find_images
 from dualat.data.plain_arrays import read_members
+from dualat.data.source import Shape, check_levels, check_memory
 
 Pick = Callable[[int], Tensor]
 _AT_A_TIME = 256

@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualat.data.in_distribution import load_splits
 from dualat.data.listing import class_folders, pictures
 from dualat.data.names import read_lines
+from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
 from dualat.data.sources import find_shards
 
-_NAMED = {
-    "digits": ((1, 8, 8), 10, 1797),
-    "fashion-mnist": ((1, 28, 28), 10, 60_000),
-    "cifar10": ((3, 32, 32), 10, 50_000),
-    "cifar100": ((3, 32, 32), 100, 50_000),
-}
-"""Shape, classes, and images (of digits all of them, else those that are not the source's own test split)."""
 _CLASSES = 1000
 _VALIDATION = ("val", "validation", "valid")
 
@@ -48,9 +43,12 @@ def data_facts(settings: DataSettings, train_images: int | None, classes: int | 
             raise ValueError(
                 f"{name} is for folders and shards: it is known for {settings.source}, leave it out."
             )
-        shape, own, count = _NAMED[settings.source]
-        held = (settings.test_fraction if settings.source == "digits" else 0.0, settings.validation_fraction)
-        return DataFacts(shape, own, _left(count, own, held, settings.limit), "known")
+        row = SOURCES[settings.source]
+        if row.is_own:
+            images = load_splits(settings).train
+            return DataFacts(images.shape, len(images.class_names), len(images), "counted")
+        held = (0.0 if row.has_test else settings.test_fraction, settings.validation_fraction)
+        return DataFacts(row.shape, row.classes, _left(row.train, row.classes, held, settings.limit), "known")
     assert settings.image_size is not None
     shape = (settings.channels or 3, settings.image_size, settings.image_size)
     train, own, counted = _folder(settings)

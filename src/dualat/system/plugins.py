@@ -12,6 +12,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 GROUP = "dualat.plugins"
+LOAD = "if it is one of your own, load the file that registers it first (--plugin FILE)"
+"""End of a sentence about a name that is not known."""
 
 
 def load_plugin(path: Path | str) -> None:
