@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dualat.core.loop import frozen
-from dualat.methods.batch_statistics import as_the_loss_sees_it
+from dualat.models.batchnorm import as_the_loss_sees_it
 from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings

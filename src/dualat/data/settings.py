@@ -144,9 +144,7 @@ class DataSettings:
                 )
         row = SOURCES.get(self.source)
         if row is not None and not row.files and (self.root is not None or self.download):
-            raise ValueError(
-                f"root and download do nothing for {self.source}: {row.get}; leave them out."
-            )
+            raise ValueError(f"root and download do nothing for {self.source}: {row.get}; leave them out.")
         if row is not None and row.has_test and self.test_fraction != 0.2:
             raise ValueError(
                 f"test_fraction does nothing for {self.source}, which has its own test split: leave it."

@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from dualat.models.batchnorm import FirstPass
 
 NAMES = ("Block", "Bottleneck", "BasicBlock", "ConvNeXtBlock")
 """Class names of the blocks of our networks and of timm's most used ones."""
@@ -56,25 +57,3 @@ def checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
         )
 
     return type(f"Checkpointed{kind.__name__}", (kind,), {"forward": forward})
-
-
-class FirstPass:
-    """BatchNorm as the first pass found it, for the passes that compute its activations again: the same modes, whatever they
-    are by then, and running statistics that these passes move in copies alone. Entered once per pass: a loss that is
-    differentiated twice has several."""
-
-    def __init__(self, block: nn.Module):
-        self.norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
-        self.modes = [(norm.training, norm.track_running_stats) for norm in self.norms]
-        self.found: list[tuple[tuple[bool, bool], dict[str, Tensor | None]]] = []
-
-    def __enter__(self) -> None:
-        self.found = [((n.training, n.track_running_stats), dict(n._buffers)) for n in self.norms]
-        for norm, (training, tracked) in zip(self.norms, self.modes, strict=True):
-            norm.training, norm.track_running_stats = training, tracked
-            norm._buffers.update({k: None if b is None else b.clone() for k, b in norm._buffers.items()})
-
-    def __exit__(self, *_: object) -> None:
-        for norm, ((training, tracked), buffers) in zip(self.norms, self.found, strict=True):
-            norm.training, norm.track_running_stats = training, tracked
-            norm._buffers.update(buffers)

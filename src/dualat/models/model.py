@@ -27,6 +27,7 @@ from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
 from dualat.settings import strict
 from dualat.system.files import atomic_path, write_text
+from dualat.system.plugins import LOAD
 
 
 @strict
@@ -191,7 +192,7 @@ def bare(model: nn.Module) -> nn.Module:
 def placed(model: LoadedModel, device: str | torch.device) -> LoadedModel:
     """The model on a device, in the layout in which convolutions are fast, on CPUs and on GPUs: channels last. Somebody's
     own network keeps its layout, as its `forward` may rely on it (`view`)."""
-    if model.description.network is None:
+    if model.description.network is None or model.description.network.is_own:
         return model.to(device=device)
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -236,6 +237,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         fields: dict[str, Any] = json.loads(metadata["dualat"])
         return tensors, ModelDescription(**fields)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if LOAD in str(error):
+            raise ValueError(f"{path} cannot be read: {error}") from error
         raise ValueError(
             f"{path} was not written by dualat: its description is missing or unreadable."
         ) from error
