@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dualat.data.cifar import read_pickle
+from dualat.data.cifar import read_arrays
 from dualat.data.folder import read_image
 from dualat.data.idx import read_idx
 from dualat.data.images import ImageData, Splits, split_indices
@@ -273,7 +273,7 @@ def test_a_pickle_asks_for_no_memory_that_the_file_does_not_have(tmp_path, conte
     (tmp_path / "meta").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match="meta (is refused, because .*|holds no dict): fetch") as refused:
-        read_pickle(tmp_path / "meta")
+        read_arrays(tmp_path / "meta")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     text = str(refused.value)
@@ -283,7 +283,25 @@ def test_a_pickle_asks_for_no_memory_that_the_file_does_not_have(tmp_path, conte
 def test_read_pickle_lets_python_2_strings_through(tmp_path):
     path = tmp_path / "meta"
     path.write_bytes(b"(dp0\nS'label_names'\np1\n(lp2\nS'cat'\np3\nas.")
-    assert read_pickle(path) == {"label_names": ["cat"]}
+    assert read_arrays(path) == {"label_names": ["cat"]}
+
+
+def test_an_array_as_python_2_wrote_it(tmp_path):
+    """The published files: an array's bytes are a string."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    raw = pixels.tobytes()
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K\x02M\x00\x0ctcnumpy\ndtype\n"
+        b"(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+    )
+    content = (
+        b"\x80\x02}(U\x04data" + array + struct.pack("<I", len(raw)) + raw + b"tbU\x06labels](K\x03K\x01eu."
+    )
+    assert pickle.loads(content, encoding="latin1")["data"].tobytes() == raw
+    write_cifar(tmp_path, "cifar10")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    test = load_splits(DataSettings(source="cifar10", root=str(tmp_path))).test
+    assert test.images.flatten().numpy().tobytes() == raw and test.labels.tolist() == [3, 1]
 
 
 # Folders

@@ -25,10 +25,10 @@ from dualat.models.import_weights.names import Family, Tensors, origin, translat
 from dualat.models.import_weights.settings import STATISTICS, ImportSettings
 from dualat.models.import_weights.skeleton import NoValues, Shapes, skeleton_shapes
 from dualat.models.import_weights.states import State, find_state
-from dualat.models.import_weights.values import Refused, StoredTensor
 from dualat.models.normalize import Normalized
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings, check_statistics
+from dualat.system.pickles.values import Refused, StoredTensor
 
 Normalisation = tuple[list[float], list[float]] | tuple[None, None]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from torch import nn
 
 from dualat.models.import_weights.skeleton import Shapes, skeleton, skeleton_shapes
-from dualat.models.import_weights.values import Refused, StoredTensor
 from dualat.models.registry import NETWORKS
 from dualat.models.settings import NetworkSettings
+from dualat.system.pickles.values import Refused, StoredTensor
 
 _HEADS = ("fc.weight", "head.fc.weight", "head.weight", "classifier.weight")
 _FIRST = (
