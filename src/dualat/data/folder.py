@@ -56,8 +56,6 @@ def open_class_folder(
     view: View,
     classes: tuple[str, ...] | None = None,
     workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
 ) -> ImageData:
     """Images of folder/CLASS/..., labelled by class in the order of `classes`, or of the sorted subfolder names.
 
@@ -87,24 +85,16 @@ def open_class_folder(
         raise ValueError(f"{folder} has no images in its class folders: put {WANTED} there.")
     number = {name: k for k, name in enumerate(names)}
     labels = [number[path.partition("/")[0]] for path, _ in entries]
-    data = ImageData(FolderFiles(folder, entries, view, workers), torch.tensor(labels), names, str(folder))
-    return listed(data, include, exclude)
+    return ImageData(FolderFiles(folder, entries, view, workers), torch.tensor(labels), names, str(folder))
 
 
-def open_flat_folder(
-    folder: Path,
-    view: View,
-    workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-) -> ImageData:
+def open_flat_folder(folder: Path, view: View) -> ImageData:
     """All images below a folder as one class. ValueError: there are none."""
     entries = list_images(folder)
     if not entries:
         raise ValueError(f"{folder} has no readable image: put {WANTED} there.")
     labels = torch.zeros(len(entries), dtype=torch.int64)
-    data = ImageData(FolderFiles(folder, entries, view, workers), labels, ("all",), str(folder))
-    return listed(data, include, exclude)
+    return ImageData(FolderFiles(folder, entries, view), labels, ("all",), str(folder))
 
 
 def listed(data: ImageData, include: Iterable[str], exclude: Iterable[str]) -> ImageData:

@@ -13,7 +13,7 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ import torch
 
 from dualat.data.decode import BadImage, View, decode_image
 from dualat.data.files import Files
-from dualat.data.folder import listed
 from dualat.data.formats import WANTED, ending, suffixes
 from dualat.data.images import ImageData
 from dualat.data.listing import tell_left_out
@@ -251,8 +250,6 @@ def open_shards(
     name: str,
     classes: tuple[str, ...] | None = None,
     workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
     labelled: bool = True,
 ) -> ImageData:
     """Images of shards in the order of their names and places.
@@ -284,8 +281,7 @@ def open_shards(
                 f"{name} has an image of class {labels.max()}, but there are {len(classes)} classes, counted from 0: "
                 "give all training shards, or correct classnames.txt."
             )
-    data = ImageData(files, torch.from_numpy(labels), classes, name)
-    return listed(data, include, exclude)
+    return ImageData(files, torch.from_numpy(labels), classes, name)
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:

@@ -109,9 +109,10 @@ def _open_part(
 ) -> ImageData:
     """One split: shards, or one folder of class folders."""
     if where[0].is_dir():
-        return open_class_folder(where[0], view, classes, settings.workers, exclude=settings.exclude)
-    name = str(where[0].parent)
-    return open_shards(where, view, name, classes, settings.workers, exclude=settings.exclude)
+        data = open_class_folder(where[0], view, classes, settings.workers)
+    else:
+        data = open_shards(where, view, str(where[0].parent), classes, settings.workers)
+    return listed(data, (), settings.exclude)
 
 
 def _folders_by_split(source: str) -> dict[str, list[Path]]:
@@ -161,14 +162,16 @@ def open_images(
     """
     if root is not None:
         raise ValueError(f"root is for named sources, and {source!r} is a folder: leave root out.")
-    view, include, exclude = View(shape), tuple(include), tuple(exclude)
+    view = View(shape)
     shards = find_shards(source)
     folder = Path(source) if shards else _folder(source)
     if not shards:
         folder = folder / "train" if (folder / "train").is_dir() else folder
         shards = find_shards(str(folder))
     if shards:
-        return open_shards(shards, view, source, None, None, include, exclude, labelled=False)
-    if any(has_images(folder / name) for name in class_folders(folder)):
-        return open_class_folder(folder, view, None, None, include, exclude).renamed(source)
-    return open_flat_folder(folder, view, None, include, exclude).renamed(source)
+        data = open_shards(shards, view, source, labelled=False)
+    elif any(has_images(folder / name) for name in class_folders(folder)):
+        data = open_class_folder(folder, view)
+    else:
+        data = open_flat_folder(folder, view)
+    return listed(data, tuple(include), tuple(exclude)).renamed(source)

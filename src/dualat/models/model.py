@@ -21,7 +21,7 @@ from dualat.core.energy import JointEnergyModel
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.initial import InitialDistribution, restore_initial
 from dualat.data.settings import DataSettings, InitialSettings
-from dualat.models.import_weights.skeleton import NoValues
+from dualat.models.import_weights.skeleton import NoValues, counted, differences
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
@@ -262,14 +262,8 @@ def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | st
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
     """ValueError that names the first keys of weights that are missing, unexpected, or of another shape."""
-    own = model.state_dict()
-    missing = [k for k in own if k not in weights]
-    unexpected = [k for k in weights if k not in own]
-    shapes = [k for k in own if k in weights and own[k].shape != weights[k].shape]
-    problems = [
-        f"{len(keys)} {what} (first: {keys[0]})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise ValueError(f"the weights in {origin} do not fit this network: {', '.join(problems)}.")
+    own, found = (
+        {name: tuple(v.shape) for name, v in state.items()} for state in (model.state_dict(), weights)
+    )
+    if wrong := differences(own, found):
+        raise ValueError(f"the weights in {origin} do not fit this network: {counted(wrong)}.")
