@@ -68,12 +68,10 @@ def _folder(source: str) -> Path:
     return folder
 
 
-def open_splits(settings: DataSettings) -> tuple[ImageData, ImageData | None, ImageData | None]:
-    """(training, validation, test) images, none decoded yet; None for those that must be split off.
+def split_parts(settings: DataSettings) -> dict[str, list[Path]]:
+    """The folder, or the shards, of train, and of validation and test where they are not to be split off.
 
-    Raises:
-        FileNotFoundError: the folder or the shards are not there.
-        ValueError: they are not laid out as docs/data.md says.
+    Raises: see `open_splits`.
     """
     shards = find_shards(settings.source)
     parts = _shards_by_split(shards, settings.source) if shards else _folders_by_split(settings.source)
@@ -83,6 +81,17 @@ def open_splits(settings: DataSettings) -> tuple[ImageData, ImageData | None, Im
                 f"val_as is test, but {settings.source} has no val/ and no shards of validation images: leave it out."
             )
         parts["test"] = parts.pop("validation")
+    return parts
+
+
+def open_splits(settings: DataSettings) -> tuple[ImageData, ImageData | None, ImageData | None]:
+    """(training, validation, test) images, none decoded yet; None for those that must be split off.
+
+    Raises:
+        FileNotFoundError: the folder or the shards are not there.
+        ValueError: they are not laid out as docs/data.md says.
+    """
+    parts = split_parts(settings)
     assert settings.image_size is not None
     view = View((settings.channels or 3, settings.image_size, settings.image_size))
     train = _open_part(parts["train"], view, settings, None)
