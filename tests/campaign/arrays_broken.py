@@ -15,9 +15,9 @@ import torch
 from damage import ODD_NAMES, ODD_VALUES, SIZES, broken_bytes, broken_tree
 from images_broken import SHAPES, Input, add
 
-from dualat.data.auxiliary import open_pictures
 from dualat.data.cifar import load_cifar
 from dualat.data.fashion import load_fashion_mnist
+from dualat.data.in_distribution import open_pictures
 from dualat.data.registry import SOURCES
 from dualat.data.shards import read_index
 from dualat.evaluation.reference import read_reference

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from dualat.data.cifar import read_arrays
+from dualat.data.fashion import read_idx
 from dualat.data.folder import read_image
-from dualat.data.idx import read_idx
 from dualat.data.images import ImageData, Splits, split_indices
 from dualat.data.in_distribution import load_images, load_splits
 from dualat.data.registry import SOURCES

@@ -16,6 +16,8 @@ from torch import Tensor
 from dualat.data.plain_arrays import read_members
 from dualat.data.source import Pictures, Shape, check_levels, evenly
 
+FILES = (".bin", ".npy", ".npz")
+"""Endings of such files."""
 TINY_BYTES = 3072
 _LOOKED_AT = 1000  # pictures whose levels are checked
 

@@ -2,17 +2,21 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from dualat.data.arrays import FILES, TinyImages, Without, read_array
 from dualat.data.decode import View
 from dualat.data.duplicates import tell_duplicates
 from dualat.data.images import ImageData, Splits, split_off
+from dualat.data.names import read_positions
 from dualat.data.own import split_by
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
-from dualat.data.source import MEMORY_LIMIT, Shape
-from dualat.data.sources import OnBad, open_images, open_splits, require_images
+from dualat.data.source import MEMORY_LIMIT, Pictures, Shape
+from dualat.data.sources import open_images, open_splits, require_images
 from dualat.system.seeds import mix_seed
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
@@ -118,7 +122,7 @@ def _seen(data: ImageData, part: str, settings: DataSettings) -> ImageData:
 
 
 def load_images(
-    source: str, root: str | None, shape: Shape, download: bool = False, on_bad_image: OnBad = "refuse"
+    source: str, root: str | None, shape: Shape, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
 ) -> ImageData:
     """Training images of a named source, or the images of a folder or of shards, as (N, C, H, W) of the wanted shape.
 
@@ -128,21 +132,53 @@ def load_images(
 
     Args:
         shape: (C, H, W).
+        include, exclude: lists of names of a folder's or shards' images.
 
     Raises:
-        FileNotFoundError: the source's files, or the folder, are not there.
+        FileNotFoundError: the source's files, the folder, or a list are not there.
         ValueError: damaged files, bad images, or no images.
     """
     if source in SOURCES:
-        return named_images(source, root, download).fitted(shape)
-    data = open_images(source, root, shape)
-    if not _fits((data,), MEMORY_LIMIT):
-        return data
-    return (_skip(data) if on_bad_image == "skip" else data).held()
+        if include or exclude:
+            raise ValueError(
+                f"include and exclude are for folders and files of images, not {source}: leave them out."
+            )
+        return named_images(source, root).fitted(shape)
+    data = open_images(source, root, shape, include, exclude)
+    return data.held() if _fits((data,), MEMORY_LIMIT) else data
 
 
-def named_images(source: str, root: str | None, download: bool = False) -> ImageData:
+def named_images(source: str, root: str | None) -> ImageData:
     """Training images of a named source, in their own shape; of one with a test split of its own, validation images too."""
     if not SOURCES[source].has_test:
         return load_splits(DataSettings(source=source)).train
-    return SOURCES[source].read(root, download)[0]
+    return SOURCES[source].read(root, False)[0]
+
+
+def open_pictures(
+    source: str, root: str | None, shape: Shape, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> Tensor | Pictures:
+    """Auxiliary pictures, which contrastive samples can start from, in the wanted shape: a tensor, uint8 (N, C, H, W), or
+    pictures that stay on disk, as the files .bin and .npy, and folders and shards that take more than 8 GiB.
+
+    Args:
+        source: as InitialSettings.source says.
+        root: folder of a named source's files.
+        shape: (C, H, W); other pictures are fitted to it (dualat.data.source.Pictures.fitted).
+        include, exclude: lists of names, or of positions, as InitialSettings says.
+
+    Raises:
+        FileNotFoundError: the source, or a list, is not there.
+        ValueError: damaged files or lists, or no picture left.
+    """
+    path = Path(source).expanduser()
+    if source in SOURCES or path.suffix not in FILES or path.is_dir():
+        data = load_images(source, root, shape, include, exclude)
+        return data.images if data.in_memory else data
+    if root is not None or include:
+        wrong = "root" if include == () else "include"
+        raise ValueError(f"{wrong} does nothing for the file {source!r}: leave it out.")
+    pictures: Pictures = TinyImages(path) if path.suffix == ".bin" else read_array(path)
+    if exclude:
+        pictures = Without(pictures, read_positions(exclude, len(pictures), str(path)))
+    return pictures if pictures.shape == tuple(shape) else pictures.fitted(shape, str(path))

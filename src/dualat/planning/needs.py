@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualat.data.arrays import FILES
 from dualat.data.names import BASES
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings, InitialSettings
@@ -41,7 +42,7 @@ def initial_needs(settings: InitialSettings) -> list[Need]:
         return []
     assert settings.source is not None
     path = Path(settings.source).expanduser()
-    if path.suffix in (".bin", ".npy", ".npz") and not path.is_dir():
+    if path.suffix in FILES and not path.is_dir():
         advice = (
             "put the file there, or name another with --initial.source (docs/data.md says which there are)"
         )
