@@ -28,12 +28,12 @@ from dualat.methods.jempp import JEMPP
 from dualat.methods.robust_jem import RobustJEM
 from dualat.methods.sada_jem import SADAJEM
 from dualat.methods.settings import AttackSettings, ChainSettings, LossSettings, SharpnessSettings
+from dualat.models.batchnorm import set_train_mode
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.results.record import versions
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device
-from dualat.training.step import set_train_mode
 
 CHAIN, WEIGHTS, ATTACK = ChainSettings(buffer=1000), LossSettings(), AttackSettings()
 MAKERS = {

@@ -7,7 +7,14 @@ import pytest
 import yaml
 
 from dualat.config import build_config, changed, load_recipe, plain, to_yaml
-from dualat.methods.registry import METHODS, DATSettings, JEMSettings, build_method, method_settings, register
+from dualat.methods.registry import (
+    METHODS,
+    DATSettings,
+    JEMSettings,
+    build_method,
+    method_settings,
+    register_method,
+)
 from dualat.methods.settings import AttackSettings, MethodSettings
 from dualat.settings import strict
 from dualat.short_form import in_short, most_stages
@@ -146,7 +153,7 @@ def mine(monkeypatch):
     monkeypatch.setattr("dualat.methods.registry.METHODS", METHODS)
     known = dict(METHODS)
 
-    @register("mine", settings=MineSettings)
+    @register_method("mine", settings=MineSettings)
     class Mine(StandardAT):
         pass
 
@@ -166,6 +173,6 @@ def test_a_method_of_one_s_own_is_told_from_others_by_its_name(mine):
     with pytest.raises(ValueError, match=r"gain has no effect on method dat"):
         load_recipe("digits", {"gain": 2.0})
     with pytest.raises(ValueError, match="there is a method 'jem' already"):
-        register("jem")(mine)
-    register("mine", settings=MineSettings)(mine)  # its file read again
+        register_method("jem")(mine)
+    register_method("mine", settings=MineSettings)(mine)  # its file read again
     assert method_settings("mine").name == "mine" and most_stages() == 2

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from dualat.core.geometry import ThreatModel
     from dualat.core.loop import pgd
     from dualat.counterfactuals import counterfactual
+    from dualat.data.registry import register_source
     from dualat.evaluation.registry import register_metric
+    from dualat.methods.registry import register_method
     from dualat.models.model import load
     from dualat.models.own import save
+    from dualat.models.registry import register_network
     from dualat.results.catalogue import MetricValue
     from dualat.results.record import Record
     from dualat.run.evaluation import evaluate
@@ -31,7 +34,10 @@ __all__ = [
     "evaluate",
     "load",
     "pgd",
+    "register_method",
     "register_metric",
+    "register_network",
+    "register_source",
     "sample",
     "save",
     "train",
@@ -46,7 +52,10 @@ _HOME = {
     "evaluate": "run.evaluation",
     "load": "models.model",
     "pgd": "core.loop",
+    "register_method": "methods.registry",
     "register_metric": "evaluation.registry",
+    "register_network": "models.registry",
+    "register_source": "data.registry",
     "sample": "sampling",
     "save": "models.own",
     "train": "run.train",

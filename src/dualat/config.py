@@ -17,7 +17,7 @@ from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import DEFAULT, METHODS, Row, known_groups, method_settings, row_of
-from dualat.models.settings import NetworkSettings
+from dualat.models.settings import OF_WIDE_RESNETS, NetworkSettings, is_wide_resnet
 from dualat.settings import either, names_of, nearest_among, strict
 from dualat.short_form import (
     STAGE,
@@ -169,12 +169,15 @@ def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfi
     """A checked configuration of nested values with dotted overrides on top; the values stay as they are.
 
     An override names one stage's setting, as in stage2.optimizer.lr or stage2.method.contrastive.t_max, or, in short, a
-    setting of every stage whose method has it, as in contrastive.t_max.
+    setting of every stage whose method has it, as in contrastive.t_max. Of the recipe's network what another has not is left
+    out where its name is overridden.
 
     Raises ValueError, also for an override that no stage's method reads.
     """
     if "method" in overrides:
         values = in_short(values)
+    if not is_wide_resnet(str(overrides.get("network.name", "wrn-28-10"))):
+        values = without(values, [f"network.{name}" for name in OF_WIDE_RESNETS])
     for key, value in overrides.items():
         for name in spread(values, str(key)):
             values = _with(values, name, value, str(key))

@@ -15,9 +15,10 @@ import torch
 from damage import ODD_NAMES, ODD_VALUES, SIZES, broken_bytes, broken_tree
 from images_broken import SHAPES, Input, add
 
-from dualat.data.auxiliary import open_pictures
 from dualat.data.cifar import load_cifar
 from dualat.data.fashion import load_fashion_mnist
+from dualat.data.in_distribution import open_pictures
+from dualat.data.registry import SOURCES
 from dualat.data.shards import read_index
 from dualat.evaluation.reference import read_reference
 from dualat.evaluation.samples import read_samples
@@ -273,7 +274,7 @@ def cifar(rng: random.Random, place: Path) -> Input:
         content, words = broken_bytes(content, [pickle.dumps(batch, 0)], rng)
     for name, value in whole.items():
         (base / name).write_bytes(content if name == broken else pickle.dumps(value, protocol))
-    return f"{broken}: {words}", lambda: load_cifar(source, str(place), False)
+    return f"{broken}: {words}", lambda: load_cifar(SOURCES[source], str(place), False)
 
 
 HOSTILE_PICKLES = (

@@ -13,10 +13,9 @@ import originals
 import torch
 from damage import ODD_NAMES, broken_bytes, one_of
 
-from dualat.data.auxiliary import open_pictures
 from dualat.data.check import check_images
 from dualat.data.folder import read_image
-from dualat.data.in_distribution import load_images, load_splits
+from dualat.data.in_distribution import load_images, load_splits, open_pictures
 from dualat.data.settings import DataSettings
 from dualat.evaluation.read_images import natural_shape
 from dualat.evaluation.reference import read_reference
@@ -142,7 +141,7 @@ def read_somehow(source: str, place: Path, rng: random.Random) -> Callable[[], o
     resize = rng.choice((None, shape))
     readers: dict[str, Callable[[], object]] = {
         "splits": splits,
-        "images": lambda: load_images(source, None, shape, on_bad_image=settings.on_bad_image),
+        "images": lambda: load_images(source, None, shape),
         "start": lambda: open_pictures(source, None, shape),
         "check": lambda: check_images(source, place.parent / "out" / "bad.txt", 1),
         "samples": lambda: read_samples(source).content,

@@ -9,10 +9,10 @@ from pictures_on_disk import imagenet_samples, write_bin, write_classes, write_s
 
 from dualat.data.arrays import ArrayPictures, TinyImages, Without, read_array
 from dualat.data.augment import augment
-from dualat.data.auxiliary import open_pictures
 from dualat.data.draws import Draws
 from dualat.data.folder import FolderFiles
-from dualat.data.images import ImageData, fit_to_shape
+from dualat.data.images import ImageData
+from dualat.data.in_distribution import open_pictures
 from dualat.data.initial import Images, build_initial, restore_initial
 from dualat.data.names import write_positions
 from dualat.data.settings import AugmentSettings, InitialSettings
@@ -105,7 +105,7 @@ def test_arrays_of_pictures(tmp_path):
     data = ImageData(
         torch.from_numpy(colour).permute(0, 3, 1, 2), torch.zeros(9, dtype=torch.int64), ("a",), "x"
     )
-    assert torch.equal(grey.gather(torch.arange(9)), fit_to_shape(data, (1, 16, 16)).images)
+    assert torch.equal(grey.gather(torch.arange(9)), data.fitted((1, 16, 16)).images)
 
 
 def test_other_arrays_are_refused(tmp_path):
@@ -137,11 +137,11 @@ def test_images_are_augmented_at_each_draw_and_survive_saving(tmp_path, kind, mo
     elif kind == "shards":
         source = tmp_path / "a.tar"
         write_shard(source, imagenet_samples(12, 0))
-        monkeypatch.setattr("dualat.data.auxiliary.MEMORY_LIMIT", 0)
+        monkeypatch.setattr("dualat.data.in_distribution.MEMORY_LIMIT", 0)
     else:
         source = tmp_path
         write_classes(tmp_path, {"a": 20, "b": 20})
-        monkeypatch.setattr("dualat.data.auxiliary.MEMORY_LIMIT", 0 if kind == "folder" else 2**30)
+        monkeypatch.setattr("dualat.data.in_distribution.MEMORY_LIMIT", 0 if kind == "folder" else 2**30)
     plain = InitialSettings(kind="images", source=str(source))
     for augmentation in (AugmentSettings(kind="basic", pad=4), AugmentSettings(kind="imagenet", scale=0.2)):
         settings = InitialSettings(kind="images", source=str(source), augment=augmentation)
@@ -185,7 +185,7 @@ def test_lists_of_names_choose_among_the_files_of_a_folder(tmp_path, monkeypatch
     (tmp_path / "some.txt").write_text("# Open Images\na/3.jpg\n4\n")
     (tmp_path / "not.txt").write_text("b/4.jpg\n")
     lists = (str(tmp_path / "some.txt"),), (str(tmp_path / "not.txt"),)
-    monkeypatch.setattr("dualat.data.auxiliary.MEMORY_LIMIT", 0)
+    monkeypatch.setattr("dualat.data.in_distribution.MEMORY_LIMIT", 0)
     chosen = open_pictures(str(tmp_path / "in"), None, SHAPE, *lists)
     assert not isinstance(chosen, torch.Tensor) and len(chosen) == 2
     read, real = [], FolderFiles.read

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dualat.data.cifar import read_pickle
-from dualat.data.fashion import DEBIAN
+from dualat.data.cifar import read_arrays
+from dualat.data.fashion import read_idx
 from dualat.data.folder import read_image
-from dualat.data.idx import read_idx
-from dualat.data.images import ImageData, Splits, fit_to_shape, split_indices
+from dualat.data.images import ImageData, Splits, split_indices
 from dualat.data.in_distribution import load_images, load_splits
+from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
 
 
@@ -133,7 +133,10 @@ def test_fashion_mnist_missing_says_what_to_do(tmp_path):
         load_splits(DataSettings(source="fashion-mnist", root=str(tmp_path)))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not Path(SOURCES["fashion-mnist"].elsewhere).is_dir(),
+    reason="Debian's dataset-fashion-mnist is not installed",
+)
 def test_fashion_mnist_of_debian():
     splits = load_splits(DataSettings(source="fashion-mnist"))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (54000, 6000, 10000)
@@ -270,7 +273,7 @@ def test_a_pickle_asks_for_no_memory_that_the_file_does_not_have(tmp_path, conte
     (tmp_path / "meta").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match="meta (is refused, because .*|holds no dict): fetch") as refused:
-        read_pickle(tmp_path / "meta")
+        read_arrays(tmp_path / "meta")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     text = str(refused.value)
@@ -280,7 +283,25 @@ def test_a_pickle_asks_for_no_memory_that_the_file_does_not_have(tmp_path, conte
 def test_read_pickle_lets_python_2_strings_through(tmp_path):
     path = tmp_path / "meta"
     path.write_bytes(b"(dp0\nS'label_names'\np1\n(lp2\nS'cat'\np3\nas.")
-    assert read_pickle(path) == {"label_names": ["cat"]}
+    assert read_arrays(path) == {"label_names": ["cat"]}
+
+
+def test_an_array_as_python_2_wrote_it(tmp_path):
+    """The published files: an array's bytes are a string."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    raw = pixels.tobytes()
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K\x02M\x00\x0ctcnumpy\ndtype\n"
+        b"(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+    )
+    content = (
+        b"\x80\x02}(U\x04data" + array + struct.pack("<I", len(raw)) + raw + b"tbU\x06labels](K\x03K\x01eu."
+    )
+    assert pickle.loads(content, encoding="latin1")["data"].tobytes() == raw
+    write_cifar(tmp_path, "cifar10")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    test = load_splits(DataSettings(source="cifar10", root=str(tmp_path))).test
+    assert test.images.flatten().numpy().tobytes() == raw and test.labels.tolist() == [3, 1]
 
 
 # Folders
@@ -412,10 +433,10 @@ def test_load_images_named_and_flat(tmp_path):
 
 def test_fit_to_shape_known_values():
     colour = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2).contiguous()
-    grey = fit_to_shape(ImageData(colour, torch.tensor([0]), ("a",), "red"), (1, 4, 4))
+    grey = ImageData(colour, torch.tensor([0]), ("a",), "red").fitted((1, 4, 4))
     assert grey.images.unique().tolist() == [76]
     checks = torch.tensor([[0, 200], [200, 0]], dtype=torch.uint8).repeat(2, 2).view(1, 1, 4, 4)
-    small = fit_to_shape(ImageData(checks, torch.tensor([0]), ("a",), "checks"), (1, 1, 1))
+    small = ImageData(checks, torch.tensor([0]), ("a",), "checks").fitted((1, 1, 1))
     assert abs(int(small.images) - 100) <= 1
     with pytest.raises(ValueError, match="cannot become 3"):
-        fit_to_shape(ImageData(colour[:, :2], torch.tensor([0]), ("a",), "two"), (3, 2, 2))
+        ImageData(colour[:, :2], torch.tensor([0]), ("a",), "two").fitted((3, 2, 2))

@@ -9,13 +9,12 @@ import torch
 from pictures_on_disk import write_classes
 from torchvision.transforms.v2 import functional as V
 
-from dualat.data import lazy
 from dualat.data.check import check_images
 from dualat.data.decode import View, decode_image
+from dualat.data.files import default_workers
 from dualat.data.folder import FolderFiles, open_class_folder
-from dualat.data.images import ImageData, channel_statistics, fit_to_shape
+from dualat.data.images import ImageData, channel_statistics
 from dualat.data.in_distribution import load_images, load_splits
-from dualat.data.lazy import LazyImages
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import DataSettings
 
@@ -26,9 +25,9 @@ def settings(root: Path, **values) -> DataSettings:
     return DataSettings(source=str(root), image_size=8, **values)
 
 
-def lazily(root: Path, **values) -> LazyImages:
+def lazily(root: Path, **values) -> ImageData:
     train = load_splits(settings(root, memory_gib=0, **values)).train
-    assert isinstance(train, LazyImages)
+    assert not train.in_memory
     return train
 
 
@@ -37,7 +36,7 @@ def test_lazily_decoded_splits_are_those_in_memory_bit_for_bit(tmp_path):
     held, on_disk = load_splits(settings(tmp_path)), load_splits(settings(tmp_path, memory_gib=0, workers=2))
     for name in ("train", "validation", "test"):
         memory, disk = getattr(held, name), getattr(on_disk, name)
-        assert not isinstance(memory, LazyImages) and isinstance(disk, LazyImages)
+        assert memory.in_memory and not disk.in_memory
         assert (len(memory), memory.shape, memory.class_names, memory.name) == (
             len(disk),
             disk.shape,
@@ -57,13 +56,13 @@ def test_lazily_decoded_splits_are_those_in_memory_bit_for_bit(tmp_path):
 def test_the_size_decides_and_nothing_is_decoded_before_it_is_needed(tmp_path, monkeypatch):
     write_classes(tmp_path, COUNTS)
     exactly = 24 * 3 * 8 * 8 / 2**30
-    assert not isinstance(load_splits(settings(tmp_path, memory_gib=exactly)).train, LazyImages)
+    assert load_splits(settings(tmp_path, memory_gib=exactly)).train.in_memory
     smaller = settings(tmp_path, memory_gib=exactly * 0.5, limit=2)
-    assert not isinstance(load_splits(smaller).train, LazyImages), "what is not used takes no memory"
+    assert load_splits(smaller).train.in_memory, "what is not used takes no memory"
     read = []
     monkeypatch.setattr(FolderFiles, "read", lambda self, position: read.append(position))
     train = load_splits(settings(tmp_path, memory_gib=exactly * 0.99)).train
-    assert isinstance(train, LazyImages) and not read
+    assert not train.in_memory and not read
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -215,7 +214,7 @@ def test_what_needs_all_images_gets_them_once(tmp_path, monkeypatch):
     monkeypatch.setattr(FolderFiles, "read", None)
     assert data.images is first and torch.equal(data.float(slice(0, 3)) * 255, first[:3].float())
     monkeypatch.undo()
-    monkeypatch.setattr("dualat.data.images.MEMORY_LIMIT", 100)
+    monkeypatch.setattr("dualat.data.source.MEMORY_LIMIT", 100)
     with pytest.raises(ValueError, match="more than the"):
         _ = lazily(tmp_path).images
 
@@ -234,13 +233,9 @@ def test_content_tells_files_labels_and_view(tmp_path):
 def test_another_shape_is_decoded_and_copies_share_the_files(tmp_path):
     write_classes(tmp_path, COUNTS)
     data = lazily(tmp_path)
-    grey = fit_to_shape(data, (1, 6, 6))
-    assert (
-        isinstance(grey, LazyImages)
-        and grey.shape == (1, 6, 6)
-        and grey.pixels().shape == (len(data), 1, 6, 6)
-    )
-    assert fit_to_shape(data, (3, 8, 8)) is data
+    grey = data.fitted((1, 6, 6))
+    assert not grey.in_memory and grey.shape == (1, 6, 6) and grey.pixels().shape == (len(data), 1, 6, 6)
+    assert data.fitted((3, 8, 8)) is data
     assert copy.deepcopy(data.files) is data.files
     assert [grey.renamed("x").name, grey.take(torch.tensor([1]), "y").name] == ["x", "y"]
 
@@ -250,7 +245,7 @@ def test_more_than_the_limit_is_not_held_by_load_images(tmp_path, monkeypatch):
     held = load_images(str(tmp_path), None, (3, 8, 8))
     monkeypatch.setattr("dualat.data.in_distribution.MEMORY_LIMIT", 24 * 3 * 8 * 8 - 1)
     on_disk = load_images(str(tmp_path), None, (3, 8, 8))
-    assert isinstance(on_disk, LazyImages) and not isinstance(held, LazyImages)
+    assert not on_disk.in_memory and held.in_memory
     assert torch.equal(held.images, on_disk.pixels()) and torch.equal(held.labels, on_disk.labels)
 
 
@@ -265,4 +260,4 @@ def test_channel_statistics_are_those_of_all_pixels(tmp_path):
 
 
 def test_default_workers_are_few():
-    assert 1 <= lazy.default_workers() <= 16
+    assert 1 <= default_workers() <= 16

@@ -15,8 +15,8 @@ from pictures_on_disk import imagenet_samples, jpeg, picture, write_classes, wri
 
 from dualat.data import shards
 from dualat.data.decode import View, decode_image
+from dualat.data.folder import listed
 from dualat.data.in_distribution import load_images, load_splits
-from dualat.data.lazy import LazyImages
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import DataSettings
 from dualat.data.shards import make_index, open_shards, read_index
@@ -54,7 +54,7 @@ def test_pictures_of_shards_are_those_of_the_files_in_them(tmp_path):
         for source in (tmp_path / "in", tmp_path / "in" / "*-train-*.tar"):
             splits = load_splits(settings(source, **values))
             parts = (splits.train, splits.validation, splits.test)
-            assert isinstance(splits.train, LazyImages) == bool(values)
+            assert splits.train.in_memory != bool(values)
             seen = [
                 (x.numpy().tobytes(), y)
                 for p in parts
@@ -144,9 +144,10 @@ def test_images_of_shards_without_classes_and_by_lists(tmp_path):
         load_splits(settings(tmp_path))
     lines = tmp_path / "some.txt"
     lines.write_text(f"{2:016x}\nopen.tar/sub/{4:016x}.jpg\n")
-    some = open_shards([tmp_path / "open.tar"], View(SHAPE), "x", include=[str(lines)], labelled=False)
+    everything = open_shards([tmp_path / "open.tar"], View(SHAPE), "x", labelled=False)
+    some = listed(everything, [str(lines)], [])
     assert some.positions.tolist() == [2, 4]
-    rest = open_shards([tmp_path / "open.tar"], View(SHAPE), "x", exclude=[str(lines)], labelled=False)
+    rest = listed(everything, [], [str(lines)])
     assert rest.positions.tolist() == [0, 1, 3, 5]
 
 

@@ -8,11 +8,9 @@ from test_methods import made, network, toy
 
 from dualat.core.energy import marginal_energy
 from dualat.core.loop import frozen
-from dualat.methods.base import batchnorm_modules
-from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
 from dualat.methods.registry import METHODS
-from dualat.training.step import set_train_mode
+from dualat.models.batchnorm import BatchStatistics, as_the_loss_sees_it, batchnorm_modules, set_train_mode
 
 
 def test_logits_are_those_of_train_mode_and_nothing_is_learned():

@@ -12,11 +12,10 @@ from torch import nn
 
 from dualat.core.loop import GradientLoop
 from dualat.core.objectives import lower_energy
-from dualat.methods.batch_statistics import BatchStatistics, as_the_loss_sees_it
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import first_layer
 from dualat.methods.registry import METHODS
-from dualat.training.step import set_train_mode
+from dualat.models.batchnorm import BatchStatistics, as_the_loss_sees_it, set_train_mode
 
 FAMILY = [name for name in METHODS if isinstance(made(name), JEM)]
 

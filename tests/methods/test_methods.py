@@ -15,7 +15,7 @@ from dualat.core.loop import pgd
 from dualat.core.losses import energy_bce, gradient_penalty
 from dualat.core.objectives import lower_energy, raise_cross_entropy
 from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Batch, Method, batchnorm_modules, forward
+from dualat.methods.base import Batch, Method, forward
 from dualat.methods.curriculum import auroc
 from dualat.methods.dat import DAT
 from dualat.methods.registry import METHODS as ROWS
@@ -35,10 +35,11 @@ from dualat.methods.settings import (
     PositiveSettings,
 )
 from dualat.methods.standard_at import StandardAT
+from dualat.models.batchnorm import batchnorm_modules, set_train_mode
 from dualat.models.wide_resnet import WideResNet
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
-from dualat.training.step import set_train_mode, train_step
+from dualat.training.step import train_step
 
 ATTACK = AttackSettings(eps=0.2, steps=2, step_size=0.1)
 CONTRASTIVE = ContrastiveSettings(t_max=2, auc_threshold=0.6, window=32, step_size=0.2)

@@ -12,11 +12,12 @@ from dualat.core.energy import marginal_energy
 from dualat.core.losses import denoising, energy_bce, gradient_penalty
 from dualat.core.objectives import uniform_kl
 from dualat.methods.at_ebm import ATEBM
-from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.methods.base import Batch, Method
 from dualat.methods.jem import JEM
 from dualat.methods.jempp import adjoint, first_layer
 from dualat.methods.registry import build_method, method_settings
 from dualat.methods.settings import DiffusionSettings
+from dualat.models.batchnorm import batchnorm_modules
 from dualat.models.normalize import Normalized
 from dualat.models.wide_resnet import WideResNet
 

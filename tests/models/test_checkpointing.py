@@ -10,7 +10,7 @@ from torch import nn
 from dualat.core.loop import GradientLoop, frozen, pgd
 from dualat.core.losses import denoising, gradient_penalty
 from dualat.core.objectives import lower_energy
-from dualat.methods.batch_statistics import as_the_loss_sees_it
+from dualat.models.batchnorm import as_the_loss_sees_it
 from dualat.models.checkpointing import checkpoint_blocks
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from dualat.models.import_weights.convert import import_network
 from dualat.models.import_weights.files import read_file
 from dualat.models.import_weights.settings import ImportSettings
-from dualat.models.import_weights.values import StoredTensor
 from dualat.models.wide_resnet import WideResNet
+from dualat.system.pickles.values import StoredTensor
 
 PLAIN = ImportSettings(normalize="none", image_size=8)
 

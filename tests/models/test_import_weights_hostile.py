@@ -17,7 +17,7 @@ from foreign_networks import binary, small_weights
 from dualat.models.import_weights.convert import import_network
 from dualat.models.import_weights.files import read_file
 from dualat.models.import_weights.settings import ImportSettings
-from dualat.models.import_weights.values import Inert
+from dualat.system.pickles.values import Inert
 
 PLAIN = ImportSettings(normalize="none", image_size=8)
 

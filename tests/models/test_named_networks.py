@@ -9,9 +9,9 @@ import torchvision
 from foreign_networks import Stem, settled
 
 from dualat.models.conv_stem import STEMS, ConvStem, conv_stem_network
-from dualat.models.registry import build_network
+from dualat.models.registry import NETWORKS, build_network
 from dualat.models.residual import residual_network
-from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
+from dualat.models.settings import NetworkSettings
 
 
 def parameters(name: str) -> int:
@@ -48,14 +48,14 @@ def shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 def test_wide_resnet50_4_is_torchvisions_with_twice_the_width():
     with torch.device("meta"):
-        ours = residual_network("wide_resnet50_4", 1000, 3)
+        ours = residual_network("wide_resnet50_4", 1000, 3, 224)
         bottleneck = torchvision.models.resnet.Bottleneck
         theirs = torchvision.models.ResNet(bottleneck, [3, 4, 6, 3], width_per_group=256)
     assert shapes(ours) == shapes(theirs)
 
 
 def test_cifar_resnet_is_torchvisions_with_another_stem():
-    ours = residual_network("resnet18_cifar", 10, 3)
+    ours = residual_network("resnet18_cifar", 10, 3, 32)
     theirs = torchvision.models.resnet18(num_classes=10)
     theirs.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     theirs.maxpool = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
@@ -148,4 +148,4 @@ def test_names_that_are_nearly_right_bring_the_right_one(name, near):
 
 def test_the_settings_name_every_network():
     text = inspect.getsource(NetworkSettings)
-    assert all(f"`{name}`" in text for name in NAMED_NETWORKS)
+    assert all(f"`{name}`" in text for name in NETWORKS)

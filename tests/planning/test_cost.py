@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dualat.methods.base import Batch, Method
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.registry import build_method, method_settings
+from dualat.models.batchnorm import set_train_mode
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.planning.hardware import HARDWARE, find_hardware, recognise
@@ -24,7 +25,7 @@ from dualat.planning.precision import on_gpu
 from dualat.planning.step import META, step_cost
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
-from dualat.training.step import set_train_mode, train_step
+from dualat.training.step import train_step
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

@@ -6,14 +6,13 @@ from typing import Literal
 import pytest
 from pictures_on_disk import jpeg, write_classes, write_shard
 
-from dualat.data.cifar import _LAYOUTS
-from dualat.data.fashion import _FILES
 from dualat.data.in_distribution import load_splits
+from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.settings import NetworkSettings
 from dualat.planning.data import data_facts
 from dualat.planning.disk import disk, initial_bytes
-from dualat.planning.needs import _CIFAR, data_needs, initial_needs, source_need, weights_needs
+from dualat.planning.needs import data_needs, initial_needs, source_need, weights_needs
 
 
 @pytest.mark.parametrize(
@@ -80,11 +79,8 @@ def test_shards_need_their_number(tmp_path: Path):
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100", "fashion-mnist"])
 def test_a_named_source_is_there_when_all_its_files_are(tmp_path: Path, source: str):
-    if source == "fashion-mnist":
-        folder, names = tmp_path, [name for pair in _FILES.values() for name in pair]
-    else:
-        subfolder, train, test, meta = _LAYOUTS[source]
-        folder, names = tmp_path / subfolder, [*train, test, meta]
+    names = SOURCES[source].files
+    folder = tmp_path if source == "fashion-mnist" else tmp_path / SOURCES[source].folder
     folder.mkdir(exist_ok=True)
     settings = DataSettings(source, root=str(tmp_path))
     for name in names:
@@ -99,7 +95,7 @@ def test_a_named_source_is_there_when_all_its_files_are(tmp_path: Path, source: 
 def test_a_download_is_told_and_counted(tmp_path: Path):
     (need,) = data_needs(DataSettings("cifar10", root=str(tmp_path), download=True))
     assert not need.there and need.download > 3e8 and "the run fetches it" in need.advice
-    assert set(_CIFAR) == set(_LAYOUTS)
+    assert all(row.download > 3e7 for row in SOURCES.values() if row.files)
 
 
 def test_a_missing_list_says_where_it_comes_from(tmp_path: Path):

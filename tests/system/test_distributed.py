@@ -80,7 +80,7 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from dualat.system import distributed as d
-from dualat.models.synced_batchnorm import synchronise_batchnorm
+from dualat.models.batchnorm import synchronise_batchnorm
 
 with d.processes():
     r = d.rank()

@@ -38,7 +38,7 @@ class EvaluateArguments(EvaluationSettings):
     weights: str = "final"
     """Run folders: which weights: final, stage1, best-robust, best-generation."""
     source: str | None = None
-    """Real images for weights or samples outside a run folder: digits, fashion-mnist, cifar10, cifar100, or a folder. For a
+    """Real images for weights or samples outside a run folder: a named source, or a folder. For a
     run: where its own images are now, if they have moved."""
     root: str | None = None
     """Folder in which the files of that source lie; None: the usual places."""

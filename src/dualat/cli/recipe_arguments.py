@@ -30,7 +30,7 @@ from dualat.short_form import STAGE, most_stages
 from dualat.training.settings import StageSettings
 
 T = TypeVar("T")
-FIRST = ("method", "stages", "weights")
+FIRST = ("method", "stages", "weights", "network.name")
 """Settings that decide which others there are; read before them."""
 
 

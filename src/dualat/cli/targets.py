@@ -9,7 +9,8 @@ from dualat.config import RunConfig
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.initial import build_initial
-from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
+from dualat.data.registry import SOURCES
+from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.context import EvaluationContext, partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
@@ -65,7 +66,7 @@ def run_splits(target: Path, parsed: EvaluateArguments, config: RunConfig, model
     folder, source = run_of(target), parsed.source or config.data.source
     assert folder is not None
     wanted, moved = located(folder, config).data, bool(parsed.source or parsed.root)
-    if parsed.source and (parsed.source not in NAMED_SOURCES) == config.data.is_folder:
+    if parsed.source and (parsed.source not in SOURCES) == config.data.is_folder:
         wanted = replace(wanted, source=parsed.source)
     elif parsed.source:
         wanted = outside_data(parsed, model.shape)
@@ -145,9 +146,9 @@ def outside_data(parsed: EvaluateArguments, shape: tuple[int, int, int]) -> Data
     if not source:
         raise UsageError(
             "--source is missing: it is not known what images these weights or samples are measured on; give one of "
-            f"{', '.join(NAMED_SOURCES)}, or a folder with one subfolder per class."
+            f"{', '.join(SOURCES)}, or a folder with one subfolder per class."
         )
-    if source in NAMED_SOURCES:
+    if source in SOURCES:
         return DataSettings(source=source, root=parsed.root)
     if parsed.root:
         raise UsageError(f"--root is for named sources, and {source} is a folder: leave it out.")

@@ -13,16 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.data.images import Shape, check_levels, evenly, fit_pixels
-from dualat.data.lazy import Pictures
 from dualat.data.plain_arrays import read_members
+from dualat.data.source import Pictures, Shape, check_levels, evenly
 
+FILES = (".bin", ".npy", ".npz")
+"""Endings of such files."""
 TINY_BYTES = 3072
-_TINY_SHAPE = (3, 32, 32)
 _LOOKED_AT = 1000  # pictures whose levels are checked
 
 
-class TinyImages(Pictures):
+class ArrayPictures(Pictures):
+    """The pictures of an array (N, C, H, W), uint8, in memory or memory-mapped, in any order in memory."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    @property
+    def shape(self) -> Shape:
+        channels, height, width = self.array.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def gather(self, positions: Tensor) -> Tensor:
+        return torch.from_numpy(self.array[positions.numpy()].copy())
+
+
+class TinyImages(ArrayPictures):
     """The pictures of a .bin file, memory-mapped.
 
     Raises:
@@ -39,45 +57,19 @@ class TinyImages(Pictures):
                 f"{path} has {size} bytes, but pictures of {TINY_BYTES} bytes each make a multiple of that: it is "
                 "truncated or no .bin file of 80 Million Tiny Images; fetch it again."
             )
-        self.count = size // TINY_BYTES
         with open(path, "rb") as handle:
             self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_RANDOM"):
             self._map.madvise(mmap.MADV_RANDOM)  # reading ahead would be 40 times as much
-        self._bytes = np.frombuffer(self._map, dtype=np.uint8).reshape(self.count, *_TINY_SHAPE)
-
-    @property
-    def shape(self) -> Shape:
-        return _TINY_SHAPE
-
-    def __len__(self) -> int:
-        return self.count
+        stored = np.frombuffer(self._map, dtype=np.uint8).reshape(-1, 3, 32, 32)  # (n, channel, column, row)
+        super().__init__(stored.transpose(0, 1, 3, 2))
 
     def gather(self, positions: Tensor) -> Tensor:
         if hasattr(mmap, "MADV_WILLNEED"):  # all reads under way at once, not each when it is waited for
             for position in positions.tolist():
                 first = position * TINY_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
                 self._map.madvise(mmap.MADV_WILLNEED, first, (position + 1) * TINY_BYTES - first)
-        stored = self._bytes[positions.numpy()]  # (n, channel, column, row)
-        return torch.from_numpy(stored.transpose(0, 1, 3, 2).copy())
-
-
-class ArrayPictures(Pictures):
-    """The pictures of an array (N, H, W, C), uint8, in memory or memory-mapped."""
-
-    def __init__(self, array: np.ndarray):
-        self.array = array
-
-    @property
-    def shape(self) -> Shape:
-        height, width, channels = self.array.shape[1:]
-        return channels, height, width
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def gather(self, positions: Tensor) -> Tensor:
-        return torch.from_numpy(self.array[positions.numpy()].transpose(0, 3, 1, 2).copy())
+        return super().gather(positions)
 
 
 def read_array(path: Path) -> ArrayPictures:
@@ -103,7 +95,7 @@ def read_array(path: Path) -> ArrayPictures:
             f"{path} holds {found.dtype} of shape {found.shape}, but pictures must be one array, uint8 of shape "
             "(N, H, W, C) with 1 or 3 channels: write it anew."
         )
-    pictures = ArrayPictures(array)
+    pictures = ArrayPictures(array.transpose(0, 3, 1, 2))
     check_levels(pictures.gather(evenly(len(array), _LOOKED_AT)), str(path))
     return pictures
 
@@ -121,24 +113,6 @@ def _mapped(path: Path) -> np.ndarray:
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{path} is an .npz file by its content: give it that ending.")
     return found
-
-
-class Fitted(Pictures):
-    """Pictures brought to another shape, as dualat.data.images.fit_to_shape says."""
-
-    def __init__(self, pictures: Pictures, shape: Shape, name: str):
-        self.pictures, self.name = pictures, name
-        self._shape = shape
-
-    @property
-    def shape(self) -> Shape:
-        return self._shape
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def gather(self, positions: Tensor) -> Tensor:
-        return fit_pixels(self.pictures.gather(positions), self._shape, self.name)
 
 
 class Without(Pictures):

@@ -11,7 +11,7 @@ import torch
 
 from dualat.data.decode import BadImage, View
 from dualat.data.folder import FolderFiles
-from dualat.data.lazy import LazyImages, decoded
+from dualat.data.images import ImageData
 from dualat.data.listing import list_images
 from dualat.data.shards import ShardFiles
 from dualat.data.sources import all_shards, require_images
@@ -32,13 +32,17 @@ class Checked:
     bad: dict[str, str]
 
 
-def all_files(source: str) -> LazyImages:
+def all_files(source: str, workers: int | None = None) -> ImageData:
     """All images below a folder, in its shards where it has any, or of shards named by a pattern."""
     shards = all_shards(source)
     folder = Path(source).expanduser()
-    files = ShardFiles(shards, _SMALL) if shards else FolderFiles(folder, list_images(folder), _SMALL)
+    files = (
+        ShardFiles(shards, _SMALL, workers)
+        if shards
+        else FolderFiles(folder, list_images(folder), _SMALL, workers)
+    )
     require_images(len(files), source)
-    return LazyImages(files, torch.zeros(len(files), dtype=torch.int64), ("all",), source)
+    return ImageData(files, torch.zeros(len(files), dtype=torch.int64), ("all",), source)
 
 
 def check_images(
@@ -59,13 +63,13 @@ def check_images(
         FileNotFoundError: nothing is there.
         ValueError: no images, or damaged shards.
     """
-    data = all_files(source)
+    data = all_files(source, workers)
     names, content = data.told(), data.content
     state_file = output.with_name(f".{output.name}.state.json")
     done, bad = _state(state_file, content)
     written = time.monotonic()
     try:
-        for result in decoded(data.files, range(done, len(data)), workers):
+        for result in data.files.decoded(range(done, len(data))):
             if isinstance(result, BadImage):
                 bad[names[done]] = str(result)
             done += 1

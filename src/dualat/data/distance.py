@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from dualat.data.images import ImageData, evenly
+from dualat.data.images import ImageData
+from dualat.data.source import evenly
 
 _CHUNK = 1024
 

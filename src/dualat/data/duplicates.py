@@ -11,14 +11,13 @@ from collections.abc import Mapping
 
 from dualat.data.decode import BadImage
 from dualat.data.images import ImageData
-from dualat.data.lazy import LazyImages
 
 MOST_READ = 2**30  # bytes
 Prints = dict[bytes, list[int]]
 """Positions of the pictures in a split, by a hash of each."""
 
 
-def tell_duplicates(listed: Mapping[str, LazyImages], used: Mapping[str, ImageData], source: str) -> None:
+def tell_duplicates(listed: Mapping[str, ImageData], used: Mapping[str, ImageData], source: str) -> None:
     """A warning for each two splits that have pictures in common: how many, and the files of two.
 
     Args:
@@ -26,7 +25,7 @@ def tell_duplicates(listed: Mapping[str, LazyImages], used: Mapping[str, ImageDa
         used: the same splits as they are used, in memory or not.
         source: what a message calls them all.
     """
-    in_memory = not any(isinstance(part, LazyImages) for part in used.values())
+    in_memory = all(part.in_memory for part in used.values())
     alike = len({part.files.view for part in listed.values()}) == 1
     prints = _of_pixels(used) if in_memory and alike else _of_files(listed)
     for split, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
@@ -53,7 +52,7 @@ def _of_pixels(splits: Mapping[str, ImageData]) -> dict[str, Prints]:
     return found
 
 
-def _of_files(splits: Mapping[str, LazyImages]) -> dict[str, Prints]:
+def _of_files(splits: Mapping[str, ImageData]) -> dict[str, Prints]:
     found: dict[str, Prints] = {name: {} for name in splits}
     sizes = {name: [part.files.told(p)[1] for p in part.positions.tolist()] for name, part in splits.items()}
     having = Counter(size for own in sizes.values() for size in set(own))

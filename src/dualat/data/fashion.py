@@ -1,14 +1,25 @@
 """Fashion-MNIST from its IDX files: Debian's package, torchvision's folder, or any folder with the four files.
 
-Source: Xiao, Rasul, Vollgraf (arXiv 1708.07747).
+An IDX file, the format of MNIST and its relatives, is a magic number, sizes (big-endian), then the bytes.
+Sources: Xiao, Rasul, Vollgraf (arXiv 1708.07747); the description of the format on the MNIST page
+(yann.lecun.com/exdb/mnist).
 """
 
+import gzip
+import math
+import struct
+import zlib
 from pathlib import Path
+from typing import IO
 
-from dualat.data.idx import read_idx
+import torch
+from torch import Tensor
+
 from dualat.data.images import ImageData
+from dualat.data.registry import Source
+from dualat.data.source import MEMORY_LIMIT
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_AT_A_TIME = 2**24
 _CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -21,13 +32,9 @@ _CLASSES = (
     "Bag",
     "Ankle boot",
 )
-_FILES = {
-    part: (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
-    for part, prefix in (("train", "train"), ("test", "t10k"))
-}
 
 
-def load_fashion_mnist(root: str | None, download: bool) -> tuple[ImageData, ImageData]:
+def load_fashion_mnist(source: Source, root: str | None, download: bool) -> tuple[ImageData, ImageData]:
     """Training and test images (1, 28, 28) of Fashion-MNIST.
 
     Looked for in ROOT and ROOT/FashionMNIST/raw; without a root in Debian's folder, then data/FashionMNIST/raw.
@@ -36,37 +43,20 @@ def load_fashion_mnist(root: str | None, download: bool) -> tuple[ImageData, Ima
         FileNotFoundError: the four files are in none of these, and cannot be downloaded.
         ValueError: a file is damaged.
     """
-    base = Path(root or "data")
-    places = ([base] if root else [DEBIAN]) + [base / "FashionMNIST" / "raw"]
-    folder = _find(places)
-    if folder is None and download:
-        _download(base)
-        folder = _find(places)
+    if (folder := source.place(root)) is None and download:
+        _download(Path(root or "data"))
+        folder = source.place(root)
     if folder is None:
-        raise FileNotFoundError(
-            f"Fashion-MNIST's four IDX files are not in {' or '.join(map(str, places))}: run `apt-get install "
-            "dataset-fashion-mnist`, put them in a folder named with `--data.root`, or give `--data.download`."
-        )
-    return _read(folder, "train"), _read(folder, "test")
+        raise source.missing(root)
+    paths = [path for name in source.files if (path := source.file(folder, name))]
+    return _read("train", *paths[:2]), _read("test", *paths[2:])
 
 
-def _existing(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
-
-
-def _find(places: list[Path]) -> Path | None:
-    """The first folder that has all four files."""
-    names = [name for pair in _FILES.values() for name in pair]
-    return next((place for place in places if all(_existing(place, name) for name in names)), None)
-
-
-def _read(folder: Path, part: str) -> ImageData:
-    paths = [_existing(folder, name) for name in _FILES[part]]
-    assert paths[0] and paths[1]
-    images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1).long()
+def _read(part: str, images_file: Path, labels_file: Path) -> ImageData:
+    images, labels = read_idx(images_file, 3), read_idx(labels_file, 1).long()
     if len(images) != len(labels) or images.shape[1:] != (28, 28):
         raise ValueError(
-            f"{paths[0]} holds {tuple(images.shape)} and {paths[1]} {len(labels)} labels, which do not "
+            f"{images_file} holds {tuple(images.shape)} and {labels_file} {len(labels)} labels, which do not "
             "make 28x28 images with one label each: fetch the files again."
         )
     return ImageData(images.unsqueeze(1), labels, _CLASSES, f"fashion-mnist {part}")
@@ -82,3 +72,51 @@ def _download(base: Path) -> None:
             f"Fashion-MNIST could not be downloaded ({error}): run `apt-get install "
             "dataset-fashion-mnist` or put its files in a folder named with `--data.root`."
         ) from error
+
+
+def read_idx(path: Path | str, dimensions: int) -> Tensor:
+    """Read an IDX file of unsigned bytes, gzipped if its name ends in .gz: a uint8 tensor with `dimensions` axes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or one that is truncated, damaged or too long.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: put the file there.")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
+            return _read_bytes(handle, path, dimensions)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}): fetch the file again.") from error
+
+
+def _read_bytes(handle: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int) -> Tensor:
+    header = handle.read(4 + 4 * dimensions)
+    expected = bytes((0, 0, 0x08, dimensions))  # 0x08: unsigned byte
+    if header[:4] != expected:
+        raise ValueError(
+            f"{path} starts with {header[:4].hex() or 'nothing'}, but an IDX file of bytes with {dimensions} axes "
+            f"starts with {expected.hex()}: fetch the file again."
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise ValueError(f"{path} is truncated within its header: fetch the file again.")
+    sizes = struct.unpack(f">{dimensions}I", header[4:])
+    total = math.prod(sizes)
+    if total > MEMORY_LIMIT:
+        raise ValueError(
+            f"{path} claims to hold {total} bytes, more than is read into memory: fetch the file again."
+        )
+    content = bytearray()
+    while len(content) <= total and (part := handle.read(min(total + 1 - len(content), _AT_A_TIME))):
+        content += part  # a damaged header asks for no more memory than the file has bytes
+    if len(content) != total:
+        state = "is truncated" if len(content) < total else "is longer than its header says"
+        raise ValueError(
+            f"{path} {state}: it should hold {total} bytes after its header; fetch the file again."
+        )
+    return (
+        torch.frombuffer(content, dtype=torch.uint8).view(sizes)
+        if total
+        else torch.empty(sizes, dtype=torch.uint8)
+    )

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from dualat.data.decode import BadImage, View, decode_image
+from dualat.data.files import Files
 from dualat.data.formats import WANTED
-from dualat.data.images import Shape
-from dualat.data.lazy import Files, LazyImages
+from dualat.data.images import ImageData
 from dualat.data.listing import class_folders, list_images
 from dualat.data.names import select
+from dualat.data.source import Shape
 
 
 def read_image(path: Path, shape: Shape) -> np.ndarray:
@@ -28,8 +29,8 @@ def read_image(path: Path, shape: Shape) -> np.ndarray:
 class FolderFiles(Files):
     """Image files below one folder."""
 
-    def __init__(self, folder: Path, entries: list[tuple[str, int]], view: View):
-        super().__init__(view)
+    def __init__(self, folder: Path, entries: list[tuple[str, int]], view: View, workers: int | None = None):
+        super().__init__(view, workers)
         self.folder, self.entries = str(folder), entries
 
     def __len__(self) -> int:
@@ -55,9 +56,7 @@ def open_class_folder(
     view: View,
     classes: tuple[str, ...] | None = None,
     workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-) -> LazyImages:
+) -> ImageData:
     """Images of folder/CLASS/..., labelled by class in the order of `classes`, or of the sorted subfolder names.
 
     Raises:
@@ -86,27 +85,19 @@ def open_class_folder(
         raise ValueError(f"{folder} has no images in its class folders: put {WANTED} there.")
     number = {name: k for k, name in enumerate(names)}
     labels = [number[path.partition("/")[0]] for path, _ in entries]
-    data = LazyImages(FolderFiles(folder, entries, view), torch.tensor(labels), names, str(folder), workers)
-    return listed(data, include, exclude)
+    return ImageData(FolderFiles(folder, entries, view, workers), torch.tensor(labels), names, str(folder))
 
 
-def open_flat_folder(
-    folder: Path,
-    view: View,
-    workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-) -> LazyImages:
+def open_flat_folder(folder: Path, view: View) -> ImageData:
     """All images below a folder as one class. ValueError: there are none."""
     entries = list_images(folder)
     if not entries:
         raise ValueError(f"{folder} has no readable image: put {WANTED} there.")
     labels = torch.zeros(len(entries), dtype=torch.int64)
-    data = LazyImages(FolderFiles(folder, entries, view), labels, ("all",), str(folder), workers)
-    return listed(data, include, exclude)
+    return ImageData(FolderFiles(folder, entries, view), labels, ("all",), str(folder))
 
 
-def listed(data: LazyImages, include: Iterable[str], exclude: Iterable[str]) -> LazyImages:
+def listed(data: ImageData, include: Iterable[str], exclude: Iterable[str]) -> ImageData:
     """Those of the images that lists of names leave: dualat.data.names.select says which."""
     if not include and not exclude:
         return data

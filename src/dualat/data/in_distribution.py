@@ -2,18 +2,21 @@
 
 import math
 import warnings
+from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from dualat.data.cifar import load_cifar
+from dualat.data.arrays import FILES, TinyImages, Without, read_array
 from dualat.data.decode import View
 from dualat.data.duplicates import tell_duplicates
-from dualat.data.fashion import load_fashion_mnist
-from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_shape, split_off
-from dualat.data.lazy import LazyImages
-from dualat.data.settings import NAMED_SOURCES, DataSettings
-from dualat.data.sources import OnBad, open_images, open_splits, require_images
+from dualat.data.images import ImageData, Splits, split_off
+from dualat.data.names import read_positions
+from dualat.data.own import split_by
+from dualat.data.registry import SOURCES
+from dualat.data.settings import DataSettings
+from dualat.data.source import MEMORY_LIMIT, Pictures, Shape
+from dualat.data.sources import open_images, open_splits, require_images
 from dualat.system.seeds import mix_seed
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
@@ -37,8 +40,11 @@ def load_splits(settings: DataSettings) -> Splits:
     if settings.is_folder:
         opened = open_splits(settings)
         train, validation, test = _good(opened, settings, _fits(opened, memory))
+    elif SOURCES[settings.source].is_own:
+        splits = split_by(settings, SOURCES[settings.source].read(None, False), settings.source)
+        train, validation, test = splits.train, splits.validation, splits.test
     else:
-        train, test = _read_named(settings.source, settings.root, settings.download)
+        train, test = SOURCES[settings.source].read(settings.root, settings.download)
         validation = None
     seed = settings.split_seed
     if test is None:
@@ -61,10 +67,10 @@ def load_splits(settings: DataSettings) -> Splits:
     parts = {"train": train, "validation": validation, "test": test}
     held = _fits(tuple(parts.values()), memory)
     parts = {part: _seen(data, part, settings) for part, data in parts.items()}
-    listed = {part: data for part, data in parts.items() if isinstance(data, LazyImages)}
+    listed = parts
     if held:
-        parts = {part: listed[part].held() if part in listed else data for part, data in parts.items()}
-    if listed:  # what named sources repeat is no mistake of whoever uses them
+        parts = {part: data.held() for part, data in parts.items()}
+    if settings.is_folder:  # what named sources repeat is no mistake of whoever uses them
         tell_duplicates(listed, parts, settings.source)
     return Splits(**{part: data.renamed(f"{settings.source} {part}") for part, data in parts.items()})
 
@@ -75,7 +81,7 @@ def _fits(parts: tuple[ImageData | None, ...], limit: float) -> bool:
 
 
 def _good(
-    parts: tuple[LazyImages, LazyImages | None, LazyImages | None], settings: DataSettings, held: bool
+    parts: tuple[ImageData, ImageData | None, ImageData | None], settings: DataSettings, held: bool
 ) -> tuple[ImageData, ImageData | None, ImageData | None]:
     """The parts without bad images, where those are skipped; every class of the training images is large enough."""
     if settings.on_bad_image == "skip":
@@ -98,7 +104,7 @@ def _good(
     return parts
 
 
-def _skip(data: LazyImages) -> LazyImages:
+def _skip(data: ImageData) -> ImageData:
     """The images that can be read, with a warning about each other."""
     kept, problems = data.readable()
     for problem in problems:
@@ -110,13 +116,13 @@ def _skip(data: LazyImages) -> LazyImages:
 def _seen(data: ImageData, part: str, settings: DataSettings) -> ImageData:
     """A split in its own view: held-out images may be resized in another way."""
     own = settings.test_resize or settings.test_interpolation != "bilinear"
-    if part == "train" or not own or not isinstance(data, LazyImages):
+    if part == "train" or not own or data.in_memory:
         return data
     return data.seen(View(data.shape, settings.test_resize, settings.test_interpolation == "bicubic"))
 
 
 def load_images(
-    source: str, root: str | None, shape: Shape, download: bool = False, on_bad_image: OnBad = "refuse"
+    source: str, root: str | None, shape: Shape, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
 ) -> ImageData:
     """Training images of a named source, or the images of a folder or of shards, as (N, C, H, W) of the wanted shape.
 
@@ -126,40 +132,53 @@ def load_images(
 
     Args:
         shape: (C, H, W).
+        include, exclude: lists of names of a folder's or shards' images.
 
     Raises:
-        FileNotFoundError: the source's files, or the folder, are not there.
+        FileNotFoundError: the source's files, the folder, or a list are not there.
         ValueError: damaged files, bad images, or no images.
     """
-    if source in NAMED_SOURCES:
-        return fit_to_shape(named_images(source, root, download), shape)
-    data = open_images(source, root, shape)
-    if not _fits((data,), MEMORY_LIMIT):
-        return data
-    return (_skip(data) if on_bad_image == "skip" else data).held()
+    if source in SOURCES:
+        if include or exclude:
+            raise ValueError(
+                f"include and exclude are for folders and files of images, not {source}: leave them out."
+            )
+        return named_images(source, root).fitted(shape)
+    data = open_images(source, root, shape, include, exclude)
+    return data.held() if _fits((data,), MEMORY_LIMIT) else data
 
 
-def named_images(source: str, root: str | None, download: bool = False) -> ImageData:
-    """Training images of a named source, in their own shape."""
-    if source == "digits":
-        return load_splits(DataSettings()).train
-    return _read_named(source, root, download)[0]
+def named_images(source: str, root: str | None) -> ImageData:
+    """Training images of a named source, in their own shape; of one with a test split of its own, validation images too."""
+    if not SOURCES[source].has_test:
+        return load_splits(DataSettings(source=source)).train
+    return SOURCES[source].read(root, False)[0]
 
 
-def _read_named(source: str, root: str | None, download: bool) -> tuple[ImageData, ImageData | None]:
-    """All training images, and the source's own test split if it has one."""
-    if source == "digits":
-        return _digits(), None
-    if source == "fashion-mnist":
-        return load_fashion_mnist(root, download)
-    return load_cifar(source, root, download)
+def open_pictures(
+    source: str, root: str | None, shape: Shape, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> Tensor | Pictures:
+    """Auxiliary pictures, which contrastive samples can start from, in the wanted shape: a tensor, uint8 (N, C, H, W), or
+    pictures that stay on disk, as the files .bin and .npy, and folders and shards that take more than 8 GiB.
 
+    Args:
+        source: as InitialSettings.source says.
+        root: folder of a named source's files.
+        shape: (C, H, W); other pictures are fitted to it (dualat.data.source.Pictures.fitted).
+        include, exclude: lists of names, or of positions, as InitialSettings says.
 
-def _digits() -> ImageData:
-    """scikit-learn's 1,797 handwritten digits, (1, 8, 8); their levels 0 to 16 become 0 to 255."""
-    from sklearn.datasets import load_digits
-
-    pixels, digits = load_digits(return_X_y=True)
-    images = torch.from_numpy(np.round(np.asarray(pixels) / 16 * 255).astype(np.uint8)).view(-1, 1, 8, 8)
-    labels = torch.from_numpy(np.asarray(digits, dtype=np.int64))
-    return ImageData(images, labels, tuple(str(digit) for digit in range(10)), "digits")
+    Raises:
+        FileNotFoundError: the source, or a list, is not there.
+        ValueError: damaged files or lists, or no picture left.
+    """
+    path = Path(source).expanduser()
+    if source in SOURCES or path.suffix not in FILES or path.is_dir():
+        data = load_images(source, root, shape, include, exclude)
+        return data.images if data.in_memory else data
+    if root is not None or include:
+        wrong = "root" if include == () else "include"
+        raise ValueError(f"{wrong} does nothing for the file {source!r}: leave it out.")
+    pictures: Pictures = TinyImages(path) if path.suffix == ".bin" else read_array(path)
+    if exclude:
+        pictures = Without(pictures, read_positions(exclude, len(pictures), str(path)))
+    return pictures if pictures.shape == tuple(shape) else pictures.fitted(shape, str(path))

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualat.data.augment import augment
-from dualat.data.auxiliary import open_pictures
 from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.draws import Draws, draws_for
-from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, evenly
-from dualat.data.lazy import Pictures
+from dualat.data.images import ImageData
+from dualat.data.in_distribution import open_pictures
 from dualat.data.principal import fit_gaussian, most_fitted
 from dualat.data.settings import AugmentSettings, InitialSettings
+from dualat.data.source import MEMORY_LIMIT, Pictures, Shape, evenly
 
 __all__ = ["InitialDistribution", "build_initial", "distance_to_data", "path_warning", "restore_initial"]
 

@@ -93,11 +93,6 @@ def tell_left_out(folder: Path, left_out: list[tuple[str, str]], what: str) -> N
         )
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Paths of all pictures below a folder, as `list_images` has them."""
-    return [folder / name for name, _ in list_images(folder)]
-
-
 def has_images(folder: Path) -> bool:
     """Whether there is any picture below a folder."""
     return next(pictures(folder), None) is not None

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from dualat.data.files import Decoding, Files
 from dualat.data.images import ImageData
-from dualat.data.lazy import Decoding, LazyImages, default_workers
 from dualat.system.seeds import mix_seed
 
 _AHEAD = 2  # batches that are decoded while the present one is used
@@ -43,10 +43,8 @@ class BatchStream:
         self._order: tuple[int, Tensor] | None = None  # last epoch's permutation, only to save time
         self._decoding: dict[int, Decoding] = {}
         self._pool: ThreadPoolExecutor | None = None
-        if isinstance(data, LazyImages) and data.workers != 0:
-            self._pool = ThreadPoolExecutor(
-                data.workers or default_workers(), thread_name_prefix="dualat-ahead"
-            )
+        if isinstance(data.pictures, Files) and data.pictures.workers:
+            self._pool = ThreadPoolExecutor(data.pictures.workers, thread_name_prefix="dualat-ahead")
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     @property
@@ -72,20 +70,20 @@ class BatchStream:
             ValueError: a negative step, or an image that cannot be decoded.
         """
         indices = self.indices(step)[self.part]
-        if self._pool is not None and isinstance(self.data, LazyImages):
-            return self._decoded(self.data, step, self._pool), self.data.labels[indices]
+        if self._pool is not None:
+            return self._decoded(step, self._pool), self.data.labels[indices]
         images = self.data.pixels(indices)
         return images.pin_memory() if self.pin else images, self.data.labels[indices]
 
-    def _decoded(self, data: LazyImages, step: int, pool: ThreadPoolExecutor) -> Tensor:
+    def _decoded(self, step: int, pool: ThreadPoolExecutor) -> Tensor:
         """Images of this step; those of the next steps are begun."""
         wanted = range(step, step + 1 + _AHEAD)
         for other in [other for other in self._decoding if other not in wanted]:
             self._decoding.pop(other).cancel()
         for ahead in wanted:
             if ahead not in self._decoding:
-                positions = data.positions[self.indices(ahead)[self.part]]
-                self._decoding[ahead] = Decoding(data.files, positions, pool, self.pin)
+                positions = self.data.positions[self.indices(ahead)[self.part]]
+                self._decoding[ahead] = Decoding(self.data.files, positions, pool, self.pin)
         return self._decoding.pop(step).result()
 
     def _permutation(self, epoch: int) -> Tensor:

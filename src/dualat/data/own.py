@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from dualat.data.images import ImageData, Splits, check_memory, split_off
+from dualat.data.images import ImageData, Splits, split_off
 from dualat.data.settings import DataSettings
+from dualat.data.source import check_memory
 from dualat.system.seeds import mix_seed
 
 OwnImages = Dataset[Any] | tuple[Any, Any]
@@ -62,13 +63,14 @@ def own_splits(
     return Splits(train, found["validation"], found["test"])
 
 
-def split_by(settings: DataSettings, data: OwnData) -> Splits:
+def split_by(settings: DataSettings, data: OwnData, name: str = "own images") -> Splits:
     """The same, split by the shares and the seed of settings."""
     return own_splits(
         data,
         validation_fraction=settings.validation_fraction,
         test_fraction=settings.test_fraction,
         seed=settings.split_seed,
+        name=name,
     )
 
 

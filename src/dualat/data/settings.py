@@ -4,10 +4,10 @@ import math
 from dataclasses import MISSING, field, fields
 from typing import Literal
 
+from dualat.data.registry import SOURCES
 from dualat.settings import shown, strict
+from dualat.system.plugins import LOAD
 
-NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
-"""Sources that need no folder of images."""
 OWN = "own:"
 """What the source of images that are given in Python begins with; the start of their hash follows."""
 
@@ -30,8 +30,8 @@ _OF_FOLDERS = (
 @strict
 class DataSettings:
     source: str = "digits"
-    """Images to learn from: `digits` (8x8, comes with scikit-learn), `fashion-mnist`, `cifar10`, `cifar100`, the path
-    of a folder with one subfolder per class (or with train/, and perhaps val/ and test/, that hold those), or webdataset
+    """Images to learn from: a named source (docs/data.md lists them; `digits`, 8x8, comes with scikit-learn), the path of a
+    folder with one subfolder per class (or with train/, and perhaps val/ and test/, that hold those), or webdataset
     shards: a folder of .tar files, or a pattern such as 'shards/*.tar' (docs/data.md)."""
     root: str | None = None
     """Folder in which the files of a named source lie; none: the usual places (Debian's, then `data`)."""
@@ -75,7 +75,7 @@ class DataSettings:
     @property
     def is_folder(self) -> bool:
         """Whether the source is a folder or shards, and no named one."""
-        return self.source not in NAMED_SOURCES and not self.is_own
+        return self.source not in SOURCES and not self.is_own
 
     @property
     def is_own(self) -> bool:
@@ -92,7 +92,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if not self.source:
-            raise ValueError(f"source is empty: give one of {', '.join(NAMED_SOURCES)}, a folder, or shards.")
+            raise ValueError(f"source is empty: give one of {', '.join(SOURCES)}, a folder, or shards.")
         for name in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(
@@ -109,7 +109,7 @@ class DataSettings:
         if self.image_size is None:
             raise ValueError(
                 f"image_size is missing: the source {self.source!r} is a folder or shards, so give the side to resize "
-                f"to (or name one of {', '.join(NAMED_SOURCES)})."
+                f"to, or name one of {', '.join(SOURCES)}; {LOAD}."
             )
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}, but must be at least 1 pixel.")
@@ -142,11 +142,10 @@ class DataSettings:
                 raise ValueError(
                     f"{entry.name} is for folders and shards: leave it out for source {self.source!r}."
                 )
-        if self.source == "digits" and (self.root is not None or self.download):
-            raise ValueError(
-                "root and download do nothing for digits, which come with scikit-learn: leave them out."
-            )
-        if self.source != "digits" and not self.is_own and self.test_fraction != 0.2:
+        row = SOURCES.get(self.source)
+        if row is not None and not row.files and (self.root is not None or self.download):
+            raise ValueError(f"root and download do nothing for {self.source}: {row.get}; leave them out.")
+        if row is not None and row.has_test and self.test_fraction != 0.2:
             raise ValueError(
                 f"test_fraction does nothing for {self.source}, which has its own test split: leave it."
             )

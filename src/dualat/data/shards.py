@@ -13,7 +13,7 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from dualat.data.decode import BadImage, View, decode_image
-from dualat.data.folder import listed
+from dualat.data.files import Files
 from dualat.data.formats import WANTED, ending, suffixes
-from dualat.data.lazy import Files, LazyImages
+from dualat.data.images import ImageData
 from dualat.data.listing import tell_left_out
 from dualat.data.names import read_lines
 from dualat.data.plain_arrays import read_members
@@ -208,8 +208,8 @@ def _unpacked(column: np.ndarray) -> list[str]:
 class ShardFiles(Files):
     """Images in shards, each read by one call at its offset."""
 
-    def __init__(self, shards: list[Path], view: View):
-        super().__init__(view)
+    def __init__(self, shards: list[Path], view: View, workers: int | None = None):
+        super().__init__(view, workers)
         self.shards = [str(shard) for shard in shards]
         indexes = [read_index(shard)[0] for shard in shards]
         others = [name for index in indexes for name in index.left_out]
@@ -250,10 +250,8 @@ def open_shards(
     name: str,
     classes: tuple[str, ...] | None = None,
     workers: int | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
     labelled: bool = True,
-) -> LazyImages:
+) -> ImageData:
     """Images of shards in the order of their names and places.
 
     Args:
@@ -264,7 +262,7 @@ def open_shards(
     Raises:
         ValueError: a damaged shard, an image without class, or a class that is not in `classes`.
     """
-    files = ShardFiles(shards, view)
+    files = ShardFiles(shards, view, workers)
     if not labelled:
         labels, classes = np.zeros(len(files), dtype=np.int64), ("all",)
     else:
@@ -283,8 +281,7 @@ def open_shards(
                 f"{name} has an image of class {labels.max()}, but there are {len(classes)} classes, counted from 0: "
                 "give all training shards, or correct classnames.txt."
             )
-    data = LazyImages(files, torch.from_numpy(labels), classes, name, workers)
-    return listed(data, include, exclude)
+    return ImageData(files, torch.from_numpy(labels), classes, name)
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:

@@ -5,18 +5,18 @@ import glob
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from dualat.data.decode import View
 from dualat.data.folder import listed, open_class_folder, open_flat_folder
 from dualat.data.formats import WANTED
-from dualat.data.images import Shape
-from dualat.data.lazy import LazyImages
+from dualat.data.images import ImageData
 from dualat.data.listing import class_folders, has_images
-from dualat.data.settings import NAMED_SOURCES, DataSettings
+from dualat.data.registry import SOURCES
+from dualat.data.settings import DataSettings
 from dualat.data.shards import open_shards
+from dualat.data.source import Shape
+from dualat.system.plugins import LOAD
 
-OnBad = Literal["skip", "refuse"]
 _VALIDATION = ("val", "validation", "valid")
 _WORDS = {"train": "train", "test": "test"} | dict.fromkeys(_VALIDATION, "validation")
 
@@ -57,21 +57,19 @@ def all_shards(source: str) -> list[Path]:
 def _folder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+        near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? Otherwise name" if near else "name"
         raise FileNotFoundError(
-            f"{source!r} is neither a folder nor one of {', '.join(NAMED_SOURCES)}: {hint} an "
-            "existing folder of images, or webdataset shards (.tar)."
+            f"{source!r} is neither a folder nor one of {', '.join(SOURCES)}: {hint} an "
+            f"existing folder of images, or webdataset shards (.tar); {LOAD}."
         )
     return folder
 
 
-def open_splits(settings: DataSettings) -> tuple[LazyImages, LazyImages | None, LazyImages | None]:
-    """(training, validation, test) images, none decoded yet; None for those that must be split off.
+def split_parts(settings: DataSettings) -> dict[str, list[Path]]:
+    """The folder, or the shards, of train, and of validation and test where they are not to be split off.
 
-    Raises:
-        FileNotFoundError: the folder or the shards are not there.
-        ValueError: they are not laid out as docs/data.md says.
+    Raises: see `open_splits`.
     """
     shards = find_shards(settings.source)
     parts = _shards_by_split(shards, settings.source) if shards else _folders_by_split(settings.source)
@@ -81,6 +79,17 @@ def open_splits(settings: DataSettings) -> tuple[LazyImages, LazyImages | None, 
                 f"val_as is test, but {settings.source} has no val/ and no shards of validation images: leave it out."
             )
         parts["test"] = parts.pop("validation")
+    return parts
+
+
+def open_splits(settings: DataSettings) -> tuple[ImageData, ImageData | None, ImageData | None]:
+    """(training, validation, test) images, none decoded yet; None for those that must be split off.
+
+    Raises:
+        FileNotFoundError: the folder or the shards are not there.
+        ValueError: they are not laid out as docs/data.md says.
+    """
+    parts = split_parts(settings)
     assert settings.image_size is not None
     view = View((settings.channels or 3, settings.image_size, settings.image_size))
     train = _open_part(parts["train"], view, settings, None)
@@ -91,7 +100,7 @@ def open_splits(settings: DataSettings) -> tuple[LazyImages, LazyImages | None, 
     return train, found["validation"], _only_listed(found["test"], settings)
 
 
-def _only_listed(test: LazyImages | None, settings: DataSettings) -> LazyImages | None:
+def _only_listed(test: ImageData | None, settings: DataSettings) -> ImageData | None:
     """The test images that `test_list` names."""
     if settings.test_list is None:
         return test
@@ -104,12 +113,13 @@ def _only_listed(test: LazyImages | None, settings: DataSettings) -> LazyImages 
 
 def _open_part(
     where: list[Path], view: View, settings: DataSettings, classes: tuple[str, ...] | None
-) -> LazyImages:
+) -> ImageData:
     """One split: shards, or one folder of class folders."""
     if where[0].is_dir():
-        return open_class_folder(where[0], view, classes, settings.workers, exclude=settings.exclude)
-    name = str(where[0].parent)
-    return open_shards(where, view, name, classes, settings.workers, exclude=settings.exclude)
+        data = open_class_folder(where[0], view, classes, settings.workers)
+    else:
+        data = open_shards(where, view, str(where[0].parent), classes, settings.workers)
+    return listed(data, (), settings.exclude)
 
 
 def _folders_by_split(source: str) -> dict[str, list[Path]]:
@@ -148,7 +158,7 @@ def _shards_by_split(shards: list[Path], source: str) -> dict[str, list[Path]]:
 
 def open_images(
     source: str, root: str | None, shape: Shape, include: Iterable[str] = (), exclude: Iterable[str] = ()
-) -> LazyImages:
+) -> ImageData:
     """All images of a folder or of shards, none decoded yet; of a folder with train/ its images.
 
     Subfolders are classes; images of shards, and of a folder without subfolders, are one class.
@@ -159,14 +169,16 @@ def open_images(
     """
     if root is not None:
         raise ValueError(f"root is for named sources, and {source!r} is a folder: leave root out.")
-    view, include, exclude = View(shape), tuple(include), tuple(exclude)
+    view = View(shape)
     shards = find_shards(source)
     folder = Path(source) if shards else _folder(source)
     if not shards:
         folder = folder / "train" if (folder / "train").is_dir() else folder
         shards = find_shards(str(folder))
     if shards:
-        return open_shards(shards, view, source, None, None, include, exclude, labelled=False)
-    if any(has_images(folder / name) for name in class_folders(folder)):
-        return open_class_folder(folder, view, None, None, include, exclude).renamed(source)
-    return open_flat_folder(folder, view, None, include, exclude).renamed(source)
+        data = open_shards(shards, view, source, labelled=False)
+    elif any(has_images(folder / name) for name in class_folders(folder)):
+        data = open_class_folder(folder, view)
+    else:
+        data = open_flat_folder(folder, view)
+    return listed(data, tuple(include), tuple(exclude)).renamed(source)

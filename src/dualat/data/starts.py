@@ -5,7 +5,7 @@ from typing import get_args, get_type_hints
 from torch import Tensor
 
 from dualat.core.classifier import check_images
-from dualat.data.images import ImageData, Shape
+from dualat.data.images import ImageData
 from dualat.data.initial import (
     Gaussian,
     Images,
@@ -17,6 +17,7 @@ from dualat.data.initial import (
     build_initial,
 )
 from dualat.data.settings import InitialSettings
+from dualat.data.source import Shape
 
 Start = str | InitialSettings | InitialDistribution | Tensor
 """A kind of initial distribution ("uniform"; "noise" means the same), its settings, a distribution, or images (N, C, H, W)

@@ -30,7 +30,7 @@ def check_measured(model: nn.Module, images: Tensor | ImageData, batch_size: int
     if isinstance(expected, tuple) and shape != expected:
         raise ValueError(
             f"{name} has images of shape {shape}, but this model takes {expected}: "
-            "fit them to it with dualat.data.images.fit_to_shape."
+            "fit them to it by their `fitted`."
         )
 
 

@@ -2,10 +2,11 @@
 
 import torch
 
-from dualat.data.images import ImageData, Shape, fit_to_shape
+from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import load_images, named_images
 from dualat.data.initial import build_initial
-from dualat.data.settings import NAMED_SOURCES, InitialSettings
+from dualat.data.registry import SOURCES
+from dualat.data.settings import InitialSettings
 from dualat.data.sources import open_images
 
 NOISE = ("uniform", "normal")
@@ -16,7 +17,7 @@ def outside_images(source: str, shape: Shape, wanted: int, seed: int) -> ImageDa
     """`wanted` images (or all, of a smaller source) that the model has not learned, of shape (C, H, W)."""
     if source in NOISE:
         return noise_images(source, shape, wanted, seed)
-    data = fit_to_shape(load_images(source, None, shape), shape)
+    data = load_images(source, None, shape)
     picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:wanted]
     return data.take(picked.sort().values, source)
 
@@ -36,7 +37,7 @@ def noise_images(kind: str, shape: Shape, count: int, seed: int) -> ImageData:
 def check_outside(sources: tuple[str, ...], shape: Shape) -> None:
     """FileNotFoundError or ValueError where the images of a source cannot be had."""
     for source in sources:
-        if source in NAMED_SOURCES:
+        if source in SOURCES:
             named_images(source, None)
         elif source not in NOISE:
             open_images(source, None, shape)

@@ -4,21 +4,20 @@ No pickle is ever read: an array of Python objects may run code.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.data.folder import read_image
+from dualat.data.decode import View
+from dualat.data.folder import FolderFiles
 from dualat.data.formats import WANTED, open_picture, why
-from dualat.data.images import Shape, check_levels, check_memory
-from dualat.data.listing import find_images
+from dualat.data.listing import list_images
 from dualat.data.plain_arrays import read_members
+from dualat.data.source import Shape, check_levels, check_memory
 
 Pick = Callable[[int], Tensor]
-_AT_A_TIME = 256
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
 
@@ -62,24 +61,19 @@ def read_folder(
         pick: from the number of files to the positions of those to read.
         resize: bring images of other sizes to `shape` (dualat.data.folder.read_image) instead of refusing them.
     """
-    paths = find_images(folder)
-    if not paths:
+    entries = list_images(folder)
+    if not entries:
         raise ValueError(f"{folder} has no images: put {WANTED} there.")
-    paths = [paths[i] for i in pick(len(paths)).tolist()]
-    wanted = shape or natural_shape(paths[0])
-    if not resize:
-        for path in paths:
-            if (natural := natural_shape(path, wanted[0])) != tuple(wanted):
-                raise ValueError(_other_shape(str(path), natural, wanted))
-    check_memory(len(paths), wanted, str(folder))
-    images = torch.empty(len(paths), *wanted, dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _AT_A_TIME):
-            some = paths[start : start + _AT_A_TIME]
-            for i, array in enumerate(pool.map(lambda path: _read(path, wanted), some), start):
-                images[i] = torch.from_numpy(np.array(array))
+    chosen = pick(len(entries))
+    names = tuple(entries[i][0] for i in chosen.tolist())
+    wanted = shape or natural_shape(folder / names[0])
+    for path in () if resize else (folder / name for name in names):
+        if (natural := natural_shape(path, wanted[0])) != tuple(wanted):
+            raise ValueError(_other_shape(str(path), natural, wanted))
+    check_memory(len(names), wanted, str(folder))
+    images = FolderFiles(folder, entries, View(wanted)).gather(chosen, "replace or remove it")
     check_levels(images, str(folder))
-    return images, tuple(path.relative_to(folder).as_posix() for path in paths)
+    return images, names
 
 
 def natural_shape(path: Path, channels: int = 1) -> Shape:
@@ -109,13 +103,6 @@ def natural_shape(path: Path, channels: int = 1) -> Shape:
 
 def _is_grey(palette: list[int]) -> bool:
     return palette[::3] == palette[1::3] == palette[2::3]
-
-
-def _read(path: Path, shape: Shape) -> np.ndarray:
-    try:
-        return read_image(path, shape)
-    except ValueError as error:
-        raise ValueError(f"{error}: replace or remove it.") from error
 
 
 def _other_shape(what: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.data.images import ImageData, Shape, fit_to_shape
+from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import load_images
 from dualat.data.plain_arrays import read_members
-from dualat.data.settings import NAMED_SOURCES
+from dualat.data.registry import SOURCES
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.samples import ImageSet, picked
 
@@ -106,7 +106,7 @@ def read_reference(
     """
     if isinstance(source, ImageData):
         return _of_data(source, shape, wanted)
-    if isinstance(source, str) and source in NAMED_SOURCES:
+    if isinstance(source, str) and source in SOURCES:
         if shape is None:
             raise ValueError(f"the reference {source} needs the shape (C, H, W) of the samples: pass shape.")
         return _of_data(load_images(source, root, shape), shape, wanted)
@@ -119,7 +119,7 @@ def read_reference(
         return Reference(ImageSet(images, None, name, settings), None, name)
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist: give a folder of images, an .npz file, or one of {', '.join(NAMED_SOURCES)}."
+            f"{path} does not exist: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}."
         )
     if path.suffix != ".npz":
         raise ValueError(f"{path} is neither a folder of images nor an .npz file: give one of them.")
@@ -127,7 +127,7 @@ def read_reference(
 
 
 def _of_data(data: ImageData, shape: Shape | None, wanted: int | None) -> Reference:
-    fitted = data if shape is None else fit_to_shape(data, shape)
+    fitted = data if shape is None else data.fitted(shape)
     chosen = picked(len(fitted), wanted, fitted.name)
     images = ImageSet.of(fitted if wanted is None else fitted.take(chosen))
     if fitted.shape != data.shape:

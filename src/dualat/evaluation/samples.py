@@ -24,7 +24,8 @@ from torch import Tensor
 from dualat import __version__
 from dualat.core.classifier import device_of
 from dualat.core.sampler_settings import SamplingSettings
-from dualat.data.images import ImageData, Shape
+from dualat.data.images import ImageData
+from dualat.data.source import InMemory, Shape, check_pixels
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
@@ -40,7 +41,7 @@ AT_ONCE = (
 
 
 @dataclass(eq=False)
-class ImageSet:
+class ImageSet(InMemory):
     """8-bit images of one origin.
 
     Attributes:
@@ -51,18 +52,13 @@ class ImageSet:
         paths: of the files in a folder, below it, with /; they may tell labels (`of_classes`). None for others.
     """
 
-    images: Tensor
     labels: Tensor | None
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise ValueError(
-                f"images of {self.name} must be uint8 of shape (N, C, H, W), not "
-                f"{str(self.images.dtype).removeprefix('torch.')} of shape {tuple(self.images.shape)}."
-            )
+        check_pixels(self.images, self.name)
         if self.images.shape[1] not in (1, 3):
             raise ValueError(f"images of {self.name} have {self.images.shape[1]} channels: give 1 or 3.")
         if self.labels is not None and self.labels.shape != self.images.shape[:1]:
@@ -71,21 +67,10 @@ class ImageSet:
                 "give one label per image."
             )
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def shape(self) -> Shape:
-        """(C, H, W) of one image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
     @cached_property
     def content(self) -> str:
         """SHA-256 of the shape and of every pixel."""
-        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        digest.update(self.images.contiguous().numpy().data)
-        return digest.hexdigest()
+        return self.digest(torch.arange(len(self)), "").hexdigest()
 
     def of_classes(self, classes: Sequence[str], owner: str) -> "ImageSet":
         """The same images with labels among these classes, where they tell any.

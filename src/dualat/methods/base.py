@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import GradientLoop, ModelOrLoop, pgd
@@ -15,6 +14,7 @@ from dualat.core.objectives import raise_cross_entropy
 from dualat.methods.curriculum import Curriculum
 from dualat.methods.registry import row_of
 from dualat.methods.settings import AttackSettings, MethodSettings
+from dualat.models.batchnorm import batchnorm_modules
 
 
 @dataclass
@@ -141,8 +141,3 @@ def forward(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
 def noisy(images: Tensor, deviation: float) -> Tensor:
     """x + sigma z, z ~ N(0, I): the input noise of the JEM family."""
     return images + deviation * torch.randn_like(images) if deviation else images
-
-
-def batchnorm_modules(model: nn.Module) -> list[_BatchNorm]:
-    """All BatchNorm layers of a model."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -4,7 +4,7 @@
 
 x-: stochastic gradient Langevin dynamics on s, from a replay buffer: x <- x + eta * grad s(x) + sigma * z, unclipped.
 Published: chains in eval mode, from uniform noise (initial.kind: uniform). Here they start from the run's initial
-distribution, and BatchNorm that is not frozen uses the batch's statistics, as the loss does (batch_statistics.py).
+distribution, and BatchNorm that is not frozen uses the batch's statistics, as the loss does (models/batchnorm.py).
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Batch, Method, forward, noisy
-from dualat.methods.batch_statistics import as_the_loss_sees_it
 from dualat.methods.registry import ChainMethodSettings
 from dualat.methods.replay_buffer import ReplayBuffer
+from dualat.models.batchnorm import as_the_loss_sees_it
 
 
 class JEM(Method):

@@ -1,6 +1,6 @@
 """Every method: what it reads, and what must be known of it before PyTorch is imported. One row each.
 
-To add one: its settings and its row here, its class in a file of its own. From a file outside the package, `register`.
+To add one: its settings and its row here, its class in a file of its own. From a file outside the package, `register_method`.
 """
 
 import difflib
@@ -30,6 +30,7 @@ from dualat.methods.settings import (
     SharpnessSettings,
 )
 from dualat.settings import shown, strict
+from dualat.system.plugins import LOAD
 
 if TYPE_CHECKING:
     from dualat.methods.base import Method
@@ -241,7 +242,7 @@ METHODS: dict[str, Row] = {
         Row(EGCSettings, "dualat.methods.egc:EGC", batch_statistics=False),
     )
 }
-"""By name. `register` adds to it."""
+"""By name. `register_method` adds to it."""
 DEFAULT = "dat"
 """The method of a recipe that names none."""
 
@@ -252,7 +253,9 @@ def row_of(name: Any) -> Row:
         return METHODS[name]
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"method is {shown(name)}, which is unknown.{hint} There are {', '.join(METHODS)}.")
+    raise ValueError(
+        f"method is {shown(name)}, which is unknown.{hint} There are {', '.join(METHODS)}; {LOAD}."
+    )
 
 
 def build_method(settings: MethodSettings, batch_size: int) -> "Method":
@@ -283,12 +286,12 @@ def known_groups() -> Iterator[tuple[str, type]]:
                 yield pair
 
 
-def register(
+def register_method(
     name: str, settings: type[MethodSettings] = MethodSettings, **facts: Any
 ) -> Callable[[type["Method"]], type["Method"]]:
     """A decorator that makes a method of one's own known by its name, in Python and in recipes.
 
-        @register("mine", settings=MySettings, energy_images=True, starts=True)
+        @dualat.register_method("mine", settings=MySettings, energy_images=True, starts=True)
         class Mine(Method): ...
 
     Args:

@@ -21,12 +21,13 @@ from dualat.core.energy import JointEnergyModel
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.initial import InitialDistribution, part_of, restore_initial
 from dualat.data.settings import DataSettings, InitialSettings
-from dualat.models.import_weights.skeleton import NoValues
+from dualat.models.import_weights.skeleton import NoValues, counted, differences
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
 from dualat.settings import strict
 from dualat.system.files import atomic_path, write_text
+from dualat.system.plugins import LOAD
 
 
 @strict
@@ -191,7 +192,7 @@ def bare(model: nn.Module) -> nn.Module:
 def placed(model: LoadedModel, device: str | torch.device) -> LoadedModel:
     """The model on a device, in the layout in which convolutions are fast, on CPUs and on GPUs: channels last. Somebody's
     own network keeps its layout, as its `forward` may rely on it (`view`)."""
-    if model.description.network is None:
+    if model.description.network is None or model.description.network.is_own:
         return model.to(device=device)
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -236,6 +237,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         fields: dict[str, Any] = json.loads(metadata["dualat"])
         return tensors, ModelDescription(**fields)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if LOAD in str(error):
+            raise ValueError(f"{path} cannot be read: {error}") from error
         raise ValueError(
             f"{path} was not written by dualat: its description is missing or unreadable."
         ) from error
@@ -259,14 +262,8 @@ def copy_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | st
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], origin: Path | str) -> None:
     """ValueError that names the first keys of weights that are missing, unexpected, or of another shape."""
-    own = model.state_dict()
-    missing = [k for k in own if k not in weights]
-    unexpected = [k for k in weights if k not in own]
-    shapes = [k for k in own if k in weights and own[k].shape != weights[k].shape]
-    problems = [
-        f"{len(keys)} {what} (first: {keys[0]})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise ValueError(f"the weights in {origin} do not fit this network: {', '.join(problems)}.")
+    own, found = (
+        {name: tuple(v.shape) for name, v in state.items()} for state in (model.state_dict(), weights)
+    )
+    if wrong := differences(own, found):
+        raise ValueError(f"the weights in {origin} do not fit this network: {counted(wrong)}.")

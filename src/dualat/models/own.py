@@ -95,11 +95,16 @@ def own_copy(network: nn.Module, description: ModelDescription) -> nn.Module:
         raise ValueError(
             "the network has no weights to train: give one with parameters that require gradients."
         )
+    check_logits(network, description)
+    return copy.deepcopy(network)
+
+
+def check_logits(network: nn.Module, description: ModelDescription) -> None:
+    """ValueError where somebody's network does not take the images, or has another number of logits than the data classes."""
     if (classes := count_classes(network, description.shape)) != len(description.class_names):
         raise ValueError(
             f"the network gives {classes} logits, but the data has {len(description.class_names)} classes."
         )
-    return copy.deepcopy(network)
 
 
 def save(

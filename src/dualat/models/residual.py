@@ -16,7 +16,9 @@ BLOCKS = {
 }
 
 
-def residual_network(name: str, classes: int, channels: int, drop_path: float = 0.0) -> nn.Module:
+def residual_network(
+    name: str, classes: int, channels: int, image_size: int, drop_path: float = 0.0
+) -> nn.Module:
     """The network `name`, a key of BLOCKS, with `classes` logits for images of `channels` channels and any size."""
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 

@@ -3,24 +3,11 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Literal
 
+from dualat.models.registry import NETWORKS, OWN, is_registered
 from dualat.settings import strict
-
-NAMED_NETWORKS = (
-    "wide_resnet50_4",
-    "resnet18_cifar",
-    "resnet50_cifar",
-    "convnext_tiny_cvst",
-    "convnext_small_cvst",
-    "convnext_base_cvst",
-    "convnext_large_cvst",
-    "vit_small_cvst",
-    "vit_base_cvst",
-)
-"""Networks of our own making that are neither wide ResNets for small images nor timm's."""
-OWN = "own"
-"""Name of a network that is given in Python."""
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -33,6 +20,15 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
             f"mean {tuple(mean)} and deviation {tuple(std)} are not those of images in [0, 1]: divide both by 255 where "
             "they are of pixels from 0 to 255."
         )
+
+
+OF_WIDE_RESNETS = ("activation", "norm", "layout")
+"""Settings that wide ResNets for small images alone read."""
+
+
+def is_wide_resnet(name: str) -> bool:
+    """Whether this is the name of a wide ResNet for small images."""
+    return re.fullmatch(r"wrn-\d+-\d+", name) is not None
 
 
 @strict
@@ -59,6 +55,11 @@ class NetworkSettings:
     checkpoint_activations: bool = False
     """Keep the blocks' inputs alone for the backward pass and compute their activations twice, where memory is short."""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is somebody's own: given in Python, or registered."""
+        return self.name == OWN or is_registered(self.name)
+
     def __post_init__(self) -> None:
         is_timm = self.name.startswith("timm/")
         wide = re.fullmatch(r"wrn-(\d+)-(\d+)", self.name)
@@ -72,12 +73,14 @@ class NetworkSettings:
             raise ValueError(
                 "pretrained needs a timm network: give `weights` to start another network from a file."
             )
-        if self.drop_path and not is_timm and self.name not in NAMED_NETWORKS:
-            raise ValueError(f"drop_path does not work with {self.name!r}: set it to 0 for a wide ResNet.")
-        if is_timm or self.name in NAMED_NETWORKS or self.name == OWN:
-            for setting, default in (("activation", "relu"), ("norm", "batch"), ("layout", "standard")):
-                if getattr(self, setting) != default:
+        if self.drop_path and not is_timm and (self.name not in NETWORKS or is_registered(self.name)):
+            raise ValueError(
+                f"drop_path does not work with {self.name!r}: set it to 0 for a wide ResNet, or one of your own."
+            )
+        if is_timm or self.name in NETWORKS or self.name == OWN:
+            for entry in fields(self):
+                if entry.name in OF_WIDE_RESNETS and getattr(self, entry.name) != entry.default:
                     raise ValueError(
-                        f"{setting} chooses that of a wide ResNet wrn-DEPTH-WIDTH: leave it at {default!r} "
+                        f"{entry.name} chooses that of a wide ResNet wrn-DEPTH-WIDTH: leave it at {entry.default!r} "
                         f"for {self.name!r}."
                     )

@@ -3,23 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualat.data.fashion import DEBIAN
+from dualat.data.arrays import FILES
 from dualat.data.names import BASES
-from dualat.data.settings import NAMED_SOURCES, DataSettings, InitialSettings
+from dualat.data.registry import SOURCES
+from dualat.data.settings import DataSettings, InitialSettings
 from dualat.data.sources import find_shards
 from dualat.models.model import find_weights
 from dualat.models.settings import NetworkSettings
-
-_CIFAR = {
-    "cifar10": (
-        "cifar-10-batches-py",
-        [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"],
-    ),
-    "cifar100": ("cifar-100-python", ["train", "test", "meta"]),
-}
-_FASHION = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-DOWNLOADS = {"fashion-mnist": 86e6, "cifar10": 357e6, "cifar100": 355e6}
-"""Bytes on disk once fetched, archive and unpacked files."""
 
 WRITTEN = "put the text file there (`dualat data prepare` writes such lists)"
 PUBLISHED = "get it from RobustBench's repository on GitHub (imagenet_test_image_ids.txt), or leave data.test_list out"
@@ -52,7 +42,7 @@ def initial_needs(settings: InitialSettings) -> list[Need]:
         return []
     assert settings.source is not None
     path = Path(settings.source).expanduser()
-    if path.suffix in (".bin", ".npy", ".npz") and not path.is_dir():
+    if path.suffix in FILES and not path.is_dir():
         advice = (
             "put the file there, or name another with --initial.source (docs/data.md says which there are)"
         )
@@ -84,10 +74,13 @@ def weights_needs(weights: str | None, network: NetworkSettings) -> list[Need]:
 
 def source_need(what: str, source: str, root: str | None, download: bool) -> Need:
     """A named source, a folder of images, or shards."""
-    if source == "digits":
-        return Need(what, "comes with scikit-learn", True)
-    if source in NAMED_SOURCES:
-        return _named(what, source, root, download)
+    if (row := SOURCES.get(source)) is not None:
+        if not row.files:
+            return Need(what, row.get, True)
+        *_, last = row.places(root)
+        if (found := row.place(root)) is None and download:
+            return Need(what, str(last), False, "nothing: the run fetches it", row.download)
+        return Need(what, str(found or last), found is not None, row.get)
     try:
         shards = find_shards(source)
     except FileNotFoundError as error:
@@ -96,26 +89,6 @@ def source_need(what: str, source: str, root: str | None, download: bool) -> Nee
     there = bool(shards) or (folder.is_dir() and next(folder.iterdir(), None) is not None)
     advice = "put the images there, one subfolder per class, or webdataset shards (docs/data.md says how)"
     return Need(what, source, there, advice)
-
-
-def _named(what: str, source: str, root: str | None, download: bool) -> Need:
-    base = Path(root or "data")
-    if source == "fashion-mnist":
-        places = [*([base] if root else [DEBIAN]), base / "FashionMNIST" / "raw"]
-        advice = "run `apt-get install dataset-fashion-mnist`, or give --data.download"
-        names, endings = _FASHION, ("", ".gz")
-    else:
-        (folder, names), endings = _CIFAR[source], ("",)
-        places = [base / folder]
-        advice = f"unpack its Python version in {base}, name another folder with --data.root, or give --data.download"
-
-    def complete(place: Path) -> bool:
-        return all(any((place / f"{name}{end}").is_file() for end in endings) for name in names)
-
-    found = next((place for place in places if complete(place)), None)
-    if found is None and download:
-        return Need(what, str(places[-1]), False, "nothing: the run fetches it", DOWNLOADS[source])
-    return Need(what, str(found or places[-1]), found is not None, advice)
 
 
 def _list(what: str, entry: str, advice: str = WRITTEN) -> Need:

@@ -13,6 +13,7 @@ from dualat.config import RunConfig
 from dualat.core.loop import frozen
 from dualat.data.in_distribution import ImageData
 from dualat.methods.base import Method
+from dualat.models.batchnorm import set_train_mode
 from dualat.models.checkpointing import blocks
 from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
@@ -30,7 +31,6 @@ from dualat.planning.stage import Stage, stage_row
 from dualat.planning.step import META, step_cost
 from dualat.run.train import stage_plan
 from dualat.training.settings import OptimizerSettings, StageSettings
-from dualat.training.step import set_train_mode
 
 UNCOUNTED = 10**6
 """Images that a source is taken to have where their number is not known: more than any batch."""

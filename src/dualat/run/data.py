@@ -15,7 +15,7 @@ from typing import Any
 from dualat.config import RunConfig
 from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.names import BASES
-from dualat.data.settings import NAMED_SOURCES
+from dualat.data.registry import SOURCES
 from dualat.system.files import write_text
 
 FILE = "data.json"
@@ -106,7 +106,7 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, Any]]:
     for name in _PATHS:
         group, _, key = name.partition(".")
         value = getattr(config, group) if not key else getattr(getattr(config, group), key)
-        if value and value not in NAMED_SOURCES:
+        if value and value not in SOURCES:
             yield name, value
 
 

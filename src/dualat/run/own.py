@@ -11,7 +11,8 @@ from dualat.data.images import Splits
 from dualat.data.own import OwnData, split_by
 from dualat.data.settings import OWN as OWN_IMAGES
 from dualat.data.settings import DataSettings
-from dualat.models.settings import OWN, NetworkSettings
+from dualat.models.registry import OWN
+from dualat.models.settings import NetworkSettings
 
 _SHARES = ("data.validation_fraction", "data.test_fraction", "data.split_seed")
 """Settings of the data by which somebody's own are split too."""

@@ -18,8 +18,9 @@ from dualat.data.images import channel_statistics
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.initial import InitialDistribution, build_initial
 from dualat.data.own import OwnData
-from dualat.methods.base import Method, batchnorm_modules
+from dualat.methods.base import Method
 from dualat.methods.registry import build_method, row_of
+from dualat.models.batchnorm import batchnorm_modules
 from dualat.models.model import (
     LoadedModel,
     ModelDescription,
@@ -30,8 +31,7 @@ from dualat.models.model import (
     placed,
     save_model,
 )
-from dualat.models.own import own_copy
-from dualat.models.settings import OWN
+from dualat.models.own import check_logits, own_copy
 from dualat.run.data import check_same, load_run_splits, located, write_data
 from dualat.run.evaluation import check_final, evaluate_run, validation_evaluator
 from dualat.run.folder import CONFIG, check_folder, check_unused, clear_run, flatten, run_lock
@@ -222,7 +222,7 @@ def worth_compiling(
                 f"compile is on, but {' and '.join(m.name for _, m, _ in stages)} has no gradient loop that can be compiled: leave it at auto."
             )
         return False
-    if config.compile == "auto" and config.network.name == OWN:
+    if config.compile == "auto" and config.network.is_own:
         return False  # whether somebody's own code compiles is not known
     if config.compile != "auto" or next(model.parameters()).device.type != "cpu":
         return config.compile != "off"
@@ -260,6 +260,8 @@ def new_model(
     )
     if network is None:
         model = build_model(description, initial, mean, std)
+        if config.network.is_own:
+            check_logits(model.network, description)
     else:
         model = LoadedModel(own_copy(network, description), description, initial)
     if config.weights is not None:

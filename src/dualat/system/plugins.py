@@ -1,6 +1,6 @@
 """Code of your own, run before a command: a file, or packages that name a module in the entry points `dualat.plugins`.
 
-What it registers (`dualat.register_metric` ...) works like what comes with dualat. It is run, not only read: give files
+What it registers (`dualat.register_method`, `register_metric`, `register_network`, `register_source`) works like what comes with dualat. It is run, not only read: give files
 that you trust.
 """
 
@@ -12,6 +12,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 GROUP = "dualat.plugins"
+LOAD = "if it is one of your own, load the file that registers it first (import it, or give --plugin FILE)"
+"""End of a sentence about a name that is not known."""
 
 
 def load_plugin(path: Path | str) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor
 from dualat.core.loop import GradientLoop, frozen
 from dualat.core.losses import gradient_penalty
 from dualat.methods.base import Batch, Method
+from dualat.models.batchnorm import synchronise_batchnorm
 from dualat.models.model import LoadedModel, copy_weights, save_model
-from dualat.models.synced_batchnorm import synchronise_batchnorm
 from dualat.system.distributed import (
     LostRank,
     abandon_gpus,

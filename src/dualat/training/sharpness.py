@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dualat.core.geometry import TINY
-from dualat.methods.batch_statistics import untracked
+from dualat.models.batchnorm import untracked
 
 
 @contextmanager

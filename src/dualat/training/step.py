@@ -6,20 +6,13 @@ import torch
 from torch import Tensor
 
 from dualat.core.loop import GradientLoop
-from dualat.methods.base import Batch, Method, batchnorm_modules
+from dualat.methods.base import Batch, Method
+from dualat.models.batchnorm import set_train_mode
 from dualat.models.model import LoadedModel
 from dualat.system.distributed import average_gradients, lost_ranks, mean_of, ranks
 from dualat.system.precision import autocast
 from dualat.training.settings import StageSettings
 from dualat.training.sharpness import climbed
-
-
-def set_train_mode(model: torch.nn.Module, freeze_batchnorm: bool) -> None:
-    """Train mode; BatchNorm layers in eval mode where their statistics stay frozen."""
-    model.train()
-    if freeze_batchnorm:
-        for module in batchnorm_modules(model):
-            module.eval()
 
 
 def train_step(

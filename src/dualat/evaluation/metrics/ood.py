@@ -224,5 +224,5 @@ def _check_sets(inside: ImageData, outside: ImageData, score_names: Sequence[str
     if outside.shape != inside.shape:
         raise ValueError(
             f"{outside.name} has images of shape {outside.shape}, but {inside.name} of {inside.shape}: fit them "
-            "to it with dualat.data.images.fit_to_shape."
+            "to it by their `fitted`."
         )

@@ -1,8 +1,5 @@
-"""Published weights of other systems, read without running anything that they hold.
+"""Published weights of other systems, read without running anything that they hold (system/pickles/).
 
-values.py    what comes out of a pickle: plain values, tensors that are still in the file, and inert leftovers
-rebuild.py   the few functions that a pickle may ask for, written anew; everything else becomes an inert leftover
-pickles.py   a pickle's opcodes, interpreted as data
 files.py     the containers: torch's zip and older files, plain pickles, safetensors
 states.py    the weights among all that a file holds, without wrappers' prefixes; normalisation beside them
 names.py     other systems' names of layers as ours

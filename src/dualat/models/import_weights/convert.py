@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dualat.models.import_weights.files import guarded, read_file
 from dualat.models.import_weights.guess import (
@@ -23,12 +23,12 @@ from dualat.models.import_weights.guess import (
 )
 from dualat.models.import_weights.names import Family, Tensors, origin, translate
 from dualat.models.import_weights.settings import STATISTICS, ImportSettings
-from dualat.models.import_weights.skeleton import NoValues, Shapes, skeleton_shapes
+from dualat.models.import_weights.skeleton import NoValues, Shapes, counted, differences, skeleton_shapes
 from dualat.models.import_weights.states import State, find_state
-from dualat.models.import_weights.values import Refused, StoredTensor
 from dualat.models.normalize import Normalized
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings, check_statistics
+from dualat.system.pickles.values import Refused, StoredTensor
 
 Normalisation = tuple[list[float], list[float]] | tuple[None, None]
 
@@ -92,13 +92,8 @@ def import_network(path: Path | str, settings: ImportSettings | None = None) -> 
     chosen.normalize = "none" if pixels[0] is None else "data"
     own = skeleton_shapes(chosen, shape, classes)
     notes = resample_positions(tensors, own)
-    refuse_mismatch(
-        path,
-        chosen.name,
-        own,
-        shapes_of(tensors),
-        other_network(chosen.name, shapes_of(tensors), shape, classes),
-    )
+    found = shapes_of(tensors)
+    refuse_mismatch(path, chosen.name, own, found, other_network(chosen.name, found, shape, classes))
     with NoValues():
         network = build_network(chosen, shape, classes, *pixels)
     with guarded(path):
@@ -240,43 +235,29 @@ def other_network(name: str, shapes: Shapes, shape: tuple[int, int, int], classe
     return "" if found == name else found
 
 
-def refuse_mismatch(path: Path, name: str, own: Shapes, found: Shapes, other: str = "") -> None:
+def refuse_mismatch(path: Path, name: str, own: Shapes, found: Shapes, other: str) -> None:
     """Raises Mismatch where a key is missing, unexpected, or of another shape. other: the network that they seem to be."""
-    missing, unexpected, shapes = differences(own, found)
-    if lines := difference_lines(own, found):
-        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        told = ", ".join(f"{len(keys)} {what} (first: {keys[0]!r})" for what, keys in kinds if keys)
-        advice = f"they are those of {other}" if other else "name another network by --network"
-        raise Mismatch(f"the weights in {path} do not fit {name}: {told}; {advice}.", lines)
-
-
-def differences(own: Shapes, found: Shapes) -> tuple[list[str], list[str], list[str]]:
-    """Keys that are missing, unexpected, and of another shape."""
-    missing = [key for key in own if key not in found and not counter(key)]
-    unexpected = [key for key in found if key not in own]
-    return missing, unexpected, [key for key in own if key in found and own[key] != found[key]]
-
-
-def difference_lines(own: Shapes, found: Shapes) -> list[str]:
-    """The same for people, one key a line."""
-    missing, unexpected, shapes = differences(own, found)
-    return [
-        *(f"missing     {key} {own[key]}" for key in missing),
-        *(f"unexpected  {key!r} {found[key]}" for key in unexpected),
-        *(f"shape       {key} {found[key]} in the file, {own[key]} in the network" for key in shapes),
-    ]
+    if not (wrong := differences(own, found, counter)):
+        return
+    lines = {
+        "missing": lambda key: f"missing     {key} {own[key]}",
+        "unexpected": lambda key: f"unexpected  {key!r} {found[key]}",
+        "of another shape": lambda key: (
+            f"shape       {key} {found[key]} in the file, {own[key]} in the network"
+        ),
+    }
+    advice = f"they are those of {other}" if other else "name another network by --network"
+    raise Mismatch(
+        f"the weights in {path} do not fit {name}: {counted(wrong)}; {advice}.",
+        [lines[what](key) for what, keys in wrong.items() for key in keys],
+    )
 
 
 def fill(network: nn.Module, tensors: Tensors) -> None:
     """Copy the weights, one tensor at a time, in the network's own type. Raises Refused where one is not finite."""
     with torch.no_grad():
         for name, value in network.state_dict().items():
-            if name not in tensors:
-                continue
-            copy_finite(name, value, tensors[name].load())
-
-
-def copy_finite(name: str, target: Tensor, source: Tensor) -> None:
-    target.copy_(source)
-    if not torch.isfinite(target.sum(dtype=torch.float64)):  # a NaN or an infinity reaches the sum
-        raise Refused(f"its weights hold numbers that are not finite, the first in {name}")
+            if name in tensors:
+                value.copy_(tensors[name].load())
+                if not value.sum(dtype=torch.float64).isfinite():  # a NaN or an infinity reaches the sum
+                    raise Refused(f"its weights hold numbers that are not finite, the first in {name}")

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualat.models.import_weights.pickles import Budget, read_pickle
-from dualat.models.import_weights.values import (
+from dualat.system.pickles.reader import Budget, read_pickle
+from dualat.system.pickles.values import (
     MOST_NUMBERS,
     Inert,
     Refused,

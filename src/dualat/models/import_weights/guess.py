@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from torch import nn
 
 from dualat.models.import_weights.skeleton import Shapes, skeleton, skeleton_shapes
-from dualat.models.import_weights.values import Refused, StoredTensor
-from dualat.models.settings import NAMED_NETWORKS, NetworkSettings
+from dualat.models.registry import NETWORKS
+from dualat.models.settings import NetworkSettings
+from dualat.system.pickles.values import Refused, StoredTensor
 
 _HEADS = ("fc.weight", "head.fc.weight", "head.weight", "classifier.weight")
 _FIRST = (
@@ -60,9 +61,9 @@ def guess_network(shapes: Shapes, classes: int, channels: int, image_size: int) 
 def candidates(shapes: Shapes) -> Iterator[str]:
     """Networks worth a look, by a name that their kind always has."""
     for mark, names in (
-        ("layer1.0.conv1.weight", (*_RESIDUAL, *(n for n in NAMED_NETWORKS if "resnet" in n))),
-        ("stages.0.blocks.0.conv_dw.weight", (*_CONVNEXT, *(n for n in NAMED_NETWORKS if "convnext" in n))),
-        ("blocks.0.attn.qkv.weight", (*_VIT, *(n for n in NAMED_NETWORKS if "vit" in n))),
+        ("layer1.0.conv1.weight", (*_RESIDUAL, *(n for n in NETWORKS if "resnet" in n))),
+        ("stages.0.blocks.0.conv_dw.weight", (*_CONVNEXT, *(n for n in NETWORKS if "convnext" in n))),
+        ("blocks.0.attn.qkv.weight", (*_VIT, *(n for n in NETWORKS if "vit" in n))),
     ):
         if mark in shapes:
             yield from names

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualat.models.import_weights.values import StoredTensor
+from dualat.system.pickles.values import StoredTensor
 
 Tensors = dict[str, StoredTensor]
 

@@ -1,5 +1,6 @@
 """Networks without values: their names and shapes, at no cost."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,3 +42,21 @@ def skeleton_shapes(settings: NetworkSettings, shape: tuple[int, int, int], clas
     return {
         name: tuple(value.shape) for name, value in skeleton(settings, shape, classes).state_dict().items()
     }
+
+
+def differences(
+    own: Shapes, found: Shapes, ignore: Callable[[str], bool] = lambda name: False
+) -> dict[str, list[str]]:
+    """Names of a file's weights that do not go with a network's, by what is wrong with them; of missing ones those that
+    `ignore` names are nothing wrong."""
+    wrong = {
+        "missing": [name for name in own if name not in found and not ignore(name)],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": [name for name in own if name in found and own[name] != found[name]],
+    }
+    return {what: names for what, names in wrong.items() if names}
+
+
+def counted(wrong: dict[str, list[str]]) -> str:
+    """How many there are of each, for a sentence."""
+    return ", ".join(f"{len(names)} {what} (first: {names[0]!r})" for what, names in wrong.items())

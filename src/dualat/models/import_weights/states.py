@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualat.models.import_weights.rebuild import ArrayInPieces
-from dualat.models.import_weights.values import Inert, Refused, StoredTensor
+from dualat.system.pickles.values import Inert, Refused, StoredTensor, as_tensor
 
 PREFERRED = ("model_state_dict", "state_dict", "model", "net", "network", "last")
 """Names under which checkpoints keep weights, the one to take first."""
@@ -76,11 +75,6 @@ def weight_parts(content: Any) -> dict[str, dict[str, StoredTensor]]:
             below |= {f"{name}.{key}".lstrip("."): v for key, v in value.items() if isinstance(v, dict)}
         level = below
     return parts
-
-
-def as_tensor(value: Any) -> StoredTensor | None:
-    value = value.tensor if isinstance(value, ArrayInPieces) else value
-    return value if isinstance(value, StoredTensor) else None
 
 
 def first_choice(parts: dict[str, dict[str, StoredTensor]]) -> str:

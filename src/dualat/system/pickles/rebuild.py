@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualat.models.import_weights.values import (
+from dualat.system.pickles.values import (
+    ArrayInPieces,
     Inert,
     Known,
     Refused,
@@ -57,13 +58,6 @@ class ArrayType:
 
     def __init__(self, code: str):
         self.code, self.order = code, "="
-
-
-class ArrayInPieces:
-    """numpy.ndarray, made empty by a pickle and filled by its state afterwards."""
-
-    def __init__(self) -> None:
-        self.tensor: Any = Inert("numpy.ndarray")
 
 
 def known(module: str, name: str, load_bytes: Callable[[bytes], Any]) -> Any:

@@ -8,13 +8,19 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
-from dualat.models.import_weights.rebuild import ArrayInPieces, known, set_state
-from dualat.models.import_weights.values import Inert, Known, Refused
+from dualat.system.pickles.rebuild import known, set_state
+from dualat.system.pickles.values import ArrayInPieces, Inert, Known, Refused
 
 _LARGEST_MEMO = 2**32
 _ITEM = 100  # bytes of memory that an item of a list or dict takes, about
 
-_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_NEW: dict[str, Callable[[], Any]] = {
+    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False},
+    **{"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": lambda: Inert("set")},
+    **{name: lambda: Inert("an extension") for name in ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER")},
+}
+"""Opcodes that push a value of their own."""
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = {"PROTO", "FRAME", "READONLY_BUFFER"}
 _ARGUMENTS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -81,7 +87,7 @@ def read_pickle(
 
 
 class _Machine:
-    """Stack, marks and memo. `op_NAME` is the opcode NAME; others push a constant or their argument."""
+    """Stack, marks and memo. `op_NAME` is the opcode NAME; others push a value of their own or their argument."""
 
     def __init__(
         self, stored_object: Callable[[Any], Any], load_bytes: Callable[[bytes], Any], budget: Budget
@@ -94,8 +100,11 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         if name in _ARGUMENTS:
             self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
+        elif name in _NEW:
+            self.stack.append(_NEW[name]())
+        elif name in _TUPLES:
+            items = [self.stack.pop() for _ in range(_TUPLES[name])]
+            self.stack.append(tuple(reversed(items)))
         elif name not in _IGNORED:
             getattr(self, f"op_{name.lower()}")(argument)
 
@@ -137,11 +146,8 @@ class _Machine:
 
     # Containers
 
-    def op_empty_list(self, _: Any) -> None:
-        self.stack.append([])
-
     def op_list(self, _: Any) -> None:
-        items = self.since_mark()
+        items = self.since_mark()  # which puts another stack in place
         self.stack.append(items)
 
     def op_append(self, _: Any) -> None:
@@ -157,20 +163,6 @@ class _Machine:
     def op_tuple(self, _: Any) -> None:
         items = self.since_mark()
         self.stack.append(tuple(items))
-
-    def op_tuple1(self, _: Any) -> None:
-        self.stack[-1] = (self.stack[-1],)
-
-    def op_tuple2(self, _: Any) -> None:
-        b, a = self.stack.pop(), self.stack.pop()
-        self.stack.append((a, b))
-
-    def op_tuple3(self, _: Any) -> None:
-        c, b, a = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.stack.append((a, b, c))
-
-    def op_empty_dict(self, _: Any) -> None:
-        self.stack.append({})
 
     def op_dict(self, _: Any) -> None:
         items = self.since_mark()
@@ -191,9 +183,6 @@ class _Machine:
             for key, value in zip(items[::2], items[1::2], strict=True):
                 if type(key) is str:
                     self.stack[-1][key] = value
-
-    def op_empty_set(self, _: Any) -> None:
-        self.stack.append(Inert("set"))
 
     def op_additems(self, _: Any) -> None:
         self.since_mark()
@@ -251,8 +240,3 @@ class _Machine:
 
     def op_binpersid(self, _: Any) -> None:
         self.stack.append(self.stored_object(self.stack.pop()))
-
-    def op_ext1(self, _: Any) -> None:
-        self.stack.append(Inert("an extension"))
-
-    op_ext2 = op_ext4 = op_next_buffer = op_ext1

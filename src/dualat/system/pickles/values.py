@@ -62,6 +62,19 @@ class StoredTensor:
     load: Callable[[], Tensor]
 
 
+class ArrayInPieces:
+    """numpy.ndarray, made empty by a pickle and filled by its state afterwards."""
+
+    def __init__(self) -> None:
+        self.tensor: StoredTensor | Inert = Inert("numpy.ndarray")
+
+
+def as_tensor(value: Any) -> StoredTensor | None:
+    """The tensor that a value is; None for others."""
+    value = value.tensor if isinstance(value, ArrayInPieces) else value
+    return value if isinstance(value, StoredTensor) else None
+
+
 def stored(
     storage: Storage, offset: int, shape: Any, strides: Any, dtype: torch.dtype | None = None
 ) -> StoredTensor:
