@@ -23,7 +23,9 @@ class Watch:
         self.events: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self.on = False
-        sys.dont_write_bytecode = True  # an import within a case would write beside the package: Python's doing, not the case's
+        sys.dont_write_bytecode = (
+            True  # an import within a case would write beside the package: Python's doing, not the case's
+        )
         sys.addaudithook(self.hear)
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:

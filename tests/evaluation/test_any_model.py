@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dualat.evaluation.autoattack import autoattack
 from torch import Tensor, nn
 
 from dualat.core.energy import marginal_energy
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.attack import under_attack
-from dualat.evaluation.autoattack import autoattack
 from dualat.evaluation.logits import predict_logits
 from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
 from dualat.evaluation.metrics.counterfactual import counterfactual_records

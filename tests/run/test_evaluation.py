@@ -20,9 +20,9 @@ from conftest import made_once
 import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.evaluation import autoattack as ensemble
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.inception_weights import FILE
+from dualat.evaluation.metrics import autoattack as ensemble
 from dualat.evaluation.metrics import throughput
 from dualat.evaluation.outside import outside_images
 from dualat.evaluation.registry import METRICS, Metric

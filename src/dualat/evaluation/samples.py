@@ -25,6 +25,7 @@ from dualat import __version__
 from dualat.core.classifier import device_of
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.images import ImageData, Shape
+from dualat.evaluation.fingerprint import add_tensors
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
@@ -207,9 +208,7 @@ def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, 
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     initial = model.initial.state() if model.initial else {}
-    for name, tensor in sorted({**model.state_dict(), **initial}.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    add_tensors(digest, sorted({**model.state_dict(), **initial}.items()))
     return digest.hexdigest()
 
 

@@ -31,7 +31,6 @@ from dualat.evaluation.judge import Judge
 from dualat.evaluation.masking import grey_radius, masking_warnings, note_masking
 from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
 from dualat.evaluation.metrics.robust_accuracy import robust_accuracy
-from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.registry import BASIC, METRICS
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
@@ -232,9 +231,7 @@ def check_needs(context: EvaluationContext, name: str) -> None:
 
 def check_final(settings: EvaluationSettings, data: Splits) -> None:
     """ValueError or FileNotFoundError, before training, where the reference is none for the figures a run ends with."""
-    split = own_split(settings.reference, data)
-    reference = reference_of(settings.reference, data, data.train.shape) if split is None else split
-    check_reference(reference, settings.samples, JudgeFeatures.dimension, "features of the judge")
+    EvaluationContext(None, data, settings).check_reference(JudgeFeatures.dimension, "features of the judge")
 
 
 def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:

@@ -18,6 +18,7 @@ from dualat.data.images import ImageData, evenly
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.intervals import mean_interval
 from dualat.evaluation.logits import gradient_norms, predict_logits
+from dualat.evaluation.metrics.ood import needs as needs
 from dualat.results.record import Record
 
 

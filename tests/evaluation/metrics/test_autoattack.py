@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.autoattack import STANDARD, autoattack, choose_attacks, square_fits
+from dualat.evaluation.metrics.autoattack import STANDARD, autoattack, choose_attacks, square_fits
 
 SIDE = 6
 ORDER = {"L2": 2, "Linf": 1}  # dual norms
