@@ -16,9 +16,9 @@ from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES
 from dualat.data.sources import open_images
 from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.measure import check_metrics, check_needs
 from dualat.evaluation.metrics.ood import SCORES
 from dualat.evaluation.registry import METRICS
-from dualat.run.evaluation import check_metrics, check_needs
 from dualat.run.folder import changed_setting
 from dualat.run.train import stage_plan
 from dualat.training.step import check_division

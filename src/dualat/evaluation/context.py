@@ -41,7 +41,7 @@ class EvaluationContext:
 
     Attributes:
         model: what `dualat.load` gives; None where samples alone are measured.
-        data: the real images, in splits; figures are of the test split.
+        data: the real images, in splits; metrics are measured on the test split.
         given: samples made elsewhere; None: the model draws them.
         sampling_steps: in place of the model's own; 0 measures what samples start from.
         keep: folder in which half-done work survives a kill; None: nothing is kept.
@@ -66,7 +66,7 @@ class EvaluationContext:
         """The model, or a ValueError where there are samples alone."""
         if self.model is None:
             raise ValueError(
-                "this figure is one of a model, and there are samples alone: give a run folder or weights."
+                "this metric is one of a model, and there are samples alone: give a run folder or weights."
             )
         return self.model
 

@@ -51,7 +51,7 @@ class Reference:
         return last if last in ("train", "validation", "test") else ""
 
     def settings(self, statistics: bool = False) -> dict[str, Any]:
-        """What a record tells of it. statistics: the figure used them and not the images."""
+        """What a record tells of it. statistics: the value was taken from them and not the images."""
         if statistics:
             assert self.statistics is not None
             digest = hashlib.sha256(self.statistics.mean.numpy().data)

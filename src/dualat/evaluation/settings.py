@@ -6,7 +6,7 @@ from typing import Literal
 from dualat.settings import strict
 
 MOST_SAMPLES = 10_000_000
-"""More would not fit into memory, and no published figure asks for a hundredth of it."""
+"""More would not fit into memory, and no published value asks for a hundredth of it."""
 
 
 @strict
@@ -33,7 +33,7 @@ class EvaluationSettings:
     temperature_scaling: bool = False
     """Divide logits by a temperature fitted on the validation split before calibration is measured."""
     samples: int = 500
-    """Class-balanced samples drawn for the generation figures."""
+    """Class-balanced samples drawn to measure generation."""
     reference: str = "test"
     """What samples are compared with: `test` or `train` (that split), a data source, a folder of images, or an .npz of
     images or of published mean and covariance."""

@@ -3,7 +3,7 @@
     energy = 1/N sum_i E(x_i),   E(x) = -logsumexp_y f(x)[y]
     r1     = 1/N sum_i 1/2 || grad_x s(x_i) ||^2,   s = -E
 
-Source: DAT (arXiv 2510.13872), sec. 3 and 4; R1: Mescheder et al., 2018 (`losses.gradient_penalty` is the same figure
+Source: DAT (arXiv 2510.13872), sec. 3 and 4; R1: Mescheder et al., 2018 (`losses.gradient_penalty` is the same value
 of one batch, differentiable).
 """
 

@@ -1,4 +1,4 @@
-"""How many sampling steps? A sweep on validation images and on samples that no reported figure uses.
+"""How many sampling steps? A sweep on validation images and on samples that no reported value uses.
 
     T* = argmin_T d^2( features of x_T, features of validation images ),   x_T after T steps of one trajectory
 
@@ -44,7 +44,7 @@ def step_sweep(
     """Record `step_sweep`: the number of steps with the smallest Frechet distance (of equal ones the smaller number).
 
     Args:
-        reference_images: the validation split, never what the reported figure is measured against.
+        reference_images: the validation split, never what reported values are measured against.
         judge: gives the features, and says which class a sample shows.
         steps: numbers to try, 0 or more.
         count: samples, class-balanced; their seed is of a stream of its own.
@@ -64,7 +64,7 @@ def step_sweep(
         raise ValueError(f"the sweep has {count} samples, but a distance needs at least 2: give more.")
     if reference_images.name.endswith(" test"):
         raise ValueError(
-            f"the sweep is given {reference_images.name}, which the reported figure uses: give the validation split."
+            f"the sweep is given {reference_images.name}, which reported values use: give the validation split."
         )
     began = time.perf_counter()
     labels = torch.arange(count) % len(model.class_names)

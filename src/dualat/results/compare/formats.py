@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def figure(cell: Cell, sign: str = "±") -> str:
+def shown(cell: Cell, sign: str = "±") -> str:
     """Value and half its 95 % interval, or both ends of one that ± would misstate."""
     value, interval = cell.record.value, cell.record.ci95
     if not math.isfinite(value):
@@ -90,7 +90,7 @@ def texts(comparison: Comparison) -> list[list[Text]]:
         line[0].append(f" [{marks(row.notes)}]" if row.notes else "", style="dim")
         for name in comparison.columns:
             cell = row.cells.get(name)
-            text = Text(f"{figure(cell)}{'*' if cell.best else ''}" if cell else "")
+            text = Text(f"{shown(cell)}{'*' if cell.best else ''}" if cell else "")
             text.stylize("bold" if cell and cell.best else "")
             line.append(text.append(f" [{marks(cell.notes)}]" if cell and cell.notes else "", style="dim"))
         lines.append(line)
@@ -136,7 +136,7 @@ def written(
         cells[0] += raised(marks(row.notes)) if row.notes else ""
         for name in comparison.columns:
             cell = row.cells.get(name)
-            value = figure(cell, sign) if cell else ""
+            value = shown(cell, sign) if cell else ""
             value = bold(value) if cell and cell.best else value
             cells.append(value + raised(marks(cell.notes)) if cell and cell.notes else value)
         lines.append(cells)
