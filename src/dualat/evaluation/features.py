@@ -137,7 +137,7 @@ class JudgeFeatures(FeatureExtractor):
 
     def __init__(self, judge: Judge):
         self.judge = judge
-        self.name = f"judge-cnn, {judge.steps} steps on {judge.train.name}"
+        self.name = judge.features_name
         digest = hashlib.sha256()
         for key, tensor in sorted(judge.network.state_dict().items()):
             digest.update(key.encode())

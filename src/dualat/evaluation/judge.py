@@ -78,6 +78,11 @@ class Judge:
         """How records name the classifier that judges samples."""
         return "svm-rbf-pixels" if self.svm is not None else "judge-cnn"
 
+    @property
+    def features_name(self) -> str:
+        """How records name its features."""
+        return f"judge-cnn, {self.steps} steps on {self.train.name}"
+
     def predict(self, x: Tensor) -> Tensor:
         """Classes (N,) of images x: (N, C, H, W) in [0, 1]; ValueError for others."""
         x = check_images(x).float()

@@ -82,7 +82,7 @@ def step_sweep(
         seed=seed,
         split="validation",
         settings={
-            "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
+            "features": judge.features_name,
             "judge": judge.name,
             "reference": reference_images.name,
             "reference_images": len(reference_images),
