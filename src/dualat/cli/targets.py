@@ -10,7 +10,8 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.initial import build_initial
 from dualat.data.settings import NAMED_SOURCES, AugmentSettings, DataSettings, InitialSettings
-from dualat.evaluation.context import EvaluationContext, partial_folder
+from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.reuse import partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load

@@ -17,18 +17,17 @@ from dualat.core.classifier import device_of
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData, Splits, evenly
 from dualat.evaluation.attack import Attacked, under_attack
-from dualat.evaluation.fingerprint import add_tensors, file_state
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import gradient_norms, shared_logits
 from dualat.evaluation.outside import outside_images
 from dualat.evaluation.precision_recall import require_neighbours
 from dualat.evaluation.reference import Reference, read_reference
 from dualat.evaluation.registry import METRICS
+from dualat.evaluation.reuse import add_tensors, file_state
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel
 from dualat.system.devices import device_name
-from dualat.system.files import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, in all)"""
@@ -207,9 +206,3 @@ class EvaluationContext:
         """Remove the half-done work of a metric: it is measured."""
         if (folder := self.partial(name, used)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def partial_folder(target: Path, name: str) -> Path:
-    """Where half-done work on a target (a path) and one of its models is kept between calls."""
-    digest = hashlib.sha256(f"{target.resolve()} {name}".encode()).hexdigest()
-    return cache_folder() / "partial" / digest[:16]

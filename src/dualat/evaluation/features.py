@@ -6,14 +6,11 @@ Distances in features of different networks, weights or input sizes are differen
 import hashlib
 import tempfile
 from abc import ABC, abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dualat.data.images import Shape
@@ -24,8 +21,9 @@ from dualat.evaluation.inception_weights import (
     read_inception_weights,
 )
 from dualat.evaluation.judge import Judge
+from dualat.evaluation.reuse import kept_tensors
 from dualat.evaluation.samples import ImageSet
-from dualat.system.files import cache_folder, keep
+from dualat.system.files import cache_folder
 from dualat.system.precision import float32_by_default
 
 INCEPTION = "inception-v3-fid"
@@ -212,22 +210,21 @@ class InceptionFeatures(FeatureExtractor):
 def cached_features(extractor: FeatureExtractor, images: ImageSet, folder: Path | None = None) -> Tensor:
     """Features of the images, kept in a file whose name is made of the extractor's identity and the pixels' hash.
 
-    folder: where; None: the cache folder of judges ($DUALAT_CACHE). A damaged file is made anew; a folder that cannot
-    be written costs time, not the result.
+    folder: where; None: the cache folder of judges ($DUALAT_CACHE).
     """
     key = hashlib.sha256(f"{extractor.identity} {images.content} {torch.__version__}".encode()).hexdigest()
     path = (cache_folder() if folder is None else folder) / f"features-{key[:32]}.safetensors"
-    try:
-        with safe_open(path, framework="pt") as handle:
-            features = handle.get_tensor("features")
-        if features.shape == (len(images), extractor.dimension) and bool(features.isfinite().all()):
-            return features
-    except (OSError, SafetensorError, ValueError):
-        pass
-    features = extractor(images.images).contiguous()
-    if not bool(features.isfinite().all()):
-        raise ValueError(
-            f"features {extractor.name} of {images.name} are not finite: its weights are damaged."
-        )
-    keep(path, partial(save_file, {"features": features}))
-    return features
+
+    def fit(found: dict[str, Tensor]) -> bool:
+        features = found["features"]
+        return features.shape == (len(images), extractor.dimension) and bool(features.isfinite().all())
+
+    def make() -> dict[str, Tensor]:
+        features = extractor(images.images).contiguous()
+        if not bool(features.isfinite().all()):
+            raise ValueError(
+                f"features {extractor.name} of {images.name} are not finite: its weights are damaged."
+            )
+        return {"features": features}
+
+    return kept_tensors(path, fit, make)["features"]

@@ -30,8 +30,8 @@ from dualat.core.loop import frozen
 from dualat.data.images import ImageData, Shape
 from dualat.evaluation.attack_run import AttackRun, Known, Progress, WrongState
 from dualat.evaluation.context import EvaluationContext
-from dualat.evaluation.fingerprint import add_tensors
 from dualat.evaluation.registry import ENSEMBLE
+from dualat.evaluation.reuse import add_tensors
 from dualat.results.record import Record, share_correct, timed
 from dualat.system.precision import float32_by_default
 
