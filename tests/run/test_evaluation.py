@@ -273,6 +273,28 @@ def test_one_evaluation_attacks_and_draws_once_for_all_metrics(tiny_run, splits,
     assert counted == {"pgd_attack": 3, "shared_logits": 1, "from_model": 1, "climb": 4, "gradient_norms": 1}
 
 
+@pytest.mark.usefixtures("short")
+def test_apgd_runs_once_for_its_own_metric_and_for_autoattack(tiny_run, splits, monkeypatch):
+    small = {"autoattack_images": 40, "autoattack_eps": (0.02, 0.05)}
+    names = ("apgd", "autoattack")
+    apart = {name: METRICS[name].measure(context(tiny_run, splits, **small)) for name in names}
+    seen: list[str] = []
+    own = ensemble._perturber
+
+    def watched(*args):
+        perturb, targets = own(*args)
+        return (lambda name, x, y: (seen.append(name), perturb(name, x, y))[1]), targets
+
+    monkeypatch.setattr(ensemble, "_perturber", watched)
+    for order in (names, names[::-1]):
+        seen.clear()
+        found = context(tiny_run, splits, **small)
+        for name in order:
+            assert told(METRICS[name].measure(found)) == told(apart[name])
+        assert seen.count("clean") == seen.count("apgd-ce") == len(small["autoattack_eps"])
+        assert "apgd-t" in seen
+
+
 class Killed(BaseException):
     pass
 
