@@ -71,16 +71,8 @@ def histograms(energies: Mapping[str, Tensor], bins: int = 40) -> list[Record]:
             "edges": [float(f"{edge:.6g}") for edge in edges.tolist()],
             "share": [round(share, 5) for share in (count / len(values)).tolist()],
         }
-        records.append(
-            Record(
-                "energy",
-                float(values.mean()),
-                len(values),
-                mean_interval(values),
-                settings={"images": name},
-                details=details,
-            )
-        )
+        mean, told = float(values.mean()), {"images": name}
+        records.append(Record("energy", mean, len(values), mean_interval(values), told, details=details))
     return records
 
 

@@ -14,6 +14,7 @@ Source: DAT (arXiv 2510.13872), OOD protocol; Grathwohl et al., JEM (2020), for 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -157,18 +158,13 @@ def detection_records(inside: Tensor, outside: Tensor, settings: dict) -> list[R
     precision = hits / taken
     aupr = float((torch.diff(tpr, prepend=tpr.new_zeros(1)) * precision).sum())
     auroc, interval = _auroc(inside, outside)
-    n, common = len(values), dict(settings)
-    return [
-        Record("ood_auroc", auroc, n, interval, settings=common, details=_curve(fpr, tpr)),
-        Record("ood_aupr", aupr, n, settings=dict(settings)),
-        Record(
-            "ood_fpr95",
-            passed / len(outside),
-            len(outside),
-            wilson_interval(passed, len(outside)),
-            settings=dict(settings),
-        ),
+    n, share = len(outside), wilson_interval(passed, len(outside))
+    records = [
+        Record("ood_auroc", auroc, len(values), interval, details=_curve(fpr, tpr)),
+        Record("ood_aupr", aupr, len(values)),
+        Record("ood_fpr95", passed / n, n, share),
     ]
+    return [replace(record, settings=dict(settings)) for record in records]
 
 
 def _auroc(inside: Tensor, outside: Tensor) -> tuple[float, tuple[float, float] | None]:

@@ -80,21 +80,11 @@ def table(comparison: Comparison) -> str:
 
 
 def texts(comparison: Comparison) -> list[list[Text]]:
-    """Head and rows, styled."""
+    """Head and rows."""
     from rich.text import Text
 
-    fixed = fixed_columns(comparison)
-    lines = [[Text(clean(name)) for name in [*(name for name, _ in fixed), *comparison.columns]]]
-    for row in comparison.rows:
-        line = [Text(clean(get(row))) for _, get in fixed]
-        line[0].append(f" [{marks(row.notes)}]" if row.notes else "", style="dim")
-        for name in comparison.columns:
-            cell = row.cells.get(name)
-            text = Text(f"{shown(cell)}{'*' if cell.best else ''}" if cell else "")
-            text.stylize("bold" if cell and cell.best else "")
-            line.append(text.append(f" [{marks(cell.notes)}]" if cell and cell.notes else "", style="dim"))
-        lines.append(line)
-    return lines
+    lines = written(comparison, clean, lambda text: f"{text}*", lambda text: f" [{text}]")
+    return [[Text(cell) for cell in line] for line in lines]
 
 
 BORDERS = 3
