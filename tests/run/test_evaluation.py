@@ -279,13 +279,13 @@ def test_apgd_runs_once_for_its_own_metric_and_for_autoattack(tiny_run, splits, 
     names = ("apgd", "autoattack")
     apart = {name: METRICS[name].measure(context(tiny_run, splits, **small)) for name in names}
     seen: list[str] = []
-    own = ensemble._perturber
+    own = ensemble.perturber
 
     def watched(*args):
         perturb, targets = own(*args)
         return (lambda name, x, y: (seen.append(name), perturb(name, x, y))[1]), targets
 
-    monkeypatch.setattr(ensemble, "_perturber", watched)
+    monkeypatch.setattr(ensemble, "perturber", watched)
     for order in (names, names[::-1]):
         seen.clear()
         found = context(tiny_run, splits, **small)
@@ -323,13 +323,13 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
             measure("killed.json", chunk)
         assert list(keep.iterdir())
     names: list[str] = []
-    own = ensemble._perturber
+    own = ensemble.perturber
 
     def watched(*args):
         perturb, targets = own(*args)
         return (lambda name, x, y: (names.append(name), perturb(name, x, y))[1]), targets
 
-    monkeypatch.setattr(ensemble, "_perturber", watched)
+    monkeypatch.setattr(ensemble, "perturber", watched)
     assert told(measure("killed.json")) == told(whole)
     assert names == ["square"]  # the chunks that were finished are not attacked again
     assert not list(keep.iterdir())  # half-done work is removed at the end

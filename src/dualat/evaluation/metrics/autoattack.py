@@ -12,33 +12,33 @@ Source: Croce and Hein, 2020 (arXiv 2003.01690); the attacks themselves are the 
 import difflib
 import hashlib
 import json
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from dualat.core.classifier import check_logits, device_of, logits_of
+from dualat.core.classifier import device_of
 from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen
 from dualat.data.images import ImageData, Shape
-from dualat.evaluation.attack_run import AttackRun, Known, Progress, WrongState
+from dualat.evaluation.attack_kit import FiniteLogits, perturber
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.registry import ENSEMBLE
-from dualat.evaluation.reuse import add_tensors
+from dualat.evaluation.reuse import Tensors, add_tensors, kept_tensors
 from dualat.results.record import Record, share_correct, timed
-from dualat.system.precision import float32_by_default
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 ATTACKS = (*STANDARD, "apgd-dlr", "fab")
 APGD = (("apgd-ce",), ("apgd-ce", "apgd-t"))
 RELATIVE, ABSOLUTE = 1e-5, 1e-6  # in the ball: up to eps * (1 + RELATIVE) + ABSOLUTE, as float32 rounds
+Progress = Callable[[str, int, int], None]
+Known = dict[tuple[str, ...], tuple[Tensor, int]]
+"""By the stages of a run up to some stage: positions of the images that fell in it, and how many it projected."""
 
 
 def measure(context: EvaluationContext) -> list[Record]:
@@ -51,27 +51,20 @@ def ensemble_records(context: EvaluationContext, name: str, attacks: tuple[str, 
     data = context.held_out(settings.autoattack_images or settings.robust_images)
     records = []
     for eps in settings.autoattack_eps or (settings.validation_eps,):
-        folder = context.partial(name, ENSEMBLE)
-        state = None if folder is None else folder / f"{eps:g}.json"
 
-        def attacked(eps: float = eps, state: Path | None = state) -> Record:
+        def attacked(eps: float = eps) -> Record:
             return autoattack(
                 context.required_model,
                 data,
                 ThreatModel(settings.norm, eps),
                 attacks=attacks,
                 seed=context.seed,
-                state=state,
+                state=context.partial(name, ENSEMBLE),
                 progress=lambda attack, done, total: context.progress(f"{name} {attack}", done, total),
                 known=context.once(("autoattack", len(data), eps), dict),
             )
 
-        try:
-            records.append(timed(attacked))
-        except WrongState:  # it only saves time: begin anew
-            assert state is not None
-            state.unlink(missing_ok=True)
-            records.append(timed(attacked))
+        records.append(timed(attacked))
     return records
 
 
@@ -99,22 +92,22 @@ def autoattack(
         attacks: names of ATTACKS, in the order in which they run. The record says which are left out, and why.
         batch_size: images per chunk.
         seed: each chunk of each attack begins with it.
-        state: file to go on from, written after every chunk; only the caller removes it. Its "fell" holds, for each
-            image, the place in "stages" of what first fooled the model: len(stages) where nothing did.
+        state: folder that keeps what each chunk gave: a call that was killed goes on there. Other weights, images, settings
+            and seeds have subfolders of their own; only the caller removes it.
         progress: called as progress(attack, chunks done, chunks in all) after each chunk; the first is "clean".
         known: outcomes of ensembles on the same images in the same ball, with the same seed: taken, where one begins with
             the same attacks, and added to.
 
     Raises:
-        ValueError: settings that cannot be, logits that are not finite, or the state of another evaluation.
+        ValueError: settings that cannot be, or logits that are not finite.
     """
     _check(model, data, threat, batch_size)
     device = device_of(model)
     with frozen(model), torch.no_grad():
-        logits = _Logits(model)
+        logits = FiniteLogits(model)
         classes = _classes(logits(data.float(slice(0, 1)).to(device)), data)
         plan, left_out = choose_attacks(attacks, classes, threat.norm, data.shape)
-        perturb, targets = _perturber(logits, threat, device, seed, classes)
+        perturb, targets = perturber(logits, threat, device, seed, classes)
         asked = tuple(attacks)
         settings = {
             "attack": "autoattack" if asked == STANDARD else "apgd" if asked in APGD else "custom",
@@ -128,19 +121,55 @@ def autoattack(
             "pyautoattack": version("pyautoattack"),
         }
         stages = ("clean", *plan)
-        run = AttackRun(stages, torch.full((len(data),), len(stages)), known={} if known is None else known)
-        if state is not None:
-            run.open(Path(state), fingerprint(model, data, settings, seed))
+        folder = None if state is None else Path(state) / fingerprint(model, data, settings, seed)[:16]
 
-        def attack_chunk(name: str, which: Tensor) -> tuple[Tensor, int]:
+        def attack(name: str, which: Tensor) -> Tensors:
             x, labels = data.float(which).to(device), data.labels[which].to(device)
             return _judge(logits, perturb(name, x, labels), x, labels, threat)
 
-        run.finish(attack_chunk, batch_size, progress)
-    after = {name: int((run.fell > i).sum()) / len(data) for i, name in enumerate(stages)}
-    details = {"after": after, "projected": run.projected}
-    kept = (run.fell == len(stages)).cpu().numpy()
+        fell, projected = _run(stages, len(data), attack, batch_size, folder, progress, known)
+    after = {name: int((fell > i).sum()) / len(data) for i, name in enumerate(stages)}
+    kept = (fell == len(stages)).numpy()
+    details = {"after": after, "projected": projected}
     return share_correct("robust_accuracy", kept, details, settings=settings, seed=seed)
+
+
+def _run(
+    stages: tuple[str, ...],
+    count: int,
+    attack: Callable[[str, Tensor], Tensors],
+    batch_size: int,
+    folder: Path | None,
+    progress: Progress | None,
+    known: Known | None,
+) -> tuple[Tensor, int]:
+    """The stage in which each image fell, (N,), len(stages) where it stands, and how many images were projected.
+
+    attack: from a stage and positions of images to what `_judge` gives.
+    """
+    fell, projected, known = torch.full((count,), len(stages)), 0, {} if known is None else known
+    for stage, name in enumerate(stages):
+        standing, so_far = (fell == len(stages)).nonzero().flatten(), stages[: stage + 1]
+        if so_far not in known:
+            chunks = standing.split(batch_size) if len(standing) else ()
+            fallen, outside = [standing[:0]], 0
+            for i, which in enumerate(chunks):
+                path = None if folder is None else folder / f"{stage}-{name}-{i:05d}.safetensors"
+                anew = path is None or not path.exists()
+                found = kept_tensors(path, partial(_fits, len(which)), partial(attack, name, which))
+                fallen.append(which[found["fooled"]])
+                outside += int(found["projected"])
+                if anew and progress is not None:
+                    progress(name, i + 1, len(chunks))
+            known[so_far] = torch.cat(fallen), outside
+        fell[known[so_far][0]] = stage
+        projected += known[so_far][1]
+    return fell, projected
+
+
+def _fits(count: int, found: Tensors) -> bool:
+    fooled = found["fooled"]
+    return fooled.shape == (count,) and fooled.dtype == torch.bool and found["projected"].numel() == 1
 
 
 def choose_attacks(
@@ -207,72 +236,8 @@ def _classes(logits: Tensor, data: ImageData) -> int:
     return logits.shape[1]
 
 
-class _Logits(nn.Module):
-    """The model, which refuses to go on with logits that are not finite: attacks would fail on them in silence."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = logits_of(self.model, x)
-        if not torch.isfinite(logits).all():
-            sound = x.flatten(1).isfinite().all(dim=1)  # an attack's own NaN is not the model's fault
-            check_logits(logits[sound])
-        return logits
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Inside, pyautoattack neither logs nor moves the caller's random streams, which it seeds on its way, and finds the
-    default type that it counts on."""
-    logger = logging.getLogger("auto-attack")
-    found, logger.disabled = logger.disabled, True
-    try:
-        with (
-            float32_by_default(),
-            torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()),
-        ):
-            yield
-    finally:
-        logger.disabled = found
-
-
-def _perturber(
-    logits: nn.Module, threat: ThreatModel, device: torch.device, seed: int, classes: int
-) -> tuple[Callable[[str, Tensor, Tensor], Tensor], int]:
-    """perturb(attack, images, labels) -> images, and the number of targets of the targeted attacks."""
-    with undisturbed():  # version "standard"
-        kit = AutoAttack(logits, norm=threat.norm, eps=threat.eps, seed=seed, device=device)
-    targets = min(kit.apgd_targeted.n_target_classes, classes - 1)
-    kit.apgd_targeted.n_target_classes = kit.fab.n_target_classes = targets
-    for name in ("lp_norm", "normalize"):  # they fail on no images: where Square leaves only ties
-        setattr(kit.square, name, _or_empty(getattr(kit.square, name)))
-    engines = {"apgd": kit.apgd, "apgd-t": kit.apgd_targeted, "fab": kit.fab, "square": kit.square}
-
-    def perturb(name: str, x: Tensor, labels: Tensor) -> Tensor:
-        if name == "clean":
-            return x
-        family, _, variant = name.partition("-")
-        engine = engines.get(name, engines[family])
-        if engine is kit.apgd:
-            kit.apgd.loss = variant
-        kit.fab.targeted = name == "fab-t"
-        engine.seed = seed
-        with undisturbed():
-            return engine.perturb(x, labels).detach()
-
-    return perturb, targets
-
-
-def _or_empty(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: function(x) if len(x) else x[:, :1, :1, :1]
-
-
-def _judge(
-    logits: nn.Module, adversarial: Tensor, x: Tensor, labels: Tensor, threat: ThreatModel
-) -> tuple[Tensor, int]:
-    """Which images fool the model (N,), on the CPU; how many had to be put back into ball and box before that."""
+def _judge(logits: nn.Module, adversarial: Tensor, x: Tensor, labels: Tensor, threat: ThreatModel) -> Tensors:
+    """fooled: which images fool the model, (N,), on the CPU; projected: how many had to be put back into ball and box."""
     fooled = logits(adversarial).max(dim=1).indices != labels
     flat = adversarial.flatten(1)
     inside = image_norm(adversarial - x, threat.norm) <= threat.eps * (1 + RELATIVE) + ABSOLUTE
@@ -281,4 +246,4 @@ def _judge(
     if count:
         back = threat.project(adversarial.where(adversarial.isfinite(), x)[outside], x[outside])
         fooled[outside] = logits(back).max(dim=1).indices != labels[outside]
-    return fooled.cpu(), count
+    return {"fooled": fooled.cpu(), "projected": torch.tensor(count)}
