@@ -13,12 +13,12 @@ from dualat.config import RunConfig
 from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
-from dualat.data.settings import NAMED_SOURCES
+from dualat.data.registry import SOURCES
 from dualat.data.sources import open_images
 from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.measure import check_metrics, check_needs
 from dualat.evaluation.metrics.ood import SCORES
 from dualat.evaluation.registry import METRICS
-from dualat.run.evaluation import check_metrics, check_needs
 from dualat.run.folder import changed_setting
 from dualat.run.train import stage_plan
 from dualat.training.step import check_division
@@ -65,7 +65,7 @@ def check_stages(variant: str, config: RunConfig, train: ImageData) -> None:
 def check_source(source: str, shape: Shape, path: str) -> None:
     """UsageError where an out-of-distribution source is not there; no image of a folder is read."""
     try:
-        if source in NAMED_SOURCES:
+        if source in SOURCES:
             named_images(source, None)
         elif source not in OOD_NOISE:
             open_images(source, None, shape)

@@ -10,7 +10,7 @@ from reading import Figure, Measured, Run, Study, Values
 
 from dualat.results.catalogue import described
 from dualat.results.naming import flat, name
-from dualat.results.outcomes import unpack
+from dualat.results.record import outcomes
 
 
 def measured(
@@ -29,7 +29,7 @@ def measured(
         for record in run.get("records", []):
             if record.metric == metric and record.model == "final" and fits(record.settings):
                 half = None if record.ci95 is None else (record.ci95[1] - record.ci95[0]) / 2
-                return Measured(record.value, record.n, half, unpack(record.details, record.n))
+                return Measured(record.value, record.n, half, outcomes(record))
         return None
 
     plain = {name: value for name, value in settings.items() if not callable(value)}

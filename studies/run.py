@@ -36,9 +36,10 @@ from dualat.cli.arguments import UsageError
 from dualat.config import RunConfig, plain
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.store import update_records
 from dualat.models.model import load, save_model
 from dualat.results.record import as_json, versions
-from dualat.run.evaluation import complete, save_grid
+from dualat.run.evaluation import save_grid
 from dualat.system import lock
 from dualat.system.devices import device_name
 from dualat.system.files import write_text
@@ -256,7 +257,9 @@ def judged(folder: Path, config: RunConfig, study: dict[str, Any], seed: int) ->
         model.description.sampling, tried = choose_sampler(model, splits, context, candidates, folder)
     save_model(model, folder / "sampled-best")
     save_grid(model, folder / "samples" / "best.png", seed)
-    records = complete(folder / "study.json", context, "final", study["metrics"], by_name=True, tell=announce)
+    records = update_records(
+        folder / "study.json", context, "final", study["metrics"], by_name=True, tell=announce
+    )
     return {"sampler": asdict(model.sampling), "samplers_tried": tried, "records": as_json(records)}
 
 

@@ -10,8 +10,8 @@ from dualat.core.energy import marginal_energy
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
 from dualat.evaluation.attack import under_attack
-from dualat.evaluation.autoattack import autoattack
 from dualat.evaluation.logits import predict_logits
+from dualat.evaluation.metrics.autoattack import autoattack
 from dualat.evaluation.metrics.clean_accuracy import clean_accuracy
 from dualat.evaluation.metrics.counterfactual import counterfactual_records
 from dualat.evaluation.metrics.energy import histograms, r1_record

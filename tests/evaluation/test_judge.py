@@ -12,6 +12,7 @@ from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_splits
 from dualat.data.settings import DataSettings
 from dualat.evaluation import judge as module
+from dualat.evaluation import reuse
 from dualat.evaluation.judge import Judge, JudgeNetwork
 from dualat.system.precision import deterministic
 
@@ -59,7 +60,7 @@ def test_the_network_is_trained_on_the_device_asked_for(monkeypatch):
     monkeypatch.setattr(
         module, "fit", lambda network, *_: trained.append(next(network.parameters()).device.type)
     )
-    monkeypatch.setattr(module, "save_file", lambda *_: None)
+    monkeypatch.setattr(reuse, "save_file", lambda *_: None)
     data = colours()
     Judge(data, steps=1, device="meta")
     assert trained == ["meta"]

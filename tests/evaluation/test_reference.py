@@ -51,13 +51,6 @@ def test_images_are_brought_to_a_shape_and_records_tell(tmp_path):
     assert "reference_resize" not in read_reference(data(), shape=(3, 6, 6)).settings()
 
 
-def test_a_part_of_the_images(tmp_path):
-    assert len(read_reference(data(), wanted=5).images) == 5
-    assert len(read_reference(folder(tmp_path / "a"), wanted=5).images) == 5
-    with pytest.raises(ValueError, match="has 8 images, but 9 are wanted"):
-        read_reference(data(), wanted=9)
-
-
 def test_a_named_source_needs_a_shape():
     found = read_reference("digits", shape=(1, 8, 8))
     assert found.images.shape == (1, 8, 8) and found.name.startswith("digits")

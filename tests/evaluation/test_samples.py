@@ -104,13 +104,13 @@ def test_steps_and_step_size_in_place_of_the_models_own():
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the chunks that were drawn and not read."""
     sizes: list[int] = []
-    own = module._descend
+    own = module.descend
 
     def counted(loaded, starts, labels, *rest):
         sizes.append(len(starts))
         return own(loaded, starts, labels, *rest)
 
-    monkeypatch.setattr(module, "_descend", counted)
+    monkeypatch.setattr(module, "descend", counted)
     return sizes
 
 

@@ -187,6 +187,14 @@ def test_every_section_is_filled_and_its_figures_are_the_records(tmp_path):
     assert "auc_threshold: 0.65" in section(html, "settings") and "2.11.0" in section(html, "versions")
 
 
+def test_every_stage_before_the_last_stands_beside_the_main_results(tmp_path):
+    values = {"stage2": 0.8, "stage1": 0.9, "start": 0.1, "best-robust": 0.7, "final": 0.95}
+    records = [record("clean_accuracy", value, model=model) for model, value in values.items()]
+    html = section(render(make_run(tmp_path / "run", records)), "headline")
+    notes = re.findall(r'<dd class="note">(.*?)</dd>', html)
+    assert notes == ["n 400", "stage 2: 0.800", "stage 1: 0.900", "start: 0.100"]
+
+
 def test_a_far_radius_is_told_and_does_not_squeeze_the_curve(tmp_path):
     attack = {"attack": "pgd", "norm": "L2", "steps": 20}
     far = [record("robust_accuracy", 1 - e / 8, settings=attack | {"eps": e}) for e in (0.25, 0.5, 8.0)]

@@ -19,18 +19,20 @@ from conftest import made_once
 import dualat
 from dualat.config import load_recipe
 from dualat.data.in_distribution import load_splits
-from dualat.evaluation import autoattack as ensemble
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.inception_weights import FILE
+from dualat.evaluation.masking import warnings_of
+from dualat.evaluation.metrics import autoattack as ensemble
 from dualat.evaluation.metrics import throughput
 from dualat.evaluation.outside import outside_images
 from dualat.evaluation.registry import METRICS, Metric
 from dualat.evaluation.samples import ImageSet, from_model, read_samples
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.store import update_records
 from dualat.models.model import LoadedModel
 from dualat.results.catalogue import CATALOGUE
 from dualat.results.record import Record, read_records
-from dualat.run.evaluation import complete, save_strips, validation_evaluator, warnings_of
+from dualat.run.evaluation import save_strips, validation_evaluator
 
 SMALL = EvaluationSettings(
     eps=(0.5,),
@@ -69,7 +71,9 @@ def measured(tiny_run, splits, tmp_path_factory) -> tuple[Path, list[Record]]:
         with pytest.MonkeyPatch.context() as patch:  # speeds are not what is tested here
             quick = partial(throughput.throughput_records, seconds_each=0.02)
             patch.setattr(throughput, "throughput_records", quick)
-            complete(folder / "evaluation.json", context(tiny_run, splits), "final", OFFLINE, by_name=True)
+            update_records(
+                folder / "evaluation.json", context(tiny_run, splits), "final", OFFLINE, by_name=True
+            )
 
     path = made_once(tmp_path_factory, "records", measure) / "evaluation.json"
     return path, read_records(path)
@@ -102,13 +106,13 @@ def test_what_is_there_is_used_again_and_said(measured, tiny_run, splits, monkey
 
     monkeypatch.setattr(Metric, "measure", never)
     lines: list[str] = []
-    again = complete(
+    again = update_records(
         measured[0], context(tiny_run, splits), "final", OFFLINE, by_name=True, tell=lines.append
     )
     assert [asdict(r) for r in again] == [asdict(r) for r in read_records(measured[0])]
     assert len(lines) == 1 and all(name in lines[0] for name in OFFLINE)
     with pytest.raises(AssertionError, match="twice"):
-        complete(
+        update_records(
             measured[0], context(tiny_run, splits), "final", ["clean_accuracy"], by_name=True, again=True
         )
 
@@ -179,18 +183,22 @@ def test_other_weights_data_or_seeds_have_another_fingerprint(tiny_run, splits):
 def test_records_of_other_settings_stay_and_those_of_other_weights_go(tiny_run, splits, tmp_path):
     path = tmp_path / "e.json"
     both = ["clean_accuracy", "robust_accuracy"]
-    complete(path, context(tiny_run, splits), "final", both, by_name=True)
-    complete(path, context(tiny_run, splits), "stage1", ["clean_accuracy"], by_name=True)
-    complete(path, context(tiny_run, splits, eps=(0.3, 0.5)), "final", ["robust_accuracy"], by_name=True)
+    update_records(path, context(tiny_run, splits), "final", both, by_name=True)
+    update_records(path, context(tiny_run, splits), "stage1", ["clean_accuracy"], by_name=True)
+    update_records(
+        path, context(tiny_run, splits, eps=(0.3, 0.5)), "final", ["robust_accuracy"], by_name=True
+    )
     records = read_records(path)
     assert [r.model for r in records if r.metric == "clean_accuracy"] == ["final", "stage1"]
     assert [r.settings["eps"] for r in records if r.metric == "robust_accuracy"] == [0.3, 0.5, 4.0]
-    complete(path, context(tiny_run, splits, robust_images=5), "final", ["robust_accuracy"], by_name=True)
+    update_records(
+        path, context(tiny_run, splits, robust_images=5), "final", ["robust_accuracy"], by_name=True
+    )
     assert [r.n for r in read_records(path) if r.metric == "robust_accuracy"] == [12, 12, 12, 5, 5]
     other = context(tiny_run, splits)
     with torch.no_grad():
         next(other.required_model.parameters()).add_(1e-3)
-    complete(path, other, "final", ["robust_accuracy"], by_name=True)
+    update_records(path, other, "final", ["robust_accuracy"], by_name=True)
     records = [r for r in read_records(path) if r.metric == "robust_accuracy"]
     assert len(records) == 2 and {r.key.split(":")[1] for r in records} == {other.content[:12]}
 
@@ -200,11 +208,13 @@ def test_another_evaluation_of_the_same_file_loses_nothing(tiny_run, splits, tmp
     own = METRICS["calibration"].measure
 
     def slow(found: EvaluationContext) -> list[Record]:
-        complete(path, context(tiny_run, splits), "final", ["clean_accuracy"], by_name=True)  # meanwhile
+        update_records(
+            path, context(tiny_run, splits), "final", ["clean_accuracy"], by_name=True
+        )  # meanwhile
         return own(found)
 
     monkeypatch.setitem(METRICS, "calibration", replace(METRICS["calibration"], function=slow))
-    complete(path, context(tiny_run, splits), "final", ["calibration"], by_name=True)
+    update_records(path, context(tiny_run, splits), "final", ["calibration"], by_name=True)
     assert {r.metric for r in read_records(path)} == {"clean_accuracy", "ece"}
 
 
@@ -213,7 +223,9 @@ def test_half_done_work_of_another_metric_stays(tiny_run, splits, tmp_path):
     state = context(tiny_run, splits, keep).partial("autoattack", METRICS["autoattack"].uses)
     assert state is not None
     state.mkdir(parents=True)
-    complete(tmp_path / "e.json", context(tiny_run, splits, keep), "final", ["generation"], by_name=True)
+    update_records(
+        tmp_path / "e.json", context(tiny_run, splits, keep), "final", ["generation"], by_name=True
+    )
     assert list(keep.iterdir()) == [state]
 
 
@@ -255,9 +267,31 @@ def test_one_evaluation_attacks_and_draws_once_for_all_metrics(tiny_run, splits,
     every = {"robust_images": None, "energy_images": 1000, "ood_images": 1000, "eps": (0.25, 0.5)}
     found = context(tiny_run, splits, **every, samples=1000)
     assert len(splits.test) < 500  # one batch
-    complete(tmp_path / "e.json", found, "final", FAST, by_name=True)
+    update_records(tmp_path / "e.json", found, "final", FAST, by_name=True)
     # radii 0.25, 0.5 and that of grey; noise of two kinds climbs two scores
     assert counted == {"pgd_attack": 3, "shared_logits": 1, "from_model": 1, "climb": 4, "gradient_norms": 1}
+
+
+@pytest.mark.usefixtures("short")
+def test_apgd_runs_once_for_its_own_metric_and_for_autoattack(tiny_run, splits, monkeypatch):
+    small = {"autoattack_images": 40, "autoattack_eps": (0.02, 0.05)}
+    names = ("apgd", "autoattack")
+    apart = {name: METRICS[name].measure(context(tiny_run, splits, **small)) for name in names}
+    seen: list[str] = []
+    own = ensemble.perturber
+
+    def watched(*args):
+        perturb, targets = own(*args)
+        return (lambda name, x, y: (seen.append(name), perturb(name, x, y))[1]), targets
+
+    monkeypatch.setattr(ensemble, "perturber", watched)
+    for order in (names, names[::-1]):
+        seen.clear()
+        found = context(tiny_run, splits, **small)
+        for name in order:
+            assert told(METRICS[name].measure(found)) == told(apart[name])
+        assert seen.count("clean") == seen.count("apgd-ce") == len(small["autoattack_eps"])
+        assert "apgd-t" in seen
 
 
 class Killed(BaseException):
@@ -279,7 +313,7 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
 
         found = context(tiny_run, splits, kept, **small)
         found.progress = progress
-        return complete(tmp_path / file, found, "final", ["autoattack"], by_name=True)
+        return update_records(tmp_path / file, found, "final", ["autoattack"], by_name=True)
 
     whole = measure("whole.json", kept=None)
     assert 0 < whole[0].value < 1
@@ -288,13 +322,13 @@ def test_killed_at_any_chunk_of_autoattack_the_figures_are_the_same(tiny_run, sp
             measure("killed.json", chunk)
         assert list(keep.iterdir())
     names: list[str] = []
-    own = ensemble._perturber
+    own = ensemble.perturber
 
     def watched(*args):
         perturb, targets = own(*args)
         return (lambda name, x, y: (names.append(name), perturb(name, x, y))[1]), targets
 
-    monkeypatch.setattr(ensemble, "_perturber", watched)
+    monkeypatch.setattr(ensemble, "perturber", watched)
     assert told(measure("killed.json")) == told(whole)
     assert names == ["square"]  # the chunks that were finished are not attacked again
     assert not list(keep.iterdir())  # half-done work is removed at the end
@@ -304,10 +338,10 @@ def test_metrics_without_their_files_are_left_out_unless_named(tiny_run, splits,
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     lines: list[str] = []
     args = (tmp_path / "e.json", context(tiny_run, splits), "final", ["inception"])
-    assert complete(*args, by_name=False, tell=lines.append) == []
+    assert update_records(*args, by_name=False, tell=lines.append) == []
     assert "inception is left out" in lines[0] and "torch-fidelity" in lines[0]
     with pytest.raises(FileNotFoundError, match="torch-fidelity"):
-        complete(*args, by_name=True)
+        update_records(*args, by_name=True)
 
 
 def test_missing_weights_are_told_before_anything_is_measured(tiny_run, splits, tmp_path, monkeypatch):
@@ -315,7 +349,7 @@ def test_missing_weights_are_told_before_anything_is_measured(tiny_run, splits, 
     measured = context(tiny_run, splits)
     for names in (("clean_accuracy", "inception"), ("inception",)):
         with pytest.raises(FileNotFoundError, match="get weights-inception"):
-            complete(tmp_path / "records.json", measured, "final", names, by_name=True)
+            update_records(tmp_path / "records.json", measured, "final", names, by_name=True)
     assert not (tmp_path / "records.json").exists() and "samples" not in vars(measured)
 
 
@@ -326,7 +360,7 @@ def test_wrong_weights_are_told_before_anything_is_measured(tiny_run, splits, tm
     (tmp_path / "hub" / "checkpoints" / FILE).write_bytes(b"half a download")
     names = ("clean_accuracy", "inception")
     with pytest.raises(ValueError, match="get it anew"):
-        complete(tmp_path / "records.json", context(tiny_run, splits), "final", names, by_name=by_name)
+        update_records(tmp_path / "records.json", context(tiny_run, splits), "final", names, by_name=by_name)
     assert not (tmp_path / "records.json").exists()
 
 
@@ -368,7 +402,9 @@ def test_what_is_compared_with_is_looked_at_before_anything_is_drawn(
         for key, value in changes.items()
     }
     with pytest.raises((ValueError, FileNotFoundError), match=match):
-        complete(tmp_path / "e.json", context(tiny_run, splits, **changes), "final", metrics, by_name=True)
+        update_records(
+            tmp_path / "e.json", context(tiny_run, splits, **changes), "final", metrics, by_name=True
+        )
     assert not (tmp_path / "e.json").exists()
 
 
@@ -435,9 +471,9 @@ def saturated(tiny_run: Path, splits, **changes) -> EvaluationContext:
     return own
 
 
-def test_doubts_about_masked_gradients_stand_in_the_records(tiny_run, splits, tmp_path):
+def test_warnings_of_masked_gradients_stand_in_the_records(tiny_run, splits, tmp_path):
     path, own = tmp_path / "evaluation.json", saturated(tiny_run, splits, robust_images=None)
-    records = complete(path, own, "final", ["clean_accuracy", "robust_accuracy"], by_name=True)
+    records = update_records(path, own, "final", ["clean_accuracy", "robust_accuracy"], by_name=True)
     expected = warnings_of(records, splits.test)
     assert expected and "grey" in expected[0]
     for found in (
@@ -451,7 +487,7 @@ def test_doubts_about_masked_gradients_stand_in_the_records(tiny_run, splits, tm
     # a file from before records had warnings gets them when it is used again
     fields = [{k: v for k, v in entry.items() if k != "warnings"} for entry in json.loads(path.read_text())]
     path.write_text(json.dumps(fields))
-    again = complete(path, own, "final", ["robust_accuracy"], by_name=True)
+    again = update_records(path, own, "final", ["robust_accuracy"], by_name=True)
     assert [r.warnings for r in again] == [expected] * 2
     assert [r.warnings for r in read_records(path)] == [[], expected, expected]
 
@@ -527,7 +563,7 @@ def test_a_validation_of_such_a_model_does_not_end_its_training(tiny_run, splits
     """Whether training has diverged is told by its loss."""
     evaluator = validation_evaluator(load_recipe(str(tiny_run / "config.yaml")), splits, tmp_path)
     assert evaluator(dualat.load(tiny_run), 1, 8).keys() >= {"clean_accuracy", "frechet_distance"}
-    with pytest.warns(UserWarning, match="stage 1, step 8 has no validation figures: .* not finite"):
+    with pytest.warns(UserWarning, match="stage 1, step 8 has no validation values: .* not finite"):
         assert evaluator(broken(dualat.load(tiny_run)), 1, 8) == {}
 
 

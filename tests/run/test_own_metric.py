@@ -15,9 +15,9 @@ from dualat.evaluation import registry
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.registry import METRICS, register_metric
 from dualat.evaluation.settings import EvaluationSettings
+from dualat.evaluation.store import update_records
 from dualat.results import catalogue
 from dualat.results.record import read_records
-from dualat.run.evaluation import complete
 from dualat.system.plugins import load_plugin
 
 MARGIN = '''"""Margin of the classifier.
@@ -130,7 +130,7 @@ def test_what_is_no_record_is_one_sentence(tiny_run, splits, tmp_path, given, ma
     register_metric("number", "a number")(lambda context: given)
     context = EvaluationContext(dualat.load(tiny_run), splits, SMALL, 0)
     with pytest.raises(ValueError, match=match):
-        complete(tmp_path / "e.json", context, "final", ["number"], by_name=True)
+        update_records(tmp_path / "e.json", context, "final", ["number"], by_name=True)
 
 
 def test_its_needs_are_asked_first_and_samples_are_enough_for_one_of_samples(splits):

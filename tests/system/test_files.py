@@ -10,7 +10,7 @@ from dualat.cli.main import run
 from dualat.config import load_recipe
 from dualat.data.checksums import verify
 from dualat.data.in_distribution import load_splits
-from dualat.evaluation.autoattack import _Run
+from dualat.evaluation.reuse import kept_tensors
 from dualat.models.model import save_model
 from dualat.run.train import new_model
 from dualat.system.files import _cannot_keep, atomic_path, cache_folder, keep, write_text
@@ -79,11 +79,10 @@ def test_an_evaluation_goes_on_without_a_cache(no_cache: Path, tmp_path: Path, c
     assert error.count("going on without it") == 1 and "Traceback" not in error
 
 
-def test_a_half_done_attack_goes_on_without_its_file(no_cache: Path):
-    half = _Run(("apgd-ce",), torch.ones(2, dtype=torch.int64))
-    half.open(no_cache / "state.json", "key")
+def test_half_done_work_goes_on_without_its_file(no_cache: Path):
+    made = {"fooled": torch.ones(2, dtype=torch.bool)}
     with pytest.warns(UserWarning, match="going on without it"):
-        half.save()
+        assert kept_tensors(no_cache / "0-clean-00000.safetensors", lambda found: True, lambda: made) is made
 
 
 def test_a_file_of_somebody_elses_is_not_written_over(tmp_path: Path, monkeypatch, capsys):

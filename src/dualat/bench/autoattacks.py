@@ -9,7 +9,8 @@ from dualat.bench.contenders import Inputs, Works, within
 from dualat.bench.settings import BenchSettings
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.autoattack import autoattack, choose_attacks, undisturbed
+from dualat.evaluation.attack_kit import undisturbed
+from dualat.evaluation.metrics.autoattack import autoattack, choose_attacks
 from dualat.models.model import LoadedModel
 
 NO_ROOM = 1e-3

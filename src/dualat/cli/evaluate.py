@@ -111,7 +111,7 @@ def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
         return
     if "all" in parsed.metrics:
         raise UsageError("--metrics has all and others: give all alone, or names.")
-    from dualat.run.evaluation import check_metrics
+    from dualat.evaluation.measure import check_metrics
 
     try:
         check_metrics(parsed.metrics)
@@ -143,9 +143,11 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     from rich.console import Console
 
     from dualat.cli.targets import build_context
+    from dualat.evaluation.masking import warnings_of
+    from dualat.evaluation.store import update_records
     from dualat.results.record import as_json
     from dualat.results.table import table
-    from dualat.run.evaluation import complete, save_strips, warnings_of
+    from dualat.run.evaluation import save_strips
     from dualat.system.distributed import is_first
 
     by_name = parsed.metrics != ("all",)
@@ -163,7 +165,7 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
     context.progress = Lines()
     name = model_name(target, parsed.weights) if context.model is not None else "samples"
     path = Path(parsed.output) if parsed.output else records_path(target, parsed.test_list)
-    records = complete(path, context, name, names, by_name=by_name, again=parsed.again, tell=say)
+    records = update_records(path, context, name, names, by_name=by_name, again=parsed.again, tell=say)
     if not is_first():
         return 0
     if context.model is not None and target.is_dir() and "counterfactual" in names:

@@ -11,7 +11,8 @@ from dualat.data.in_distribution import Splits, load_splits
 from dualat.data.initial import build_initial
 from dualat.data.registry import SOURCES
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
-from dualat.evaluation.context import EvaluationContext, partial_folder
+from dualat.evaluation.context import EvaluationContext
+from dualat.evaluation.reuse import partial_folder
 from dualat.evaluation.samples import read_samples
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel, load

@@ -46,7 +46,7 @@ def shared_view(module: nn.Module) -> nn.Module:
         return Mean()
     view = copy.copy(module)
     # no gradient of weights is taken here, so nothing is saved by checkpoints, through which no compiler sees
-    view.__class__ = getattr(module, "without_checkpoints", type(module))
+    view.__class__ = getattr(module, "without_checkpoints", type(module))  # pyright: ignore[reportAttributeAccessIssue]
     view.__dict__["_parameters"] = {
         name: None if p is None else nn.Parameter(p.detach(), requires_grad=False)
         for name, p in module._parameters.items()

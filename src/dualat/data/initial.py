@@ -356,6 +356,8 @@ def _restore_mixture(settings: InitialSettings, shape: Shape, state: dict[str, T
                 f"a stored initial distribution has the tensor {name}, but no part {kind!r}: save the model again."
             )
         own[kind][rest] = tensor
-    return Mixture(
-        shape, {k: (settings.parts[k], restore_initial(settings.part(k), shape, own[k])) for k in own}
-    )
+    parts = {
+        kind: (share, restore_initial(settings.part(kind), shape, own[kind]))
+        for kind, share in settings.parts.items()
+    }
+    return Mixture(shape, {str(kind): part for kind, part in parts.items()})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dualat.core.classifier import check_logits, logits_of
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import frozen, pgd
-from dualat.core.objectives import Objective, raise_cross_entropy
+from dualat.core.objectives import raise_cross_entropy
 from dualat.data.images import ImageData
 from dualat.evaluation.logits import attack_step_size, dealt_batches, empty_logits
 from dualat.system.distributed import summed
@@ -43,8 +43,12 @@ def pgd_attack(
         fooled the model (N,), bool.
     """
     fooled = torch.zeros(len(labels), dtype=torch.bool, device=x.device)
-    objective = watch(raise_cross_entropy(labels), labels, fooled)
-    size = attack_step_size(threat, steps)
+    climbed, size = raise_cross_entropy(labels), attack_step_size(threat, steps)
+
+    def objective(logits: Tensor) -> Tensor:
+        fooled.logical_or_(logits.argmax(dim=1) != labels)
+        return climbed(logits)
+
     # keep="best" makes the loop judge its last iterate too
     return pgd(model, x, objective, threat, steps=steps, step_size=size, keep="best"), fooled
 
@@ -65,13 +69,3 @@ def under_attack(
         with frozen(model), torch.no_grad():
             logits[part] = check_logits(logits_of(model, images.float())).float().cpu()
     return Attacked(summed(kept), summed(logits))
-
-
-def watch(objective: Objective, labels: Tensor, fooled: Tensor) -> Objective:
-    """The objective, which also marks in `fooled` (N,) the images whose logits no longer favour their labels."""
-
-    def watching(logits: Tensor) -> Tensor:
-        fooled.logical_or_(logits.argmax(dim=1) != labels)
-        return objective(logits)
-
-    return watching

@@ -15,20 +15,19 @@ from torch import Tensor
 from dualat import __version__
 from dualat.core.classifier import device_of
 from dualat.core.geometry import ThreatModel
-from dualat.data.images import ImageData, Shape, Splits, evenly
-from dualat.data.listing import walk
+from dualat.data.images import ImageData, Splits, evenly
 from dualat.evaluation.attack import Attacked, under_attack
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import gradient_norms, shared_logits
-from dualat.evaluation.needs import check_reference, own_split, reference_of
 from dualat.evaluation.outside import outside_images
-from dualat.evaluation.reference import Reference
+from dualat.evaluation.precision_recall import require_neighbours
+from dualat.evaluation.reference import Reference, read_reference
 from dualat.evaluation.registry import METRICS
+from dualat.evaluation.reuse import add_tensors, file_state
 from dualat.evaluation.samples import ImageSet, from_model
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.model import LoadedModel
 from dualat.system.devices import device_name
-from dualat.system.files import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, in all)"""
@@ -41,7 +40,7 @@ class EvaluationContext:
 
     Attributes:
         model: what `dualat.load` gives; None where samples alone are measured.
-        data: the real images, in splits; figures are of the test split.
+        data: the real images, in splits; metrics are measured on the test split.
         given: samples made elsewhere; None: the model draws them.
         sampling_steps: in place of the model's own; 0 measures what samples start from.
         keep: folder in which half-done work survives a kill; None: nothing is kept.
@@ -66,7 +65,7 @@ class EvaluationContext:
         """The model, or a ValueError where there are samples alone."""
         if self.model is None:
             raise ValueError(
-                "this figure is one of a model, and there are samples alone: give a run folder or weights."
+                "this metric is one of a model, and there are samples alone: give a run folder or weights."
             )
         return self.model
 
@@ -128,21 +127,31 @@ class EvaluationContext:
             progress=lambda done, total: self.progress("samples", done, total),
         )
 
+    @property
+    def _reference_split(self) -> ImageData | None:
+        """The split that the setting `reference` names; None where it names something else."""
+        return {"test": self.data.test, "train": self.data.train}.get(self.settings.reference)
+
     @cached_property
     def reference(self) -> Reference:
         """What samples are compared with, in their shape."""
-        return reference_of(self.settings.reference, self.data, self.sample_shape)
+        source = self.settings.reference if self._reference_split is None else self._reference_split
+        return read_reference(source, self.data.train.shape if self.given is None else self.given.shape)
 
     def check_reference(self, dimension: int, features: str, published: bool = False) -> None:
-        """ValueError or FileNotFoundError where the reference is none for this number of these features (see needs.py)."""
-        split = own_split(self.settings.reference, self.data)
-        reference = self.reference if split is None else split
-        check_reference(reference, self.sample_count, dimension, features, published)
+        """ValueError or FileNotFoundError, before a sample is drawn, where the reference is none for the metric.
 
-    @property
-    def sample_shape(self) -> Shape:
-        """(C, H, W) of the samples, drawn or not."""
-        return self.required_model.shape if self.given is None else self.given.shape
+        Args:
+            dimension, features: number of the metric's features, and their name.
+            published: the metric takes the statistics of a reference that has images too.
+        """
+        images = self._reference_split  # which is not decoded for it
+        if images is None:
+            images = self.reference.images
+            if images is None or (published and self.reference.statistics):
+                self.reference.require_statistics(dimension, features)
+        if images is not None:
+            require_neighbours(self.sample_count, len(images))
 
     @property
     def sample_count(self) -> int:
@@ -162,9 +171,7 @@ class EvaluationContext:
         if self.model is not None:
             digest.update(json.dumps(asdict(self.model.description), sort_keys=True).encode())
             initial = self.model.initial.state() if self.model.initial else {}
-            for name, tensor in sorted({**self.model.state_dict(), **initial}.items()):
-                digest.update(f"{name} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            add_tensors(digest, sorted({**self.model.state_dict(), **initial}.items()), types=False)
         return digest.hexdigest()
 
     @property
@@ -199,26 +206,3 @@ class EvaluationContext:
         """Remove the half-done work of a metric: it is measured."""
         if (folder := self.partial(name, used)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def file_state(value: Any) -> list[Any]:
-    """Name, size and time of change of every file that a setting (a path, or several) names; [] for other values."""
-    found = []
-    for entry in value if isinstance(value, tuple | list) else (value,):
-        path = Path(entry).expanduser() if isinstance(entry, str) else None
-        if path is None or not path.exists():
-            continue
-        files = (
-            [(path / name, entry.stat()) for name, entry in walk(path) if entry.is_file()]
-            if path.is_dir()
-            else []
-        )
-        for file, state in sorted(files) if path.is_dir() else [(path, path.stat())]:
-            found.append([str(file), state.st_size, state.st_mtime_ns])
-    return found
-
-
-def partial_folder(target: Path, name: str) -> Path:
-    """Where half-done work on a target (a path) and one of its models is kept between calls."""
-    digest = hashlib.sha256(f"{target.resolve()} {name}".encode()).hexdigest()
-    return cache_folder() / "partial" / digest[:16]

@@ -6,14 +6,11 @@ Distances in features of different networks, weights or input sizes are differen
 import hashlib
 import tempfile
 from abc import ABC, abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dualat.data.images import Shape
@@ -24,8 +21,9 @@ from dualat.evaluation.inception_weights import (
     read_inception_weights,
 )
 from dualat.evaluation.judge import Judge
+from dualat.evaluation.reuse import kept_tensors
 from dualat.evaluation.samples import ImageSet
-from dualat.system.files import cache_folder, keep
+from dualat.system.files import cache_folder
 from dualat.system.precision import float32_by_default
 
 INCEPTION = "inception-v3-fid"
@@ -55,10 +53,9 @@ class FeatureExtractor(ABC):
                 f"features are taken of uint8 images (N, C, H, W) with 1 or 3 channels, not of {images.dtype} of shape "
                 f"{tuple(images.shape)}."
             )
-        parts = (
-            [self._features(part).float().cpu() for part in images.split(self.batch)] if len(images) else []
-        )
-        return torch.cat(parts) if parts else torch.empty(0, self.dimension, dtype=torch.float32)
+        if not len(images):
+            return torch.empty(0, self.dimension, dtype=torch.float32)
+        return torch.cat([self._features(part).float().cpu() for part in images.split(self.batch)])
 
     @abstractmethod
     def _features(self, images: Tensor) -> Tensor:
@@ -84,18 +81,13 @@ class ImageNetFeatures(FeatureExtractor):
 
     def __init__(self, side: int = 224, device: torch.device | str = "cpu"):
         if side < 32:
-            raise ValueError(
-                f"the input side is {side}, but must be 32 or more: the network halves it five times."
-            )
+            raise ValueError(f"the input side is {side}, but must be 32 or more: it is halved five times.")
         self.side, self.device = side, torch.device(device)
         self.network, digest = _efficientnet_lite0()
         self.network = self.network.to(self.device)
         self.name = f"imagenet-efficientnet-lite0-{side}px"
         self.identity = f"{self.name} {digest}"
-        self.settings = {
-            "resize": f"to {side}x{side}, bilinear, antialiased",
-            "weights_sha256": digest,
-        }
+        self.settings = {"resize": f"to {side}x{side}, bilinear, antialiased", "weights_sha256": digest}
 
     @classmethod
     def for_shape(cls, shape: Shape, device: torch.device | str = "cpu") -> "ImageNetFeatures":
@@ -108,25 +100,6 @@ class ImageNetFeatures(FeatureExtractor):
             x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
         network: Any = self.network
         return network.forward_head(network.forward_features((x - 0.5) / 0.5), pre_logits=True)
-
-
-# The package's names of a block's layers -> timm's, of blocks without and with an expansion.
-_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_EXPANDED = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_OUTSIDE = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
 
 
 def imagenet_weights() -> Path:
@@ -149,17 +122,9 @@ def _efficientnet_lite0() -> tuple[nn.Module, str]:
     path = imagenet_weights()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval().requires_grad_(False)
-    blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(network.blocks) for j in range(len(stage))]  # pyright: ignore
-    network.load_state_dict({_timm_name(key, blocks): value for key, value in weights.items()}, strict=True)
+    # both list the layers in their order, by other names
+    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
     return network, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _timm_name(key: str, blocks: list[str]) -> str:
-    if not key.startswith("_blocks."):
-        layer, _, rest = key.partition(".")
-        return f"{_OUTSIDE[layer]}.{rest}"
-    _, number, layer, rest = key.split(".", 3)
-    return f"{blocks[int(number)]}.{(_EXPANDED if int(number) else _PLAIN)[layer]}.{rest}"
 
 
 class JudgeFeatures(FeatureExtractor):
@@ -170,7 +135,7 @@ class JudgeFeatures(FeatureExtractor):
 
     def __init__(self, judge: Judge):
         self.judge = judge
-        self.name = f"judge-cnn, {judge.steps} steps on {judge.train.name}"
+        self.name = judge.features_name
         digest = hashlib.sha256()
         for key, tensor in sorted(judge.network.state_dict().items()):
             digest.update(key.encode())
@@ -245,22 +210,21 @@ class InceptionFeatures(FeatureExtractor):
 def cached_features(extractor: FeatureExtractor, images: ImageSet, folder: Path | None = None) -> Tensor:
     """Features of the images, kept in a file whose name is made of the extractor's identity and the pixels' hash.
 
-    folder: where; None: the cache folder of judges ($DUALAT_CACHE). A damaged file is made anew; a folder that cannot
-    be written costs time, not the result.
+    folder: where; None: the cache folder of judges ($DUALAT_CACHE).
     """
     key = hashlib.sha256(f"{extractor.identity} {images.content} {torch.__version__}".encode()).hexdigest()
     path = (cache_folder() if folder is None else folder) / f"features-{key[:32]}.safetensors"
-    try:
-        with safe_open(path, framework="pt") as handle:
-            features = handle.get_tensor("features")
-        if features.shape == (len(images), extractor.dimension) and bool(features.isfinite().all()):
-            return features
-    except (OSError, SafetensorError, ValueError):
-        pass
-    features = extractor(images.images).contiguous()
-    if not bool(features.isfinite().all()):
-        raise ValueError(
-            f"features {extractor.name} of {images.name} are not finite: its weights are damaged."
-        )
-    keep(path, partial(save_file, {"features": features}))
-    return features
+
+    def fit(found: dict[str, Tensor]) -> bool:
+        features = found["features"]
+        return features.shape == (len(images), extractor.dimension) and bool(features.isfinite().all())
+
+    def make() -> dict[str, Tensor]:
+        features = extractor(images.images).contiguous()
+        if not bool(features.isfinite().all()):
+            raise ValueError(
+                f"features {extractor.name} of {images.name} are not finite: its weights are damaged."
+            )
+        return {"features": features}
+
+    return kept_tensors(path, fit, make)["features"]

@@ -1,10 +1,11 @@
 """How near samples are to real images in the features of a network, and how much of their variety they have.
 
-frechet_distance (frechet.py), kernel_distance (kernel.py), precision and recall (precision_recall.py), in ImageNet or
-judge features (features.py): named for what they are. Only Inception features give FID and KID (metrics/inception.py).
+Frechet distance (frechet.py), kernel distance (kernel.py), precision and recall (precision_recall.py), in the features of any
+network (features.py). In Inception features the distances are FID and KID (metrics/inception.py); in others, never.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,25 @@ from dualat.evaluation.features import FeatureExtractor, cached_features
 from dualat.evaluation.frechet import Gaussian, frechet_interval, gaussian_distance
 from dualat.evaluation.intervals import METHOD, RESAMPLES
 from dualat.evaluation.kernel import SUBSETS, kernel_distance, kernel_interval, subset_size
-from dualat.evaluation.precision_recall import as_records, precision_recall, require_neighbours
-from dualat.evaluation.reference import Reference
+from dualat.evaluation.precision_recall import NEIGHBOURS, precision_recall, require_neighbours
+from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet
-from dualat.results.record import Record
+from dualat.results.record import Record, proportion, timed
+
+Frechet = Callable[[Tensor, Tensor | Statistics], float]
+"""From features (N, D) of samples, and those (M, D) of real images or their statistics."""
+Kernel = Callable[[Tensor, Tensor, int], float]
+"""From features (N, D) of samples and (M, D) of real images, and a seed."""
+
+
+def gaussian_of(found: Tensor | Statistics) -> Gaussian:
+    if isinstance(found, Tensor):
+        return Gaussian.of_features(found)
+    return Gaussian.of_statistics(found.mean, found.covariance)
+
+
+def frechet_to(features: Tensor, against: Tensor | Statistics) -> float:
+    return gaussian_distance(Gaussian.of_features(features), gaussian_of(against))
 
 
 def fidelity_records(
@@ -28,52 +44,62 @@ def fidelity_records(
     *,
     cache_folder: Path | None = None,
     resamples: int = RESAMPLES,
+    frechet: tuple[str, Frechet] = ("frechet_distance", frechet_to),
+    kernel: tuple[str, Kernel] = ("kernel_distance", kernel_distance),
+    published: bool = False,
 ) -> list[Record]:
-    """Records frechet_distance, kernel_distance, precision and recall of the samples in the extractor's features.
+    """Records of the Frechet distance, kernel distance, precision and recall of the samples in the extractor's features.
 
-    A reference without images gives frechet_distance alone; one that has both is taken by its images, as published
-    statistics are of Inception features.
+    A reference without images gives the Frechet distance alone.
 
     Args:
         seed: of subsets and intervals.
         cache_folder: where features are kept; None: the cache folder of judges.
         resamples: of each interval; 0: none.
+        frechet, kernel: names of the two distances in these features, and what computes them.
+        published: the statistics of a reference that has images too give the Frechet distance.
 
     Raises:
         ValueError: statistics of another dimension, images of different sizes, or too few.
     """
-    require_samples(samples, reference)
-    real = None
-    if reference.images is None:
+    check_comparable(samples, reference)
+    real, statistics = None, None
+    if reference.images is None or (published and reference.statistics):
         statistics = reference.require_statistics(extractor.dimension, extractor.name)
-        target = Gaussian.of_statistics(statistics.mean, statistics.covariance)
-    else:
+    if reference.images is not None:
         require_neighbours(len(samples), len(reference.images))
         real = cached_features(extractor, reference.images, cache_folder)
-        target = Gaussian.of_features(real)
     features = cached_features(extractor, samples, cache_folder)
-    settings = {
-        "features": extractor.name,
-        **extractor.settings,
-        **reference.settings(statistics=real is None),
-        **samples.settings,
-        "samples_sha256": samples.content[:16],
-    }
-    records = [_frechet(features, target, settings, seed, resamples)]
+
+    def told(statistics: bool = False) -> dict[str, Any]:
+        return settings_of(samples, extractor, reference.settings(statistics))
+
+    def frechet_record() -> Record:
+        against = real if statistics is None else statistics
+        assert against is not None
+        value = frechet[1](features, against)
+        interval = frechet_interval(value, features, gaussian_of(against), seed, resamples)
+        settings = told(statistics is not None) | {"interval": interval_method(interval, resamples)}
+        return Record(frechet[0], value, len(features), interval, settings)
+
+    def kernel_record(real: Tensor) -> Record:
+        value = kernel[1](features, real, seed)
+        interval = kernel_interval(value, features, real, seed, resamples)
+        subsets = {"subsets": SUBSETS, "subset_size": subset_size(len(features), len(real))}
+        settings = told() | subsets | {"interval": interval_method(interval, resamples)}
+        return Record(kernel[0], value, len(features), interval, settings)
+
+    records = [timed(frechet_record)]
     if real is not None:
-        records.append(_kernel(features, real, settings, seed, resamples))
-        records += _precision_recall(features, real, settings)
+        records.append(timed(lambda: kernel_record(real)))
+        records += _precision_recall(features, real, told())
     for record in records:
         record.seed, record.split = seed, reference.split
     return records
 
 
-def require_samples(samples: ImageSet, reference: Reference) -> None:
-    """Refuse what cannot be compared.
-
-    Raises:
-        ValueError: fewer than 2 samples or references, or images of different sizes.
-    """
+def check_comparable(samples: ImageSet, reference: Reference) -> None:
+    """ValueError for fewer than 2 samples or references, or images of different sizes."""
     real = reference.images
     for name, count in ((samples.name, len(samples)), (reference.name, 2 if real is None else len(real))):
         if count < 2:
@@ -86,37 +112,28 @@ def require_samples(samples: ImageSet, reference: Reference) -> None:
         )
 
 
-def told(interval: tuple[float, float] | None, resamples: int) -> str:
+def settings_of(
+    samples: ImageSet, extractor: FeatureExtractor, reference: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a record tells of the features, of what samples are compared with, and of the samples."""
+    known = {"features": extractor.name, **extractor.settings, **(reference or {}), **samples.settings}
+    return known | {"samples_sha256": samples.content[:16]}
+
+
+def interval_method(interval: tuple[float, float] | None, resamples: int) -> str:
     """How a record tells its interval."""
     if interval is not None:
         return f"{METHOD}, {resamples} resamples"
     return "none: it would take minutes" if resamples else "none asked for"
 
 
-def _frechet(
-    features: Tensor, target: Gaussian, settings: dict[str, Any], seed: int, resamples: int
-) -> Record:
-    began = time.perf_counter()
-    value = gaussian_distance(Gaussian.of_features(features), target)
-    interval = frechet_interval(value, features, target, seed, resamples)
-    settings = {**settings, "interval": told(interval, resamples)}
-    return Record("frechet_distance", value, len(features), interval, settings, seconds=_since(began))
-
-
-def _kernel(features: Tensor, real: Tensor, settings: dict[str, Any], seed: int, resamples: int) -> Record:
-    began = time.perf_counter()
-    value = kernel_distance(features, real, seed)
-    interval = kernel_interval(value, features, real, seed, resamples)
-    size = subset_size(len(features), len(real))
-    settings = {**settings, "subsets": SUBSETS, "subset_size": size, "interval": told(interval, resamples)}
-    return Record("kernel_distance", value, len(features), interval, settings, seconds=_since(began))
-
-
 def _precision_recall(features: Tensor, real: Tensor, settings: dict[str, Any]) -> list[Record]:
+    """Recall has no interval: what it varies by are the balls, which are the samples', and not the images tried on them."""
     began = time.perf_counter()
-    precision, recall = (float(hits.double().mean()) for hits in precision_recall(features, real))
-    return as_records(precision, recall, len(features), len(real), settings, _since(began))
-
-
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)
+    precise, recalled = precision_recall(features, real)
+    seconds = round(time.perf_counter() - began, 3)
+    settings = settings | {"neighbours": NEIGHBOURS, "interval": "Wilson, the balls held fixed"}
+    precision = proportion("precision", int(precise.sum()), len(precise), settings=settings, seconds=seconds)
+    settings = settings | {"interval": "none: the samples' balls vary"}
+    recall = float(recalled.double().mean())
+    return [precision, Record("recall", recall, len(recalled), settings=settings, seconds=seconds)]

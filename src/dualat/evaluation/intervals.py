@@ -1,12 +1,12 @@
 """95 % intervals: of a mean, and by the bootstrap over samples, the real images held fixed.
 
-    mean +- 1.96 std / sqrt(N);   value +- 1.96 se,   se = standard deviation of the figure over resamples of N out of N samples
+    mean +- 1.96 std / sqrt(N);   value +- 1.96 se,   se = standard deviation of the value over resamples of N out of N samples
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13 (the normal interval).
 
 Why not percentiles: a distance of a resample is biased upwards, as repeated samples shrink its covariance, so that the
 percentiles often lie above the value and their reflection below it. The standard error is free of that shift and needs
-few resamples. The interval tells the noise of the figure at this N, not the bias that every Frechet distance has at it. It is
+few resamples. The interval tells the noise of the value at this N, not the bias that every Frechet distance has at it. It is
 too wide where a distance is near its least: 1,000 training images of Fashion-MNIST, 100 of each class, lie 0.50 from the test
 images (judge's features), with a standard deviation of 0.08 over eight draws and a standard error of 0.47 by resamples.
 """
@@ -35,7 +35,7 @@ def normal_interval(
 ) -> tuple[float, float] | None:
     """The interval around the value; None for fewer than two draws.
 
-    lowest: smallest value that the figure can have. scale: factor of the standard error.
+    lowest: smallest value that it can have. scale: factor of the standard error.
     """
     if len(draws) < 2:
         return None

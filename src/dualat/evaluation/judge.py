@@ -5,18 +5,16 @@ penultimate features measure Frechet distances and which judges larger images.
 """
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dualat.core.classifier import check_images
 from dualat.data.in_distribution import ImageData
+from dualat.evaluation.reuse import kept_tensors
 from dualat.system.distributed import from_first, is_first
-from dualat.system.files import cache_folder, keep
+from dualat.system.files import cache_folder
 from dualat.system.precision import float32_by_default, strict_fp32
 from dualat.system.seeds import mix_seed
 
@@ -78,6 +76,11 @@ class Judge:
         """How records name the classifier that judges samples."""
         return "svm-rbf-pixels" if self.svm is not None else "judge-cnn"
 
+    @property
+    def features_name(self) -> str:
+        """How records name its features."""
+        return f"judge-cnn, {self.steps} steps on {self.train.name}"
+
     def predict(self, x: Tensor) -> Tensor:
         """Classes (N,) of images x: (N, C, H, W) in [0, 1]; ValueError for others."""
         x = check_images(x).float()
@@ -111,16 +114,19 @@ class Judge:
         """Weights from the cache; where they are absent or damaged, trained (again)."""
         where = () if self.device.type == "cpu" else (self.device.type,)
         key = mix_seed(self.train.content, self.steps, torch.__version__, *where)
-        path = cache_folder() / f"judge-{key:016x}.safetensors"
-        try:
-            weights = load_file(path)
+
+        def load(weights: dict[str, Tensor]) -> bool:
             if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-                raise ValueError("not finite")
+                return False
             network.load_state_dict(weights)
-        except (OSError, SafetensorError, RuntimeError, ValueError):
+            return True
+
+        def trained() -> dict[str, Tensor]:
             with strict_fp32():
                 fit(network, self.train, self.steps)
-            keep(path, partial(save_file, network.state_dict()))
+            return network.state_dict()
+
+        kept_tensors(cache_folder() / f"judge-{key:016x}.safetensors", load, trained)
 
 
 def fit(network: nn.Module, train: ImageData, steps: int) -> None:

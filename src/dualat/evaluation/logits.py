@@ -1,7 +1,8 @@
 """What a model says of many images, and what the gradient loop makes of them: batch by batch, onto the CPU."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,11 @@ from dualat.system.distributed import mine, summed
 
 def check_measured(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> None:
     """ValueError for no images, images outside [0, 1] or of another kind or shape, or a batch size below 1."""
-    data = images if isinstance(images, ImageData) else None
-    name = data.name if data is not None else "images"
     if isinstance(images, Tensor):
+        name, shape = "images", tuple(images.shape[1:])
         check_images(images, name)
-    shape = tuple(images.shape[1:]) if isinstance(images, Tensor) else images.shape
+    else:
+        name, shape = images.name, images.shape
     if not len(images):
         raise ValueError(f"{name} holds no images: give at least one.")
     if batch_size < 1:
@@ -93,24 +94,15 @@ def gradient_norms(model: nn.Module, images: Tensor | ImageData, batch_size: int
 def climb(
     model: nn.Module,
     data: ImageData,
-    objective: Callable[[Tensor], Objective],
+    objective: Objective,
     threat: ThreatModel,
     steps: int,
     step_size: float,
     batch_size: int = 500,
 ) -> Tensor:
-    """Every image's iterate of the gradient loop with the largest objective: (N, C, H, W) float32 on the CPU.
-
-    objective: from the labels (n,) of a batch to what is climbed for it.
-    """
-    found, first = [], 0
-    for x in batches(model, data, batch_size):
-        labels = data.labels[first : first + len(x)].to(x.device)
-        first += len(x)
-        found.append(
-            pgd(model, x, objective(labels), threat, steps=steps, step_size=step_size, keep="best").cpu()
-        )
-    return torch.cat(found)
+    """Every image's iterate of the gradient loop with the largest objective: (N, C, H, W) float32 on the CPU."""
+    loop = partial(pgd, model, threat=threat, steps=steps, step_size=step_size, keep="best")
+    return torch.cat([loop(x, objective).cpu() for x in batches(model, data, batch_size)])
 
 
 def attack_step_size(threat: ThreatModel, steps: int, factor: float = 2.5) -> float:

@@ -1,4 +1,4 @@
-"""What robust accuracies say about masked gradients: figures that sound attacks do not give.
+"""What robust accuracies say about masked gradients: values that sound attacks do not give.
 
 Sources: signs of masked gradients: Carlini et al., 2019 (arXiv 1902.06705). Difference of two proportions: Newcombe,
 1998, method 10.
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dualat.data.images import Shape
+from dualat.data.images import ImageData, Shape
 from dualat.results.catalogue import ATTACKS, strength
 from dualat.results.intervals import wilson_interval
 from dualat.results.record import Record
@@ -41,8 +41,8 @@ def masking_warnings(
         r for r in records if r.metric == "robust_accuracy" and {"attack", "norm", "eps"} <= r.settings.keys()
     ]
     radius = {"Linf": 0.5, **(grey or {})}
-    pairs = (text for a, b in itertools.permutations(kept, 2) if (text := _doubt_of_two(a, b)))
-    each = (text for r in kept for text in _doubts_of_one(r, radius, largest_class))
+    pairs = (text for a, b in itertools.permutations(kept, 2) if (text := _warning_of_two(a, b)))
+    each = (text for r in kept for text in _warnings_of_one(r, radius, largest_class))
     return list(dict.fromkeys([*pairs, *each]))
 
 
@@ -59,11 +59,22 @@ def note_masking(
             record.warnings = list(texts)
 
 
+def warnings_of(records: Sequence[Record], data: ImageData) -> list[str]:
+    """Signs of masked gradients in records measured on `data`."""
+    return masking_warnings(records, **masking_bounds(data))
+
+
+def masking_bounds(data: ImageData) -> dict[str, Any]:
+    """What a robust accuracy on these images is held against: see `masking_warnings`."""
+    share = float(data.labels.bincount().max()) / len(data)
+    return {"grey": {"L2": grey_radius("L2", data.shape)}, "largest_class": share}
+
+
 def _group(record: Record) -> tuple[Any, ...]:
     return record.model, record.split, record.settings.get("norm")
 
 
-def _doubt_of_two(a: Record, b: Record) -> str | None:
+def _warning_of_two(a: Record, b: Record) -> str | None:
     """What is wrong with a, which leaves more images than b."""
     if _group(a) != _group(b) or not _above(a, b):
         return None
@@ -75,7 +86,7 @@ def _doubt_of_two(a: Record, b: Record) -> str | None:
     return None
 
 
-def _doubts_of_one(r: Record, radius: Mapping[str, float], largest_class: float) -> Iterator[str]:
+def _warnings_of_one(r: Record, radius: Mapping[str, float], largest_class: float) -> Iterator[str]:
     bound = radius.get(r.settings["norm"], math.inf)
     if r.settings["eps"] >= bound and _low(r.value, r.n) > largest_class:
         yield (

@@ -18,7 +18,7 @@ from dualat.data.in_distribution import load_images
 from dualat.data.plain_arrays import read_members
 from dualat.data.registry import SOURCES
 from dualat.evaluation.read_images import read_folder, read_npz
-from dualat.evaluation.samples import ImageSet, picked
+from dualat.evaluation.samples import ImageSet
 
 
 @dataclass(eq=False)
@@ -51,23 +51,18 @@ class Reference:
         return last if last in ("train", "validation", "test") else ""
 
     def settings(self, statistics: bool = False) -> dict[str, Any]:
-        """What a record tells of it. statistics: the figure used them and not the images."""
+        """What a record tells of it. statistics: the value was taken from them and not the images."""
         if statistics:
             assert self.statistics is not None
             digest = hashlib.sha256(self.statistics.mean.numpy().data)
             digest.update(self.statistics.covariance.contiguous().numpy().data)
-            return {
-                "reference": self.name,
-                "reference_images": "published mean and covariance",
-                "reference_sha256": digest.hexdigest()[:16],
-            }
-        assert self.images is not None
-        resized = self.images.settings.get("resize")
-        return {
-            "reference": self.name,
-            "reference_images": len(self.images),
-            "reference_sha256": self.images.content[:16],
-        } | ({"reference_resize": resized} if resized else {})
+            count, content = "published mean and covariance", digest.hexdigest()
+        else:
+            assert self.images is not None
+            count, content = len(self.images), self.images.content
+        told = {"reference": self.name, "reference_images": count, "reference_sha256": content[:16]}
+        resized = None if statistics or self.images is None else self.images.settings.get("resize")
+        return told | ({"reference_resize": resized} if resized else {})
 
     def require_statistics(self, dimension: int, features: str) -> Statistics:
         """The statistics, where they are of `dimension` features.
@@ -85,37 +80,29 @@ class Reference:
         return self.statistics
 
 
-def read_reference(
-    source: ImageData | Path | str,
-    shape: Shape | None = None,
-    root: str | None = None,
-    wanted: int | None = None,
-) -> Reference:
+def read_reference(source: ImageData | Path | str, shape: Shape | None = None) -> Reference:
     """A reference from a data source, a folder of images, an .npz of images, or an .npz of mean and covariance.
 
     Args:
         source: images in memory, a named source (its training images), a folder, or an .npz file.
         shape: (C, H, W) to bring images to: resized to cover it (bilinear, antialiased) and cut to the centre, which
             records tell; None: images must have one size already, and a named source needs it.
-        root: where the files of a named source are.
-        wanted: this many images, picked by a fixed seed where there are more.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: damaged files, arrays of other names, shapes or types, or fewer images than wanted.
+        ValueError: damaged files, or arrays of other names, shapes or types.
     """
     if isinstance(source, ImageData):
-        return _of_data(source, shape, wanted)
+        return _of_data(source, shape)
     if isinstance(source, str) and source in SOURCES:
         if shape is None:
             raise ValueError(f"the reference {source} needs the shape (C, H, W) of the samples: pass shape.")
-        return _of_data(load_images(source, root, shape), shape, wanted)
+        return _of_data(load_images(source, None, shape), shape)
     path = Path(source).expanduser()
     name = str(path)
     if path.is_dir():
-        tall = None if shape is None else f"to {'x'.join(map(str, shape))}, bilinear, antialiased"
-        images, _ = read_folder(path, shape, lambda n: picked(n, wanted, name), resize=shape is not None)
-        settings = {"origin": "folder", "path": name} | ({"resize": tall} if tall else {})
+        images, _ = read_folder(path, shape, torch.arange, resize=shape is not None)
+        settings = {"origin": "folder", "path": name} | ({"resize": _resize(shape)} if shape else {})
         return Reference(ImageSet(images, None, name, settings), None, name)
     if not path.exists():
         raise FileNotFoundError(
@@ -123,19 +110,21 @@ def read_reference(
         )
     if path.suffix != ".npz":
         raise ValueError(f"{path} is neither a folder of images nor an .npz file: give one of them.")
-    return _of_npz(path, shape, wanted)
+    return _of_npz(path, shape)
 
 
-def _of_data(data: ImageData, shape: Shape | None, wanted: int | None) -> Reference:
-    fitted = data if shape is None else data.fitted(shape)
-    chosen = picked(len(fitted), wanted, fitted.name)
-    images = ImageSet.of(fitted if wanted is None else fitted.take(chosen))
-    if fitted.shape != data.shape:
-        images.settings["resize"] = f"to {'x'.join(map(str, fitted.shape))}, bilinear, antialiased"
+def _resize(shape: Shape) -> str:
+    return f"to {'x'.join(map(str, shape))}, bilinear, antialiased"
+
+
+def _of_data(data: ImageData, shape: Shape | None) -> Reference:
+    images = ImageSet.of(data if shape is None else data.fitted(shape))
+    if images.shape != data.shape:
+        images.settings["resize"] = _resize(images.shape)
     return Reference(images, None, data.name)
 
 
-def _of_npz(path: Path, shape: Shape | None, wanted: int | None) -> Reference:
+def _of_npz(path: Path, shape: Shape | None) -> Reference:
     arrays, names = read_members(path, ("mu", "sigma"))
     if "arr_0" not in names and len(arrays) < 2:
         raise ValueError(
@@ -145,13 +134,13 @@ def _of_npz(path: Path, shape: Shape | None, wanted: int | None) -> Reference:
     statistics = _statistics(path, **arrays) if len(arrays) == 2 else None
     if "arr_0" not in names:
         return Reference(None, statistics, str(path))
-    images, labels = read_npz(path, None, lambda n: picked(n, wanted, str(path)))
+    images, labels = read_npz(path, None, torch.arange)
     unlabelled = torch.zeros(len(images), dtype=torch.int64)
-    found = _of_data(ImageData(images, unlabelled, ("all",), str(path)), shape, None)
-    assert found.images is not None
-    found.images.labels = labels
-    found.images.settings |= {"origin": "npz", "path": str(path)}
-    return Reference(found.images, statistics, str(path))
+    found = _of_data(ImageData(images, unlabelled, ("all",), str(path)), shape).images
+    assert found is not None
+    found.labels = labels
+    found.settings |= {"origin": "npz", "path": str(path)}
+    return Reference(found, statistics, str(path))
 
 
 def _statistics(path: Path, mu: np.ndarray, sigma: np.ndarray) -> Statistics:
@@ -160,11 +149,7 @@ def _statistics(path: Path, mu: np.ndarray, sigma: np.ndarray) -> Statistics:
             f"mu and sigma of {path} have shapes {mu.shape} and {sigma.shape}, but must be (D,) and (D, D): give a "
             "file that pytorch-fid or guided-diffusion wrote."
         )
-    if (
-        mu.dtype.kind != "f"
-        or sigma.dtype.kind != "f"
-        or not (np.isfinite(mu).all() and np.isfinite(sigma).all())
-    ):
+    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in (mu, sigma)):
         raise ValueError(
             f"mu and sigma of {path} must be finite floating-point numbers: write the file anew."
         )

@@ -32,8 +32,7 @@ Function = TypeVar("Function", bound=Measure)
 class Metric:
     """One row."""
 
-    function: str | Measure
-    """What measures it: FILE:NAME in `evaluation/metrics/`, or the function itself."""
+    name: str
     what: str
     """For people: the values that it gives."""
     uses: tuple[str, ...] = ()
@@ -44,20 +43,20 @@ class Metric:
     """Draws samples of its own, so that the model must have an initial distribution."""
     of_machine: bool = False
     """Its values depend on this machine and its number of threads."""
-    needs: str | Callable[["EvaluationContext"], object] | None = None
+    function: Measure | None = None
+    """What measures it; None: `measure` of the file of its name in `evaluation/metrics/`."""
+    needs: Callable[["EvaluationContext"], object] | None = None
     """Asked before anything is measured: raises MissingWeights where weights are not there that not everybody has, and what
-    the function would raise for images that it compares with."""
+    the function would raise for images that it compares with. None: `needs` of that file, if it has one."""
     settings: Any = None
     """Settings of its own: a dataclass or a mapping of plain values, part of the fingerprint."""
 
     def measure(self, context: "EvaluationContext") -> list[Record]:
         """Its records, at least one."""
-        found = _function(self.function)(context)
+        found = (self.function or self._file().measure)(context)
         records = [found] if isinstance(found, Record) else found
-        if (
-            not isinstance(records, list | tuple)
-            or not records
-            or not all(isinstance(r, Record) for r in records)
+        if not (
+            isinstance(records, list | tuple) and records and all(isinstance(r, Record) for r in records)
         ):
             raise ValueError(
                 f"the metric {self.what!r} gave {found!r:.60}: give a dualat.Record, or a list of them."
@@ -73,26 +72,22 @@ class Metric:
 
     def check(self, context: "EvaluationContext") -> None:
         """Raise where what it needs is not there (see `needs`)."""
-        if self.needs is not None:
-            _function(self.needs)(context)
+        needs = self.needs or (None if self.function else getattr(self._file(), "needs", None))
+        if needs is not None:
+            needs(context)
+
+    def _file(self) -> Any:
+        return import_module(f"dualat.evaluation.metrics.{self.name}")
 
     def own(self) -> dict[str, Any]:
         """What its values depend on besides dualat's version and settings: of a metric of one's own, code and settings."""
         told: dict[str, Any] = {}
-        if not isinstance(self.function, str):
+        if self.function is not None:
             told["code"] = hashlib.sha256(_code(self.function)).hexdigest()
         if self.settings is not None:
             plain = isinstance(self.settings, Mapping)
             told["settings"] = dict(self.settings) if plain else asdict(self.settings)
         return told
-
-
-def _function(named: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a row, its file loaded."""
-    if not isinstance(named, str):
-        return named
-    file, _, name = named.partition(":")
-    return getattr(import_module(f"dualat.evaluation.metrics.{file}"), name)
 
 
 def _code(function: Measure) -> bytes:
@@ -110,62 +105,39 @@ def _code(function: Measure) -> bytes:
 ATTACK = ("norm", "steps", "robust_images")
 SAMPLES = ("samples", "reference")
 OOD = ("ood_sources", "ood_images", "ood_scores", "ood_eps", "ood_steps", "ood_step_size")
+COUNTERFACTUAL = tuple(f"counterfactual_{name}" for name in ("eps", "images", "steps", "climb"))
+ENERGY = ("energy_images", "ood_sources", "norm", "steps", "validation_eps")
 ENSEMBLE = ("norm", "autoattack_eps", "validation_eps", "autoattack_images", "robust_images")
 
-METRICS: dict[str, Metric] = {
-    "clean_accuracy": Metric("clean_accuracy:measure", "clean accuracy"),
-    "robust_accuracy": Metric(
-        "robust_accuracy:measure", "robust accuracy under PGD, over eps", (*ATTACK, "eps", "large_eps")
-    ),
-    "calibration": Metric(
-        "calibration:measure",
+_ROWS = (
+    Metric("clean_accuracy", "clean accuracy"),
+    Metric("robust_accuracy", "robust accuracy under PGD, over eps", (*ATTACK, "eps", "large_eps")),
+    Metric(
+        "calibration",
         "ECE, clean and under attack",
         (*ATTACK, "bins", "temperature_scaling", "validation_eps"),
     ),
-    "generation": Metric(
-        "generation:measure",
-        "samples: class accuracy; Frechet, kernel, precision, recall",
-        SAMPLES,
-        of_samples=True,
-        needs="generation:needs",
+    Metric(
+        "generation", "samples: class accuracy; Frechet, kernel, precision, recall", SAMPLES, of_samples=True
     ),
-    "imagenet_features": Metric(
-        "imagenet_features:measure",
-        "samples: the same in ImageNet features",
-        SAMPLES,
-        of_samples=True,
-        needs="imagenet_features:needs",
-    ),
-    "inception": Metric(
-        "inception:measure",
+    Metric("imagenet_features", "samples: the same in ImageNet features", SAMPLES, of_samples=True),
+    Metric(
+        "inception",
         "samples: FID, KID, Inception Score, precision, recall",
         (*SAMPLES, "inception_weights"),
         of_samples=True,
-        needs="inception:needs",
     ),
-    "step_sweep": Metric(
-        "step_sweep:measure", "number of sampling steps", ("sweep_steps", "sweep_samples"), draws=True
+    Metric("step_sweep", "number of sampling steps", ("sweep_steps", "sweep_samples"), draws=True),
+    Metric("ood", "OOD detection, clean and under the adaptive attack", OOD),
+    Metric(
+        "counterfactual", "counterfactuals: validity, confidence, distance, Frechet distance", COUNTERFACTUAL
     ),
-    "ood": Metric(
-        "ood:measure", "OOD detection, clean and under the adaptive attack", OOD, needs="ood:needs"
-    ),
-    "counterfactual": Metric(
-        "counterfactual:measure",
-        "counterfactuals: validity, confidence, distance, Frechet distance",
-        ("counterfactual_eps", "counterfactual_images", "counterfactual_steps", "counterfactual_climb"),
-    ),
-    "energy": Metric(
-        "energy:measure",
-        "energy of train, test, contrastive, adversarial, OOD images; R1",
-        ("energy_images", "ood_sources", "norm", "steps", "validation_eps"),
-        needs="ood:needs",
-    ),
-    "throughput": Metric(
-        "throughput:measure", "images/s", ("norm", "steps", "validation_eps"), of_machine=True
-    ),
-    "apgd": Metric("autoattack:measure_apgd", "robust accuracy under APGD", ENSEMBLE),
-    "autoattack": Metric("autoattack:measure", "robust accuracy under AutoAttack standard", ENSEMBLE),
-}
+    Metric("energy", "energy of train, test, contrastive, adversarial, OOD images; R1", ENERGY),
+    Metric("throughput", "images/s", ("norm", "steps", "validation_eps"), of_machine=True),
+    Metric("apgd", "robust accuracy under APGD", ENSEMBLE),
+    Metric("autoattack", "robust accuracy under AutoAttack standard", ENSEMBLE),
+)
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 BASIC = ("clean_accuracy", "robust_accuracy", "generation")
 """What a training run ends with."""
@@ -216,7 +188,7 @@ def register_metric(
     def register(function: Function) -> Function:
         for value, row in (values or {}).items():
             describe(value, row)
-        METRICS[name] = Metric(function, what, tuple(uses), of_samples, draws, needs=needs, settings=settings)
+        METRICS[name] = Metric(name, what, tuple(uses), of_samples, draws, False, function, needs, settings)
         return function
 
     return register

@@ -10,28 +10,24 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dualat import __version__
 from dualat.core.classifier import device_of
-from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.images import ImageData
 from dualat.data.source import InMemory, Shape, check_pixels
 from dualat.evaluation.read_images import read_folder, read_npz
+from dualat.evaluation.reuse import add_tensors, kept_tensors
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
 from dualat.sampling import descend
 from dualat.system.distributed import mine, summed
-from dualat.system.files import keep
 from dualat.system.seeds import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
@@ -128,7 +124,7 @@ def from_model(
     given = {"steps": steps, "step_size": step_size}
     sampler = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
     sampling = asdict(sampler)
-    labels = torch.arange(count) % len(model.class_names)
+    labels, device = torch.arange(count) % len(model.class_names), device_of(model)
     starts = None
     if 4 * count * math.prod(model.shape) <= AT_ONCE:
         starts = initial.sample(count, labels, torch.Generator().manual_seed(seed))
@@ -137,17 +133,19 @@ def from_model(
     for first in mine(range(0, count, CHUNK)):
         part = slice(first, min(first + CHUNK, count))
         path = None if folder is None else folder / f"chunk-{first // CHUNK:05d}.safetensors"
-        drawn = None if path is None else _kept(path, images[part].shape)
-        if drawn is None:
-            noise = torch.Generator().manual_seed(mix_seed("noise", seed, first))
-            if starts is not None:
-                x = starts[part]
-            else:
-                generator = torch.Generator().manual_seed(mix_seed("starts", seed, first))
-                x = initial.sample(len(labels[part]), labels[part], generator)
-            drawn = _descend(model, x, labels[part], sampler, noise)
-            if path is not None:
-                keep(path, partial(save_file, {"images": drawn}))
+
+        def draw(part: slice = part) -> dict[str, Tensor]:
+            noise, own = (
+                torch.Generator().manual_seed(mix_seed(k, seed, part.start)) for k in ("noise", "starts")
+            )
+            x = initial.sample(len(labels[part]), labels[part], own) if starts is None else starts[part]
+            x = descend(model, x.to(device), labels[part].to(device), sampler, noise)
+            return {"images": (x.cpu() * 255).round().to(torch.uint8)}
+
+        def fit(found: dict[str, Tensor], shape: torch.Size = images[part].shape) -> bool:
+            return found["images"].shape == shape and found["images"].dtype == torch.uint8
+
+        drawn = kept_tensors(path, fit, draw)["images"]
         images[part] = drawn
         if progress is not None:
             progress(part.stop, count)
@@ -163,24 +161,6 @@ def from_model(
     return ImageSet(images, labels if sampler.energy == "joint" else None, "samples of the model", settings)
 
 
-def _descend(
-    model: LoadedModel, starts: Tensor, labels: Tensor, sampler: SamplingSettings, noise: torch.Generator
-) -> Tensor:
-    """One chunk, rounded to 8 bits."""
-    device = device_of(model)
-    x = descend(model, starts.to(device), labels.to(device), sampler, noise)
-    return (x.cpu() * 255).round().to(torch.uint8)
-
-
-def _kept(path: Path, shape: torch.Size) -> Tensor | None:
-    """The chunk in this file; None where it is absent or damaged."""
-    with suppress(OSError, SafetensorError, ValueError), safe_open(path, framework="pt") as handle:
-        images = handle.get_tensor("images")
-        if images.shape == shape and images.dtype == torch.uint8:
-            return images
-    return None
-
-
 def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, Any]) -> str:
     """Hash of all that the samples depend on: weights, network, initial distribution, seed, count, steps, versions."""
     told = {
@@ -192,9 +172,7 @@ def _fingerprint(model: LoadedModel, count: int, seed: int, sampling: dict[str, 
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     initial = model.initial.state() if model.initial else {}
-    for name, tensor in sorted({**model.state_dict(), **initial}.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    add_tensors(digest, sorted({**model.state_dict(), **initial}.items()))
     return digest.hexdigest()
 
 

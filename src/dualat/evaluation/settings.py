@@ -5,8 +5,18 @@ from typing import Literal
 
 from dualat.settings import strict
 
-MOST_SAMPLES = 10_000_000
-"""More would not fit into memory, and no published figure asks for a hundredth of it."""
+MANY, SAMPLES = (
+    2**31 - 1,
+    10_000_000,
+)  # more samples would not fit into memory, and no publication has a hundredth of it
+COUNTS: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("robust_images", "steps"), (1, MANY)),
+    **dict.fromkeys(("autoattack_images", "counterfactual_images", "energy_images"), (2, MANY)),
+    **dict.fromkeys(("validation_images", "ood_steps", "counterfactual_steps"), (2, MANY)),
+    **dict.fromkeys(("samples", "sweep_samples", "validation_samples", "ood_images"), (2, SAMPLES)),
+    "bins": (1, 10**5),
+}
+"""The least and the most that settings can be."""
 
 
 @strict
@@ -33,7 +43,7 @@ class EvaluationSettings:
     temperature_scaling: bool = False
     """Divide logits by a temperature fitted on the validation split before calibration is measured."""
     samples: int = 500
-    """Class-balanced samples drawn for the generation figures."""
+    """Class-balanced samples drawn to measure generation."""
     reference: str = "test"
     """What samples are compared with: `test` or `train` (that split), a data source, a folder of images, or an .npz of
     images or of published mean and covariance."""
@@ -78,10 +88,6 @@ class EvaluationSettings:
                 f"evaluation.eps and validation_eps must be finite radii of 0 or more, not {self.eps} and "
                 f"{self.validation_eps}."
             )
-        if self.robust_images is not None and self.robust_images < 1:
-            raise ValueError(
-                f"evaluation.robust_images is {self.robust_images}, but must be 1 or more (None, in YAML null: all)."
-            )
         if len(set(self.eps)) != len(self.eps):
             raise ValueError(f"evaluation.eps names a radius twice: {self.eps}.")
         for name in ("autoattack_eps", "counterfactual_eps"):
@@ -94,28 +100,11 @@ class EvaluationSettings:
             )
         if self.sweep_steps is not None and (not self.sweep_steps or min(self.sweep_steps) < 0):
             raise ValueError(f"evaluation.sweep_steps must be numbers of 0 or more, not {self.sweep_steps}.")
-        if not (0 < self.ood_eps < math.inf and 0 < self.ood_step_size < math.inf and 0 < self.bins <= 10**5):
-            raise ValueError(
-                "evaluation.ood_eps and evaluation.ood_step_size must be above 0 and finite, evaluation.bins 1 to 100,000, not "
-                f"{self.ood_eps}, {self.ood_step_size}, {self.bins}."
-            )
-        for name in (
-            "autoattack_images",
-            "ood_images",
-            "counterfactual_images",
-            "energy_images",
-            "sweep_samples",
-            "ood_steps",
-            "counterfactual_steps",
-        ):
-            if (value := getattr(self, name)) is not None and value < 2:
-                raise ValueError(f"evaluation.{name} is {value}, but must be 2 or more.")
-        if self.steps < 1 or min(self.samples, self.validation_images, self.validation_samples) < 2:
-            raise ValueError(
-                "evaluation.steps must be 1 or more, and evaluation.samples, validation_images and validation_samples 2 "
-                f"or more, not {self.steps}, {self.samples}, {self.validation_images} and {self.validation_samples}."
-            )
-        if max(self.samples, self.sweep_samples, self.validation_samples, self.ood_images) > MOST_SAMPLES:
-            raise ValueError(
-                f"evaluation.samples, sweep_samples, validation_samples and ood_images must be {MOST_SAMPLES:,} at most."
-            )
+        for name in ("ood_eps", "ood_step_size"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"evaluation.{name} is {value}, but must be finite and above 0.")
+        for name, (least, most) in COUNTS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                null = ", or None (in YAML null)" if name in ("robust_images", "autoattack_images") else ""
+                raise ValueError(f"evaluation.{name} is {value}, but must be from {least} to {most:,}{null}.")

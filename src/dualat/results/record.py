@@ -15,7 +15,6 @@ import numpy as np
 
 from dualat import __version__
 from dualat.results.intervals import wilson_interval
-from dualat.results.outcomes import pack
 from dualat.system.files import write_text
 
 
@@ -73,9 +72,18 @@ def proportion(metric: str, hits: int, n: int, **fields: Any) -> Record:
 def share_correct(
     metric: str, correct: np.ndarray, details: dict[str, Any] | None = None, **fields: Any
 ) -> Record:
-    """Record of the share of images that are classified rightly, with which they are: (N,) of 0 and 1 (see outcomes.py)."""
-    kept = (details or {}) | pack(correct)
-    return proportion(metric, int(correct.sum()), len(correct), details=kept, **fields)
+    """Record of the share of images that are classified rightly, and in its details which they are: `correct`, (N,) of 0 and
+    1 in the order of the images, eight in two hex digits. So two models can be compared image by image: the noise of their
+    difference is that of the images on which they differ."""
+    packed = {"correct": np.packbits(correct.astype(bool)).tobytes().hex()}
+    return proportion(metric, int(correct.sum()), len(correct), details=(details or {}) | packed, **fields)
+
+
+def outcomes(record: Record) -> np.ndarray | None:
+    """Which of the images are classified rightly, (n,) of 0 and 1; None where the record does not tell."""
+    if "correct" not in record.details:
+        return None
+    return np.unpackbits(np.frombuffer(bytes.fromhex(record.details["correct"]), np.uint8))[: record.n]
 
 
 def timed(measure: Callable[[], Record]) -> Record:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dualat.data.images import ImageData
 from dualat.evaluation.frechet import frechet_distance
 from dualat.evaluation.intervals import mean_interval
+from dualat.evaluation.judge import Judge
 from dualat.evaluation.metrics.counterfactual import counterfactual_records, counterfactual_targets
 from dualat.results.record import wilson_interval
 
@@ -42,6 +43,7 @@ class Corner:
     """A judge whose features are three pixels."""
 
     steps = 1
+    features_name = Judge.features_name
 
     def __init__(self):
         self.train = images(name="training images")

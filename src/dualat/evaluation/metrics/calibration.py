@@ -70,19 +70,16 @@ def calibration(
     total[0].index_add_(0, index, confidence)
     total[1].index_add_(0, index, right)
     value = float((total[0] - total[1]).abs().sum() / len(logits))
-    return Record(
-        "ece",
-        value,
-        len(logits),
-        _interval((confidence - right).cpu(), index.cpu(), bins, value),
-        settings={"bins": bins, "temperature": temperature, "attack": attack},
-        seed=0,
-        details={
-            "confidence": _shares(total[0], count),
-            "accuracy": _shares(total[1], count),
-            "share": [round(c, 5) for c in (count / len(logits)).tolist()],
-        },
+    record = Record(
+        "ece", value, len(logits), _interval((confidence - right).cpu(), index.cpu(), bins, value)
     )
+    record.settings, record.seed = {"bins": bins, "temperature": temperature, "attack": attack}, 0
+    record.details = {
+        "confidence": _shares(total[0], count),
+        "accuracy": _shares(total[1], count),
+        "share": [round(c, 5) for c in (count / len(logits)).tolist()],
+    }
+    return record
 
 
 def _shares(total: Tensor, count: Tensor) -> list[float | None]:

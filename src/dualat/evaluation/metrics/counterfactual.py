@@ -10,7 +10,7 @@ Source: DAT (arXiv 2510.13872), counterfactual protocol: L2 ball, eps 4 on CIFAR
 distance in a judge's features, of images rounded to 8 bits, and never called FID.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,13 +83,19 @@ def counterfactual_records(
     """
     _check(data, judge, eps_list, real, least)
     targets = counterfactual_targets(data.labels, len(data.class_names), seed)
-    reference = judge.features_of(real).cpu() if judge is not None and real is not None else None
+    known = judge.features_of(real).cpu() if judge is not None and real is not None else None
     records = []
     for eps in eps_list:
         threat = ThreatModel(norm, eps)
         default = attack_step_size(threat, steps)
         size = default if step_size is None else step_size
-        images, distance = _counterfactuals(model, data, targets, threat, steps, size, climb, batch_size)
+        found, distances = [], []
+        for x, wanted in zip(batches(model, data, batch_size), targets.split(batch_size), strict=True):
+            wanted = wanted.to(x.device)
+            changed = counterfactual(model, x, wanted, threat, steps=steps, step_size=size, climb=climb)
+            found.append(changed.cpu())
+            distances.append(image_norm(changed - x, "L2").cpu())
+        images, distance = torch.cat(found), torch.cat(distances)
         settings = {
             "eps": eps,
             "norm": norm,
@@ -99,53 +105,27 @@ def counterfactual_records(
             "images": data.name,
         }
         chances = predict_logits(model, images, batch_size).double().softmax(dim=1)
-        records += _reached(data.class_names, targets, chances, distance, settings, seed)
-        if judge is not None and real is not None and reference is not None:
+        records += _reached(data.class_names, targets, chances, distance, settings)
+        if judge is not None and real is not None and known is not None:
             features = judge.features((images * 255).round() / 255).cpu()
-            settings |= {
-                "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
-                "real": real.name,
-            }
-            records += _frechet(features, targets, reference, real, least, settings, seed)
+            settings |= {"features": judge.features_name, "real": real.name}
+            records += _frechet(features, targets, known, real, settings | {"least": least})
+    for record in records:
+        record.seed = seed
     return records
 
 
-def _counterfactuals(
-    model: nn.Module,
-    data: ImageData,
-    targets: Tensor,
-    threat: ThreatModel,
-    steps: int,
-    step_size: float,
-    climb: Climb,
-    batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Counterfactuals (N, C, H, W) on the CPU, and their L2 distances (N,) from the originals."""
-    found, distances, first = [], [], 0
-    for x in batches(model, data, batch_size):
-        wanted = targets[first : first + len(x)].to(x.device)
-        first += len(x)
-        changed = counterfactual(model, x, wanted, threat, steps=steps, step_size=step_size, climb=climb)
-        found.append(changed.cpu())
-        distances.append(image_norm(changed - x, "L2").cpu())
-    return torch.cat(found), torch.cat(distances)
-
-
 def _reached(
-    names: Sequence[str],
-    targets: Tensor,
-    chances: Tensor,
-    distance: Tensor,
-    settings: dict[str, Any],
-    seed: int,
+    names: Sequence[str], targets: Tensor, chances: Tensor, distance: Tensor, settings: dict[str, Any]
 ) -> list[Record]:
     """Validity, confidence and distance from the probabilities (N, K) of the counterfactuals."""
     valid = (chances.argmax(dim=1) == targets).double()
     confidence = chances.gather(1, targets[:, None]).squeeze(1)
 
     def fields(values: Tensor) -> dict[str, Any]:
-        per_class = _per_class(names, targets, lambda rows: float(values[rows].mean()))
-        return {"settings": dict(settings), "seed": seed, "details": {"per_class": per_class}}
+        rows = {name: values[targets == c] for c, name in enumerate(names)}
+        per_class = {name: round(float(own.mean()), 5) for name, own in rows.items() if len(own)}
+        return {"settings": dict(settings), "details": {"per_class": per_class}}
 
     records = [proportion("counterfactual_validity", int(valid.sum()), len(valid), **fields(valid))]
     for metric, values in (("confidence", confidence), ("distance", distance)):
@@ -154,42 +134,27 @@ def _reached(
     return records
 
 
-def _per_class(names: Sequence[str], labels: Tensor, measure: Callable[[Tensor], float]) -> dict[str, float]:
-    """measure(positions of the class in labels), by class name; classes without any are left out."""
-    rows = {name: (labels == c).nonzero().flatten() for c, name in enumerate(names)}
-    return {name: round(measure(where), 5) for name, where in rows.items() if len(where)}
-
-
 def _frechet(
-    features: Tensor,
-    targets: Tensor,
-    reference: Tensor,
-    real: ImageData,
-    least: int,
-    settings: dict[str, Any],
-    seed: int,
+    features: Tensor, targets: Tensor, known: Tensor, real: ImageData, settings: dict[str, Any]
 ) -> list[Record]:
-    """The class-wise Frechet distance, averaged over classes with enough images; no record where there is none."""
+    """The class-wise Frechet distance, averaged over classes with enough images; no record where there is none.
+
+    features, known: of counterfactuals and of real images.
+    """
     per_class, left_out, used = {}, [], 0
     for c, name in enumerate(real.class_names):
-        ours, theirs = features[targets == c], reference[real.labels == c]
-        if min(len(ours), len(theirs)) < least:
+        ours, theirs = features[targets == c], known[real.labels == c]
+        if min(len(ours), len(theirs)) < settings["least"]:
             left_out.append(name)
             continue
         per_class[name] = frechet_distance(ours, theirs)
         used += len(ours)
     if not per_class:
         return []
-    return [
-        Record(
-            "counterfactual_frechet",
-            sum(per_class.values()) / len(per_class),
-            used,
-            settings={**settings, "least": least, "left_out": left_out},
-            seed=seed,
-            details={"per_class": {name: round(value, 5) for name, value in per_class.items()}},
-        )
-    ]
+    value = sum(per_class.values()) / len(per_class)
+    details = {"per_class": {name: round(value, 5) for name, value in per_class.items()}}
+    told = settings | {"left_out": left_out}
+    return [Record("counterfactual_frechet", value, used, settings=told, details=details)]
 
 
 def _check(

@@ -3,7 +3,7 @@
     energy = 1/N sum_i E(x_i),   E(x) = -logsumexp_y f(x)[y]
     r1     = 1/N sum_i 1/2 || grad_x s(x_i) ||^2,   s = -E
 
-Source: DAT (arXiv 2510.13872), sec. 3 and 4; R1: Mescheder et al., 2018 (`losses.gradient_penalty` is the same figure
+Source: DAT (arXiv 2510.13872), sec. 3 and 4; R1: Mescheder et al., 2018 (`losses.gradient_penalty` is the same value
 of one batch, differentiable).
 """
 
@@ -18,6 +18,7 @@ from dualat.data.images import ImageData, evenly
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.intervals import mean_interval
 from dualat.evaluation.logits import gradient_norms, predict_logits
+from dualat.evaluation.metrics.ood import needs as needs
 from dualat.results.record import Record
 
 
@@ -70,16 +71,8 @@ def histograms(energies: Mapping[str, Tensor], bins: int = 40) -> list[Record]:
             "edges": [float(f"{edge:.6g}") for edge in edges.tolist()],
             "share": [round(share, 5) for share in (count / len(values)).tolist()],
         }
-        records.append(
-            Record(
-                "energy",
-                float(values.mean()),
-                len(values),
-                mean_interval(values),
-                settings={"images": name},
-                details=details,
-            )
-        )
+        mean, told = float(values.mean()), {"images": name}
+        records.append(Record("energy", mean, len(values), mean_interval(values), told, details=details))
     return records
 
 

@@ -1,16 +1,15 @@
-"""FID, KID, Inception Score, precision and recall, through torch-fidelity and its Inception network.
+"""FID, KID, Inception Score, precision and recall: fidelity.py in the features of torch-fidelity's Inception network.
 
-The features are torch-fidelity's, and so is each figure made of them: the same numbers as its command line prints for the
-same images (for precision and recall with --feature-extractor inception-v3-compat: its default there is another network).
-Formulas: frechet.py, kernel.py, inception_score.py, precision_recall.py.
+    IS = mean over 10 splits of exp( 1/n sum_i KL( p(y|x_i) || p(y) ) ),   p(y) = 1/n sum_i p(y|x_i)
 
-Source: Heusel et al., 2017; Obukhov et al., torch-fidelity.
+with p the softmax of the network's outputs without bias; higher is better. The values are those of torch-fidelity's command
+line (for precision and recall with --feature-extractor inception-v3-compat: its default there is another network), and all
+but these two are computed by its functions.
+
+Source: Heusel et al., 2017; Salimans et al., 2016 (arXiv 1606.03498); Obukhov et al., torch-fidelity.
 """
 
-import time
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +17,16 @@ from torch import Tensor
 
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import InceptionFeatures, cached_features
-from dualat.evaluation.fidelity import require_samples, told
-from dualat.evaluation.frechet import Gaussian, frechet_interval
-from dualat.evaluation.inception_score import SHUFFLE_SEED, inception_score, score_interval, splits
+from dualat.evaluation.fidelity import fidelity_records, interval_method, settings_of
 from dualat.evaluation.inception_weights import find_inception_weights
-from dualat.evaluation.intervals import RESAMPLES
-from dualat.evaluation.kernel import SUBSETS, kernel_interval, subset_size
-from dualat.evaluation.precision_recall import NEIGHBOURS, as_records, require_neighbours
+from dualat.evaluation.intervals import RESAMPLES, normal_interval, resampled_counts
+from dualat.evaluation.kernel import SUBSETS, subset_size
 from dualat.evaluation.reference import Reference, Statistics
 from dualat.evaluation.samples import ImageSet
-from dualat.results.record import Record, versions
+from dualat.results.record import Record, timed, versions
+
+SPLITS = 10
+SHUFFLE_SEED = 2020  # torch-fidelity's default: the same splits and subsets as its command line makes
 
 
 def measure(context: EvaluationContext) -> list[Record]:
@@ -56,143 +55,95 @@ def inception_records(
 
     Args:
         weights: file of the Inception network; None: torch hub's cache. With other than the official weights each
-            record says "custom" and their SHA-256: such figures compare with nothing else.
-        seed: of the intervals; subsets and splits are torch-fidelity's own.
+            record says "custom" and their SHA-256: such values compare with nothing else.
+        seed: of the intervals.
         cache_folder: where features are kept; None: the cache folder of judges.
         resamples: of each interval; 0: none.
 
     Raises:
         FileNotFoundError, ValueError: no weights, other weights under the official name, or too few images.
     """
-    require_samples(samples, reference)
     extractor = InceptionFeatures(weights, device)
-    if reference.statistics is not None:
-        reference.require_statistics(extractor.dimension, extractor.name)
-    features = cached_features(extractor, samples, cache_folder)
-    settings = {"features": extractor.name, **extractor.settings, **samples.settings}
-    settings["samples_sha256"] = samples.content[:16]
-    if reference.images is None:
-        real = None
-    else:
-        require_neighbours(len(samples), len(reference.images))
-        real = cached_features(extractor, reference.images, cache_folder)
-    records = [
-        _fid(features, real, reference, settings, seed, resamples),
-        _score(extractor.logits(features), settings, seed, resamples),
-    ]
-    if real is not None:
-        settings = {**settings, **reference.settings()}
-        records[1:1] = [_kid(features, real, settings, seed, resamples)]
-        records += _prc(features, real, settings)
+    records = fidelity_records(
+        samples,
+        reference,
+        extractor,
+        seed,
+        cache_folder=cache_folder,
+        resamples=resamples,
+        frechet=("fid", frechet_inception_distance),
+        kernel=("kid", kernel_inception_distance),
+        published=True,
+    )
+
+    def score() -> Record:
+        logits = extractor.logits(cached_features(extractor, samples, cache_folder))
+        value = inception_score(logits)
+        interval = score_interval(value, logits, seed, resamples)
+        told = {"splits": splits(len(logits)), "interval": interval_method(interval, resamples)}
+        settings = settings_of(samples, extractor) | told
+        return Record("inception_score", value, len(logits), interval, settings, seed, split=reference.split)
+
+    records.insert(1 if reference.images is None else 2, timed(score))
+    from torch_fidelity import __version__ as torch_fidelity
+
     for record in records:
-        record.seed, record.split, record.versions = seed, reference.split, fidelity_versions()
+        record.versions = {**versions(), "torch-fidelity": torch_fidelity, "numpy": np.__version__}
     return records
 
 
-def fidelity_versions() -> dict[str, str]:
-    from torch_fidelity import __version__ as torch_fidelity
+def frechet_inception_distance(features: Tensor, against: Tensor | Statistics) -> float:
+    """FID by torch-fidelity."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-    return {**versions(), "torch-fidelity": torch_fidelity, "numpy": np.__version__}
-
-
-def _fid(
-    features: Tensor,
-    real: Tensor | None,
-    reference: Reference,
-    settings: dict[str, Any],
-    seed: int,
-    resamples: int,
-) -> Record:
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
-
-    began = time.perf_counter()
     own = fid_features_to_statistics(features)
-    statistics: Statistics | None = reference.statistics
-    if statistics is not None:
-        other = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
-        own = {key: value.astype(np.float64) for key, value in own.items()}
+    if isinstance(against, Tensor):
+        other = fid_features_to_statistics(against)
     else:
-        assert real is not None
-        other = fid_features_to_statistics(real)
-    value = fid_statistics_to_metric(own, other, False)[KEY_METRIC_FID]
-    interval = None
-    if resamples:
-        target = (
-            Gaussian.of_features(real)
-            if statistics is None and real is not None
-            else Gaussian.of_statistics(*map(torch.from_numpy, other.values()))
-        )
-        interval = frechet_interval(value, features, target, seed, resamples)
-    settings = {
-        **settings,
-        **reference.settings(statistics is not None),
-        "interval": told(interval, resamples),
-    }
-    return Record("fid", value, len(features), interval, settings, seconds=_since(began))
+        other = {"mu": against.mean.numpy(), "sigma": against.covariance.numpy()}
+        own = {key: value.astype(np.float64) for key, value in own.items()}
+    return fid_statistics_to_metric(own, other, False)[KEY_METRIC_FID]
 
 
-def _kid(features: Tensor, real: Tensor, settings: dict[str, Any], seed: int, resamples: int) -> Record:
+def kernel_inception_distance(features: Tensor, real: Tensor, _: int) -> float:
+    """KID by torch-fidelity, whose subsets have a seed of their own."""
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-    began = time.perf_counter()
-    size = subset_size(len(features), len(real))
-    value = kid_features_to_metric(
-        features, real, kid_subsets=SUBSETS, kid_subset_size=size, rng_seed=SHUFFLE_SEED, verbose=False
-    )[KEY_METRIC_KID_MEAN]
-    interval = kernel_interval(value, features, real, seed, resamples)
-    extra = {"subsets": SUBSETS, "subset_size": size, "interval": told(interval, resamples)}
-    return Record("kid", value, len(features), interval, {**settings, **extra}, seconds=_since(began))
+    sizes = {"kid_subsets": SUBSETS, "kid_subset_size": subset_size(len(features), len(real))}
+    found = kid_features_to_metric(features, real, **sizes, rng_seed=SHUFFLE_SEED, verbose=False)
+    return found[KEY_METRIC_KID_MEAN]
 
 
-def _score(logits: Tensor, settings: dict[str, Any], seed: int, resamples: int) -> Record:
-    began = time.perf_counter()
-    value = inception_score(logits)
-    interval = score_interval(value, logits, seed, resamples)
-    extra = {"splits": splits(len(logits)), "interval": told(interval, resamples)}
-    return Record(
-        "inception_score", value, len(logits), interval, {**settings, **extra}, seconds=_since(began)
-    )
+def splits(count: int) -> int:
+    """10, or fewer where a split would have fewer than 2 samples."""
+    return max(1, min(SPLITS, count // 2))
 
 
-def _prc(features: Tensor, real: Tensor, settings: dict[str, Any]) -> list[Record]:
-    began = time.perf_counter()
-    precision, recall = _precision_recall(features, real)
-    return as_records(precision, recall, len(features), len(real), settings, _since(began))
+def inception_score(logits: Tensor) -> float:
+    """Of outputs (N, 1008), by torch-fidelity."""
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+
+    return isc_features_to_metric(logits, splits(len(logits)), True, SHUFFLE_SEED)[KEY_METRIC_ISC_MEAN]
 
 
-def _precision_recall(features: Tensor, real: Tensor) -> tuple[float, float]:
-    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+def score_interval(
+    value: float, logits: Tensor, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, float] | None:
+    """95 % interval of the score `value`: within each split, its samples are resampled.
 
-    pair = (features, real) if _samples_come_first() else (real, features)
-    found = prc_features_to_metric(
-        *pair, prc_neighborhood=NEIGHBOURS, prc_batch_size=1000, save_cpu_ram=True, verbose=False
-    )
-    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
-
-
-@cache
-def _samples_come_first() -> bool:
-    """Versions of torch-fidelity differ in which of the two sets they take for the real one: ask it.
-
-    Eight points within 0.07 of the first of eight real ones 10 apart: precision is 1, and recall 1/8.
+    1/n sum_i KL(p_i || q) = 1/n sum_i sum_y p_i log p_i + H(q) is linear in the samples but for the entropy H of q.
     """
-    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
-
-    line = torch.arange(8, dtype=torch.float32)[:, None]
-    found = prc_features_to_metric(
-        line / 100,
-        line * 10,
-        prc_neighborhood=NEIGHBOURS,
-        prc_batch_size=10,
-        save_cpu_ram=False,
-        verbose=False,
-    )
-    return found[KEY_METRIC_PRECISION] > found[KEY_METRIC_RECALL]
-
-
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)
+    order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(len(logits)))
+    log_p = logits[order].double().log_softmax(1)
+    p = log_p.exp()
+    negative_entropy = (p * log_p).sum(1)
+    parts, n = splits(len(logits)), len(logits)
+    draws = torch.zeros(resamples, dtype=torch.float64)
+    for i in range(parts):
+        part = slice(i * n // parts, (i + 1) * n // parts)
+        size = len(p[part])
+        for j, counts in enumerate(resampled_counts(size, resamples, seed + i)):
+            q = counts @ p[part] / size
+            entropy = -torch.special.xlogy(q, q).sum()
+            draws[j] += (counts @ negative_entropy[part] / size + entropy).exp() / parts
+    return normal_interval(value, draws.tolist(), lowest=1.0)

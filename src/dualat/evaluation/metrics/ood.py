@@ -14,6 +14,7 @@ Source: DAT (arXiv 2510.13872), OOD protocol; Grathwohl et al., JEM (2020), for 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -33,33 +34,25 @@ CURVE = 101  # points of a stored curve
 
 
 def measure(context: EvaluationContext) -> list[Record]:
-    settings, model = context.settings, context.required_model
-    inside = context.held_out(settings.ood_images)
-    names = settings.ood_scores
+    settings, names, wanted = context.settings, context.settings.ood_scores, context.settings.ood_images
     for name in names:
         _check_score(name)
     known = {
-        name: -context.gradient_norms(settings.ood_images).double()
+        name: -context.gradient_norms(wanted).double()
         if name == "gradient_norm"
-        else score_of(context.logits(settings.ood_images), name)
+        else score_of(context.logits(wanted), name)
         for name in names
     }
     threat = ThreatModel("L2", settings.ood_eps)
+    attacked = {"attack": threat, "steps": settings.ood_steps, "step_size": settings.ood_step_size}
     records = []
     for i, source in enumerate(settings.ood_sources):
         context.progress(f"OOD {source}", i, len(settings.ood_sources))
-        outside = context.outside(source, settings.ood_images)
-        records += ood_records(model, inside, outside, score_names=names, inside_scores=known)
-        records += ood_records(
-            model,
-            inside,
-            outside,
-            score_names=names,
-            attack=threat,
-            steps=settings.ood_steps,
-            step_size=settings.ood_step_size,
-            inside_scores=known,
-        )
+        sets = context.held_out(wanted), context.outside(source, wanted)
+        for attack in ({}, attacked):
+            records += ood_records(
+                context.required_model, *sets, score_names=names, inside_scores=known, **attack
+            )
     return records
 
 
@@ -109,24 +102,25 @@ def ood_records(
         raise ValueError(
             "step_size belongs to the attack: name its ball with attack, or leave step_size out."
         )
-    size = None
-    if attack is not None:
-        default = attack_step_size(attack, steps, factor=2.0)
-        size = default if step_size is None else step_size
+    default = 0.0 if attack is None else attack_step_size(attack, steps, factor=2.0)
+    size = default if step_size is None else step_size
     attacked: dict[str, Tensor] = {}
     records = []
     for name in score_names:
-        images, described = outside, None
-        if attack is not None and size is not None:
+        images, told = outside, None
+        if attack is not None:
             climbed = "max_softmax" if name == "max_softmax" else "s"
             if climbed not in attacked:
-                make = raise_confidence if climbed == "max_softmax" else lower_energy
-                attacked[climbed] = climb(
-                    model, outside, lambda _, make=make: make(), attack, steps, size, batch_size
-                )
+                objective = raise_confidence() if climbed == "max_softmax" else lower_energy()
+                attacked[climbed] = climb(model, outside, objective, attack, steps, size, batch_size)
             images = attacked[climbed]
-            described = {"norm": attack.norm, "eps": attack.eps, "steps": steps, "step_size": size}
-            described["objective"] = climbed
+            told = {
+                "norm": attack.norm,
+                "eps": attack.eps,
+                "steps": steps,
+                "step_size": size,
+                "objective": climbed,
+            }
         ins = (inside_scores or {}).get(name)
         if ins is None:
             ins = scores(model, inside, name, batch_size)
@@ -137,7 +131,7 @@ def ood_records(
         settings = {
             "score": name,
             "source": outside.name,
-            "attack": described,
+            "attack": told,
             "inside": inside.name,
             "inside_images": len(inside),
             "outside_images": len(outside),
@@ -164,18 +158,13 @@ def detection_records(inside: Tensor, outside: Tensor, settings: dict) -> list[R
     precision = hits / taken
     aupr = float((torch.diff(tpr, prepend=tpr.new_zeros(1)) * precision).sum())
     auroc, interval = _auroc(inside, outside)
-    n, common = len(values), dict(settings)
-    return [
-        Record("ood_auroc", auroc, n, interval, settings=common, details=_curve(fpr, tpr)),
-        Record("ood_aupr", aupr, n, settings=dict(settings)),
-        Record(
-            "ood_fpr95",
-            passed / len(outside),
-            len(outside),
-            wilson_interval(passed, len(outside)),
-            settings=dict(settings),
-        ),
+    n, share = len(outside), wilson_interval(passed, len(outside))
+    records = [
+        Record("ood_auroc", auroc, len(values), interval, details=_curve(fpr, tpr)),
+        Record("ood_aupr", aupr, len(values)),
+        Record("ood_fpr95", passed / n, n, share),
     ]
+    return [replace(record, settings=dict(settings)) for record in records]
 
 
 def _auroc(inside: Tensor, outside: Tensor) -> tuple[float, tuple[float, float] | None]:

@@ -1,4 +1,4 @@
-"""How many sampling steps? A sweep on validation images and on samples that no reported figure uses.
+"""How many sampling steps? A sweep on validation images and on samples that no reported value uses.
 
     T* = argmin_T d^2( features of x_T, features of validation images ),   x_T after T steps of one trajectory
 
@@ -6,7 +6,6 @@ Source: DAT (arXiv 2510.13872) sweeps a few steps around the training's T on 2,5
 a judge's features (frechet.py).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -27,10 +26,8 @@ def measure(context: EvaluationContext) -> list[Record]:
     model, settings = context.required_model, context.settings
     own = max(1, model.sampling.steps)
     tried = settings.sweep_steps or sorted({max(1, round(own * part / 4)) for part in range(1, 9)})
-    sweep = step_sweep(
-        model, context.data.validation, context.judge, tried, settings.sweep_samples, context.seed
-    )
-    return [sweep]
+    validation, count = context.data.validation, settings.sweep_samples
+    return [step_sweep(model, validation, context.judge, tried, count, context.seed)]
 
 
 def step_sweep(
@@ -44,7 +41,7 @@ def step_sweep(
     """Record `step_sweep`: the number of steps with the smallest Frechet distance (of equal ones the smaller number).
 
     Args:
-        reference_images: the validation split, never what the reported figure is measured against.
+        reference_images: the validation split, never what reported values are measured against.
         judge: gives the features, and says which class a sample shows.
         steps: numbers to try, 0 or more.
         count: samples, class-balanced; their seed is of a stream of its own.
@@ -64,9 +61,8 @@ def step_sweep(
         raise ValueError(f"the sweep has {count} samples, but a distance needs at least 2: give more.")
     if reference_images.name.endswith(" test"):
         raise ValueError(
-            f"the sweep is given {reference_images.name}, which the reported figure uses: give the validation split."
+            f"the sweep is given {reference_images.name}, which reported values use: give the validation split."
         )
-    began = time.perf_counter()
     labels = torch.arange(count) % len(model.class_names)
     target = Gaussian.of_features(judge.features_of(reference_images))
     distances, accuracies = [], []
@@ -75,23 +71,17 @@ def step_sweep(
         distances.append(gaussian_distance(features, target))
         accuracies.append(float((judge.predict(images) == labels).float().mean()))
     best = min(range(len(wanted)), key=lambda i: distances[i])
-    return Record(
-        "step_sweep",
-        float(wanted[best]),
-        count,
-        seed=seed,
-        split="validation",
-        settings={
-            "features": f"judge-cnn, {judge.steps} steps on {judge.train.name}",
-            "judge": judge.name,
-            "reference": reference_images.name,
-            "reference_images": len(reference_images),
-            "sampling": {k: v for k, v in asdict(model.sampling).items() if k != "steps"},
-            "initial": model.initial_kind,
-        },
-        details={"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies},
-        seconds=round(time.perf_counter() - began, 3),
-    )
+    record = Record("step_sweep", float(wanted[best]), count, seed=seed, split="validation")
+    record.settings = {
+        "features": judge.features_name,
+        "judge": judge.name,
+        "reference": reference_images.name,
+        "reference_images": len(reference_images),
+        "sampling": {k: v for k, v in asdict(model.sampling).items() if k != "steps"},
+        "initial": model.initial_kind,
+    }
+    record.details = {"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies}
+    return record
 
 
 def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int) -> list[Tensor]:
@@ -105,15 +95,8 @@ def _trajectory(model: LoadedModel, labels: Tensor, wanted: list[int], seed: int
             if t in looks:
                 seen[t].append((x.cpu() * 255).round() / 255)
 
-        draw(
-            model,
-            initial,
-            len(labels),
-            labels,
-            replace(model.sampling, steps=steps),
-            generator=torch.Generator().manual_seed(seed),
-            callback=look,
-        )
+        sampler, generator = replace(model.sampling, steps=steps), torch.Generator().manual_seed(seed)
+        draw(model, initial, len(labels), labels, sampler, generator=generator, callback=look)
 
     if model.sampling.schedule == "constant":
         descend(wanted[-1], set(wanted))

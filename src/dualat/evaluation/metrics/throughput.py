@@ -28,10 +28,11 @@ from dualat.system.devices import device_name
 
 def measure(context: EvaluationContext) -> list[Record]:
     model, settings = context.required_model, context.settings
+    threat = ThreatModel(settings.norm, settings.validation_eps)
     records = throughput_records(
         model,
         context.held_out(200),
-        ThreatModel(settings.norm, settings.validation_eps),
+        threat,
         settings.steps,
         max(1, model.sampling.steps),
         sampling_step_size=model.sampling.step_size,
@@ -82,37 +83,26 @@ def throughput_records(
     def sample() -> None:
         pgd(model, noise, lower_energy(wanted), steps=sampling_steps, step_size=sampling_step_size)
 
-    common = _hardware(x.device) | {"precision": precision_of(model), "batch_size": batch_size}
+    settings = {"device": device_name(x.device), "threads": torch.get_num_threads()}
+    if x.device.type == "cuda":  # convolutions in fp32 may run in TF32
+        settings["tf32"] = torch.backends.cudnn.allow_tf32
+    settings |= {"precision": precision_of(model), "batch_size": batch_size, "seconds_each": seconds_each}
+    ball = {"norm": threat.norm, "eps": threat.eps}
     tasks: dict[str, tuple[Callable[[], None], dict[str, Any]]] = {
         "classification": (classify, {"steps": 0}),
-        "attack": (
-            attack,
-            {"steps": attack_steps, "step_size": size, "norm": threat.norm, "eps": threat.eps},
-        ),
+        "attack": (attack, {"steps": attack_steps, "step_size": size, **ball}),
         "sampling": (sample, {"steps": sampling_steps, "step_size": sampling_step_size}),
     }
     records = []
-    for name, (work, settings) in tasks.items():
+    for name, (work, own) in tasks.items():
         speeds, count = _speeds(work, x.device, batch_size, repeats, seconds_each)
-        records.append(
-            Record(
-                "throughput",
-                statistics.median(speeds),
-                count,
-                settings={"task": name, **settings, **common, "seconds_each": seconds_each},
-                seed=seed if name == "sampling" else None,
-                details={"repeats": [float(f"{speed:.5g}") for speed in speeds]},
-            )
+        record = Record(
+            "throughput", statistics.median(speeds), count, seed=seed if name == "sampling" else None
         )
+        record.settings = {"task": name, **own, **settings}
+        record.details = {"repeats": [float(f"{speed:.5g}") for speed in speeds]}
+        records.append(record)
     return records
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    """What a speed depends on beside the model."""
-    settings: dict[str, Any] = {"device": device_name(device), "threads": torch.get_num_threads()}
-    if device.type == "cuda":  # convolutions in fp32 may run in TF32
-        settings["tf32"] = torch.backends.cudnn.allow_tf32
-    return settings
 
 
 def _speeds(

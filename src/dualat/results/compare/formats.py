@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def figure(cell: Cell, sign: str = "±") -> str:
+def shown(cell: Cell, sign: str = "±") -> str:
     """Value and half its 95 % interval, or both ends of one that ± would misstate."""
     value, interval = cell.record.value, cell.record.ci95
     if not math.isfinite(value):
@@ -80,21 +80,11 @@ def table(comparison: Comparison) -> str:
 
 
 def texts(comparison: Comparison) -> list[list[Text]]:
-    """Head and rows, styled."""
+    """Head and rows."""
     from rich.text import Text
 
-    fixed = fixed_columns(comparison)
-    lines = [[Text(clean(name)) for name in [*(name for name, _ in fixed), *comparison.columns]]]
-    for row in comparison.rows:
-        line = [Text(clean(get(row))) for _, get in fixed]
-        line[0].append(f" [{marks(row.notes)}]" if row.notes else "", style="dim")
-        for name in comparison.columns:
-            cell = row.cells.get(name)
-            text = Text(f"{figure(cell)}{'*' if cell.best else ''}" if cell else "")
-            text.stylize("bold" if cell and cell.best else "")
-            line.append(text.append(f" [{marks(cell.notes)}]" if cell and cell.notes else "", style="dim"))
-        lines.append(line)
-    return lines
+    lines = written(comparison, clean, lambda text: f"{text}*", lambda text: f" [{text}]")
+    return [[Text(cell) for cell in line] for line in lines]
 
 
 BORDERS = 3
@@ -121,33 +111,38 @@ def side_by_side(lines: list[list[Text]], width: int) -> list[list[list[Text]]]:
     return [[[line[0], *line[a:b]] for line in lines] for a, b in ends]
 
 
-def markdown(comparison: Comparison) -> str:
-    """A GitHub table; the best value of a column is bold."""
+def written(
+    comparison: Comparison,
+    escape: Callable[[str], str],
+    bold: Callable[[str], str],
+    raised: Callable[[str], str],
+    sign: str = "±",
+) -> list[list[str]]:
+    """Head and rows of a markup: escaped text, the best value of each column bold, marks of footnotes raised."""
     fixed = fixed_columns(comparison)
-    head = [name for name, _ in fixed] + list(comparison.columns)
-    lines = [
-        bar([escaped_markdown(h) for h in head]),
-        bar(["---"] * len(fixed) + ["---:"] * len(comparison.columns)),
-    ]
-
-    def raised(notes: Sequence[int]) -> str:
-        return f" <sup>{marks(notes)}</sup>" if notes else ""
-
+    lines = [[escape(name) for name in (*(name for name, _ in fixed), *comparison.columns)]]
     for row in comparison.rows:
-        cells = [escaped_markdown(get(row)) for _, get in fixed]
-        cells[0] += raised(row.notes)
+        cells = [escape(get(row)) for _, get in fixed]
+        cells[0] += raised(marks(row.notes)) if row.notes else ""
         for name in comparison.columns:
             cell = row.cells.get(name)
-            value = figure(cell) if cell else ""
-            cells.append((f"**{value}**" if cell.best else value) + raised(cell.notes) if cell else "")
-        lines.append(bar(cells))
+            value = shown(cell, sign) if cell else ""
+            value = bold(value) if cell and cell.best else value
+            cells.append(value + raised(marks(cell.notes)) if cell and cell.notes else value)
+        lines.append(cells)
+    return lines
+
+
+def markdown(comparison: Comparison) -> str:
+    """A GitHub table; the best value of a column is bold."""
+    head, *rows = written(
+        comparison, escaped_markdown, lambda text: f"**{text}**", lambda text: f" <sup>{text}</sup>"
+    )
+    rule = ["---"] * (len(head) - len(comparison.columns)) + ["---:"] * len(comparison.columns)
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
     if comparison.notes:
         lines += ["", *(f"{i}. {escaped_markdown(text)}" for i, text in enumerate(comparison.notes, 1))]
     return "\n".join(lines) + "\n"
-
-
-def bar(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def clean(text: str) -> str:
@@ -162,35 +157,24 @@ def escaped_markdown(text: str) -> str:
 
 def latex(comparison: Comparison) -> str:
     """A booktabs table; the best value of a column is bold."""
-    fixed = fixed_columns(comparison)
-    head = [name for name, _ in fixed] + list(comparison.columns)
 
-    def raised(notes: Sequence[int]) -> str:
-        return f"\\textsuperscript{{{marks(notes)}}}" if notes else ""
+    def raised(text: str) -> str:
+        return f"\\textsuperscript{{{text}}}"
 
-    lines = [
+    lines = written(comparison, escaped_latex, lambda text: f"\\textbf{{{text}}}", raised, "$\\pm$")
+    head, *rows = (" & ".join(cells) + " \\\\" for cells in lines)
+    numbers = len(comparison.columns)
+    notes: list[str] = []
+    for i, text in enumerate(comparison.notes, 1):
+        notes += ["", f"\\par\\raggedright\\footnotesize{raised(str(i))}~{escaped_latex(text)}"]
+    whole = [
         "% \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\begin{{tabular}}{{{'l' * len(fixed)}{'r' * len(comparison.columns)}}}",
-        "\\toprule",
-        " & ".join(escaped_latex(h) for h in head) + " \\\\",
-        "\\midrule",
+        f"\\begin{{tabular}}{{{'l' * (len(lines[0]) - numbers)}{'r' * numbers}}}",
+        *("\\toprule", head, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", *notes, "\\end{table}"),
     ]
-    for row in comparison.rows:
-        cells = [escaped_latex(get(row)) for _, get in fixed]
-        cells[0] += raised(row.notes)
-        for name in comparison.columns:
-            cell = row.cells.get(name)
-            value = figure(cell, "$\\pm$") if cell else ""
-            cells.append(
-                (f"\\textbf{{{value}}}" if cell.best else value) + raised(cell.notes) if cell else ""
-            )
-        lines.append(" & ".join(cells) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    for i, text in enumerate(comparison.notes, 1):
-        lines += ["", f"\\par\\raggedright\\footnotesize\\textsuperscript{{{i}}}~{escaped_latex(text)}"]
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
+    return "\n".join(whole) + "\n"
 
 
 _LATEX = {

@@ -43,7 +43,7 @@ def compare(
 
     Args:
         sources: run folders, weights or samples that `dualat evaluate` has measured, or files of records.
-        published: name of a data set whose published figures are added (see `published_names`).
+        published: name of a data set whose published values are added (see `published_names`).
         models: weights of each source, one row each.
         figures: metrics to show; none: all.
 
@@ -92,10 +92,10 @@ def measured_rows(sources: Sequence[Path], models: Sequence[str]) -> Placed:
 
 
 def join_published(groups: Groups, claimed: Placed, first: int) -> Groups:
-    """Put published figures into the one column that they can belong to, else into columns of their own. Those that
+    """Put published values into the one column that they can belong to, else into columns of their own. Those that
     state most come first, so that the others find a column. first: number of the first published row."""
-    figures = [(first + i, r, identity(r)) for i, (_, records) in enumerate(claimed) for r in records]
-    for at, record, stated in sorted(figures, key=lambda f: -len(f[2])):
+    claims = [(first + i, r, identity(r)) for i, (_, records) in enumerate(claimed) for r in records]
+    for at, record, stated in sorted(claims, key=lambda f: -len(f[2])):
         fitting = [key for key in groups if agree(stated, dict(key))]
         theirs = [key for key in fitting if any(other >= first for other in groups[key])]
         fitting = theirs or fitting
@@ -105,7 +105,7 @@ def join_published(groups: Groups, claimed: Placed, first: int) -> Groups:
 
 
 def agree(stated: Key, column: Key) -> bool:
-    """Whether a published figure belongs to a column: nothing that it states contradicts it, and what makes the figure is
+    """Whether a published value belongs to a column: nothing that it states contradicts it, and what makes the value is
     stated."""
     if any(key in column and column[key] != value for key, value in stated.items()):
         return False
@@ -113,7 +113,7 @@ def agree(stated: Key, column: Key) -> bool:
 
 
 def footnotes(result: Comparison, published: str | None) -> None:
-    """Say what differs inside a column, and how published figures were measured."""
+    """Say what differs inside a column, and how published values were measured."""
     for row in result.rows:
         if row.published and published:
             row.notes += [result.note(text) for text in (protocol(published), row.source) if text]
@@ -125,7 +125,7 @@ def footnotes(result: Comparison, published: str | None) -> None:
 
 
 def differences(records: Sequence[Record]) -> list[str]:
-    """For each figure of a column, in words, the settings in which it differs from another one; "" where none does."""
+    """For each value of a column, in words, the settings in which it differs from another one; "" where none does."""
     facts = []
     for record in records:
         known = identity(record)
@@ -135,7 +135,7 @@ def differences(records: Sequence[Record]) -> list[str]:
 
 
 def mark_best(result: Comparison) -> None:
-    """Mark the best value of each column, where at least two figures of the same data set stand in it."""
+    """Mark the best value of each column, where at least two values of the same data set stand in it."""
     for name, key in result.columns.items():
         sign = {"more": 1, "less": -1}.get(described(key["metric"]).better, 0)
         for data in {row.data for row in result.rows}:

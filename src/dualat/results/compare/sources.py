@@ -1,4 +1,4 @@
-"""Where a comparison's figures come from: files of records, and `published.yaml`."""
+"""Where a comparison's values come from: files of records, and `published.yaml`."""
 
 from dataclasses import dataclass, field
 from importlib import resources
@@ -77,12 +77,12 @@ def _published() -> dict[str, Any]:
 
 
 def published_names() -> list[str]:
-    """Data sets with published figures."""
+    """Data sets with published values."""
     return sorted(_published())
 
 
 def published_rows(name: str) -> list[tuple[Row, list[Record]]]:
-    """Published figures as records that state no more settings than the publication does."""
+    """Published values as records that state no more settings than the publication does."""
     table = _published()[name]
     rows = []
     for entry in table["rows"]:
@@ -106,5 +106,5 @@ def published_rows(name: str) -> list[tuple[Row, list[Record]]]:
 
 
 def protocol(name: str) -> str:
-    """How the published figures of a data set were measured."""
+    """How the published values of a data set were measured."""
     return str(_published()[name]["protocol"])

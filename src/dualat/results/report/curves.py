@@ -1,16 +1,30 @@
 """The report's sections with curves from records: robustness, calibration, detection, energies, step sweep."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from dualat.results.catalogue import attack, attacked, described
 from dualat.results.naming import flat, identity, text
 from dualat.results.record import Record
-from dualat.results.report.parts import Group, Section, capital, plot, shown
+from dualat.results.report.parts import Group, Plot, Section, by_group, capital, filled, plot, shown
 from dualat.results.report.plots import Series
 from dualat.results.report.reading import number, numbers
-from dualat.results.report.sections import by_group, lacking
+from dualat.results.report.sections import lacking
+
+UNIT: dict[str, Any] = {"x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
+
+
+def charts(
+    records: Sequence[Record], key: Callable[[Record], Any], draw: Callable[[Any, list[Record]], Plot]
+) -> list[Group]:
+    """A chart per group of records."""
+    return filled(Group(plots=[draw(name, found) for name, found in by_group(records, key).items()]))
+
+
+def joined(*words: str) -> str:
+    return ", ".join(word for word in words if word)
 
 
 def radius(record: Record) -> float:
@@ -18,200 +32,159 @@ def radius(record: Record) -> float:
     return number(record.settings.get("eps"))
 
 
-def robustness(figures: Sequence[Record], run: str) -> Section:
+def robustness(records: Sequence[Record], run: str) -> Section:
     """Accuracy over the radius: one chart per norm, one line per model, attack and number of images."""
-    section = Section(
-        "robustness",
-        "Robustness",
-        "Share of images that stay right under attack; upright lines are 95 % intervals. PGD alone is an upper bound of the "
-        "robust accuracy: AutoAttack is nearer to the truth.",
-    )
-    own = [f for f in figures if f.metric == "robust_accuracy" and math.isfinite(radius(f))]
-    group = Group()
-    for norm, found in by_group(own, lambda f: text(f.settings.get("norm", "norm?"))).items():
+    own = [r for r in records if r.metric == "robust_accuracy" and math.isfinite(radius(r))]
+
+    def draw(norm: str, found: list[Record]) -> Plot:
         end = shown_radius(found)
-        beyond = [f for f in found if radius(f) > end]
         chart = plot(
             f"Accuracy under attack, {norm}",
-            robust_lines([f for f in found if radius(f) <= end], figures),
+            robust_lines([r for r in found if radius(r) <= end], records),
             f"radius eps ({norm})",
             "share of images right",
             x_range=(0.0, end or 1.0),
             y_range=(0.0, 1.0),
         )
+        beyond = [r for r in found if radius(r) > end]
         chart.note = ", ".join(
-            f"{f.model}, {attack(flat(f.settings))} at eps {text(radius(f))}: {shown(f.value)}"
-            for f in beyond
+            f"{r.model}, {attack(flat(r.settings))} at eps {text(radius(r))}: {shown(r.value)}"
+            for r in beyond
         )
-        group.plots.append(chart)
-    return finished(section, group, lacking("robust_accuracy", "robust_accuracy", run))
+        return chart
+
+    return Section(
+        "robustness",
+        "Robustness",
+        "Share of images that stay right under attack; upright lines are 95 % intervals. PGD alone is an upper bound of the "
+        "robust accuracy: AutoAttack is nearer to the truth.",
+        lacking("robust_accuracy", "robust_accuracy", run),
+        charts(own, lambda r: text(r.settings.get("norm", "norm?")), draw),
+    )
 
 
-def shown_radius(figures: Sequence[Record]) -> float:
+def shown_radius(records: Sequence[Record]) -> float:
     """Where the axis ends. A single far radius, which checks that an attack can fool at all, would squeeze the rest."""
-    radii = sorted({radius(f) for f in figures})
+    radii = sorted({radius(r) for r in records})
     return radii[-2] if len(radii) > 2 and radii[-1] > 3 * radii[-2] else radii[-1]
 
 
-def robust_lines(records: Sequence[Record], figures: Sequence[Record]) -> list[Series]:
+def robust_lines(attacked: Sequence[Record], records: Sequence[Record]) -> list[Series]:
     """One line per model, attack and number of images, from the clean accuracy on as many images, if it is known."""
-    lines = by_group(records, lambda f: (f.model, f.split, attack(flat(f.settings)), f.n))
+    lines = by_group(attacked, lambda r: (r.model, r.split, attack(flat(r.settings)), r.n))
     short = [f"{model}, {by}" for model, _, by, _ in lines]
     series = []
     for (model, split, by, n), points in lines.items():
         name = f"{model}, {by}"
         name += f", {split}, n {n:,}" if short.count(name) > 1 else ""
         same = ("clean_accuracy", model, split, n)
-        clean = [f for f in figures if (f.metric, f.model, f.split, f.n) == same]
-        at = dict([(0.0, f) for f in clean[:1]] + [(radius(f), f) for f in points])
-        series.append(line(name, [(eps, at[eps]) for eps in sorted(at)]))
+        clean = [r for r in records if (r.metric, r.model, r.split, r.n) == same]
+        at = dict([(0.0, r) for r in clean[:1]] + [(radius(r), r) for r in points])
+        found = [at[eps] for eps in sorted(at)]
+        ends = [r.ci95 or (math.nan, math.nan) for r in found]
+        low, high = ([pair[i] for pair in ends] for i in (0, 1))
+        series.append(Series(name, sorted(at), [r.value for r in found], low, high, markers=True))
     return series
 
 
-def line(name: str, points: Sequence[tuple[float, Record]]) -> Series:
-    """Metric values over something, with their intervals."""
-    intervals = [f.ci95 or (math.nan, math.nan) for _, f in points]
-    return Series(
-        name,
-        [x for x, _ in points],
-        [f.value for _, f in points],
-        [low for low, _ in intervals],
-        [high for _, high in intervals],
-        markers=True,
-    )
-
-
-def reliability(figures: Sequence[Record], run: str) -> Section:
+def reliability(records: Sequence[Record], run: str) -> Section:
     """Accuracy over confidence, one chart per model."""
-    section = Section(
+
+    def line(r: Record) -> Series:
+        share = numbers(r.details.get("share"))
+        x, y = numbers(r.details.get("confidence")), numbers(r.details.get("accuracy"))
+        sizes = [2.0 + 6.0 * math.sqrt(s) if s >= 0 else 2.0 for s in share]
+        heat = r.settings.get("temperature", 1)
+        words = "as trained" if heat in (1, None) else f"temperature {text(heat)}"
+        name = joined(words, attacked(identity(r)), f"{described(r.metric).title} {shown(r.value)}")
+        filled = [i for i, pair in enumerate(zip(x, y, strict=False)) if math.isfinite(sum(pair))]
+        return Series(
+            name,
+            [x[i] for i in filled],
+            [y[i] for i in filled],
+            sizes=[sizes[i] if i < len(sizes) else 3.5 for i in filled],
+            markers=True,
+        )
+
+    def draw(model: str, found: list[Record]) -> Plot:
+        lines = [line(r) for r in found]
+        return plot(f"Reliability, {model}", lines, "confidence", "accuracy", diagonal=True, **UNIT)
+
+    return Section(
         "calibration",
         "Calibration",
         "On the dashed line confidence equals accuracy; below it the model is too sure. The larger a marker, the more "
         "images are in its bin. ECE is the mean distance from the line over all images.",
+        lacking("ece", "calibration", run),
+        charts([r for r in records if r.metric == "ece"], lambda r: r.model, draw),
     )
-    group = Group()
-    own = [f for f in figures if f.metric == "ece"]
-    for model, records in by_group(own, lambda f: f.model).items():
-        series = []
-        for f in records:
-            share = numbers(f.details.get("share"))
-            x, y = numbers(f.details.get("confidence")), numbers(f.details.get("accuracy"))
-            sizes = [2.0 + 6.0 * math.sqrt(s) if s >= 0 else 2.0 for s in share]
-            heat = f.settings.get("temperature", 1)
-            words = [
-                "as trained" if heat in (1, None) else f"temperature {text(heat)}",
-                attacked(identity(f)),
-                f"{described(f.metric).title} {shown(f.value)}",
-            ]
-            filled = [i for i, pair in enumerate(zip(x, y, strict=False)) if math.isfinite(sum(pair))]
-            series.append(
-                Series(
-                    ", ".join(w for w in words if w),
-                    [x[i] for i in filled],
-                    [y[i] for i in filled],
-                    sizes=[sizes[i] if i < len(sizes) else 3.5 for i in filled],
-                    markers=True,
-                )
-            )
-        group.plots.append(
-            plot(
-                f"Reliability, {model}",
-                series,
-                "confidence",
-                "accuracy",
-                x_range=(0.0, 1.0),
-                y_range=(0.0, 1.0),
-                diagonal=True,
-            )
-        )
-    return finished(section, group, lacking("ece", "calibration", run))
 
 
-def detection(figures: Sequence[Record], run: str) -> Section:
+def detection(records: Sequence[Record], run: str) -> Section:
     """ROC curves, one chart per model and set of outside images."""
-    section = Section(
+
+    def line(r: Record) -> Series:
+        score = f"score {text(r.settings.get('score'))}"
+        name = joined(score, attacked(identity(r)), f"AUROC {shown(r.value)}")
+        return Series(name, numbers(r.details.get("fpr")), numbers(r.details.get("tpr")))
+
+    def draw(key: tuple[str, str], found: list[Record]) -> Plot:
+        model, source = key
+        lines, axes = [line(r) for r in found], ("false positive rate", "true positive rate")
+        return plot(f"{source}, {model}", lines, *axes, diagonal=True, **UNIT)
+
+    own = [r for r in records if r.metric == "ood_auroc"]
+    return Section(
         "detection",
         "Detection of out-of-distribution images",
         "Held-out images of the data set against images from elsewhere; the dashed line is chance. Attacked: the image from elsewhere "
         "was changed to look familiar.",
+        lacking("ood_auroc", "ood", run),
+        charts(own, lambda r: (r.model, text(r.settings.get("source"))), draw),
     )
-    group = Group()
-    own = [f for f in figures if f.metric == "ood_auroc"]
-    for (model, source), records in by_group(
-        own, lambda f: (f.model, text(f.settings.get("source")))
-    ).items():
-        series = []
-        for f in records:
-            words = [
-                f"score {text(f.settings.get('score'))}",
-                attacked(identity(f)),
-                f"AUROC {shown(f.value)}",
-            ]
-            x, y = numbers(f.details.get("fpr")), numbers(f.details.get("tpr"))
-            series.append(Series(", ".join(w for w in words if w), x, y))
-        group.plots.append(
-            plot(
-                f"{source}, {model}",
-                series,
-                "false positive rate",
-                "true positive rate",
-                x_range=(0.0, 1.0),
-                y_range=(0.0, 1.0),
-                diagonal=True,
-            )
-        )
-    return finished(section, group, lacking("ood_auroc", "ood", run))
 
 
-def energies(figures: Sequence[Record], run: str) -> Section:
+def energies(records: Sequence[Record], run: str) -> Section:
     """Histograms of E(x), one chart per model."""
-    section = Section(
+
+    def histogram(r: Record) -> Series:
+        edges, share = numbers(r.details.get("edges")), numbers(r.details.get("share"))
+        widths = [b - a for a, b in pairwise(edges)]
+        heights = [s / w if w > 0 else math.nan for s, w in zip(share, widths, strict=False)]
+        name = f"{text(r.settings.get('images'))}, mean {shown(r.value)}"
+        return Series(name, edges, heights, kind="steps")
+
+    def draw(model: str, found: list[Record]) -> Plot:
+        bars = [histogram(r) for r in found]
+        return plot(f"Energies, {model}", bars, "energy E(x)", "share of images per unit of energy")
+
+    return Section(
         "energies",
         "Energies",
         "Where E(x) of each set of images lies. A good model gives real images, seen or not, the lowest energies.",
+        lacking("energy", "energy", run),
+        charts([r for r in records if r.metric == "energy"], lambda r: r.model, draw),
     )
-    group = Group()
-    own = [f for f in figures if f.metric == "energy"]
-    for model, records in by_group(own, lambda f: f.model).items():
-        series = []
-        for f in records:
-            edges, share = numbers(f.details.get("edges")), numbers(f.details.get("share"))
-            widths = [b - a for a, b in pairwise(edges)]
-            heights = [s / w if w > 0 else math.nan for s, w in zip(share, widths, strict=False)]
-            name = f"{text(f.settings.get('images'))}, mean {shown(f.value)}"
-            series.append(Series(name, edges, heights, kind="steps"))
-        group.plots.append(
-            plot(f"Energies, {model}", series, "energy E(x)", "share of images per unit of energy")
-        )
-    return finished(section, group, lacking("energy", "energy", run))
 
 
-def step_sweep(figures: Sequence[Record], run: str) -> Section:
+def step_sweep(records: Sequence[Record], run: str) -> Section:
     """Quality of samples over the number of sampling steps."""
-    section = Section(
+    own = [r for r in records if r.metric == "step_sweep"]
+
+    def draw(name: str) -> Plot:
+        row = described(name)
+        series = [
+            Series(r.model, numbers(r.details.get("steps")), numbers(r.details.get(name)), markers=True)
+            for r in own
+            if name in r.details
+        ]
+        bounded = (0.0, 1.0) if row.unit == "share" else None
+        return plot(capital(row.title), series, "sampling steps", row.title, y_range=bounded)
+
+    return Section(
         "sweep",
         "Sampling steps",
         "Quality of samples over the number of gradient steps, on samples that no other metric uses.",
+        lacking("step_sweep", "step_sweep", run),
+        filled(Group(plots=[draw("frechet_distance"), draw("sample_class_accuracy")])),
     )
-    group = Group()
-    own = [f for f in figures if f.metric == "step_sweep"]
-    for name in ("frechet_distance", "sample_class_accuracy"):
-        row = described(name)
-        series = [
-            Series(f.model, numbers(f.details.get("steps")), numbers(f.details.get(name)), markers=True)
-            for f in own
-            if name in f.details
-        ]
-        bounded = (0.0, 1.0) if row.unit == "share" else None
-        group.plots.append(plot(capital(row.title), series, "sampling steps", row.title, y_range=bounded))
-    return finished(section, group, lacking("step_sweep", "step_sweep", run))
-
-
-def finished(section: Section, group: Group, missing: str) -> Section:
-    """The section with the charts that show anything, or with what makes them."""
-    group.plots = [p for p in group.plots if p.svg]
-    if group.plots:
-        section.groups.append(group)
-    else:
-        section.missing = missing
-    return section

@@ -32,22 +32,22 @@ def render(folder: Path) -> str:
             "`dualat train RECIPE --output FOLDER` makes one."
         )
     text, config = reading.read_config(folder / "config.yaml")
-    figures = read_records(folder / "evaluation.json")
+    records = read_records(folder / "evaluation.json")
     run = str(folder)
     parts = [
-        sections.headline(figures, run),
+        sections.headline(records, run),
         training(reading.read_metrics(folder / "metrics.jsonl"), config, run),
         sections.samples(reading.sample_grids(folder / "samples"), run),
-        curves.step_sweep(figures, run),
-        curves.robustness(figures, run),
-        sections.counterfactuals(figures, sorted((folder / "counterfactuals").glob("*.png")), run),
-        curves.reliability(figures, run),
-        curves.detection(figures, run),
-        curves.energies(figures, run),
-        sections.throughput(figures, run),
-        sections.records(figures, run),
+        curves.step_sweep(records, run),
+        curves.robustness(records, run),
+        sections.counterfactuals(records, sorted((folder / "counterfactuals").glob("*.png")), run),
+        curves.reliability(records, run),
+        curves.detection(records, run),
+        curves.energies(records, run),
+        sections.throughput(records, run),
+        sections.every_record(records, run),
         sections.resolved(text, run),
-        sections.versions(figures, run),
+        sections.versions(records, run),
     ]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,7 +1,7 @@
 """What a page is made of, and how metric values and settings are written on it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,15 +62,22 @@ class Group:
 
 @dataclass
 class Section:
-    """A heading, a sentence on how to read it, and its groups; or what makes it where nothing is there yet."""
+    """A heading, a sentence on how to read it, and what it shows; where that is nothing, the sentence `missing`."""
 
     anchor: str
     title: str
-    lead: str = ""
-    cards: list[Card] = field(default_factory=list)
+    lead: str
+    missing: str
     groups: list[Group] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
     text: str = ""
-    missing: str = ""
+
+
+def filled(*groups: Group) -> list[Group]:
+    """The groups in which something is, with the charts that show anything."""
+    for group in groups:
+        group.plots = [p for p in group.plots if p.svg]
+    return [g for g in groups if g.plots or g.pictures or (g.table and g.table.rows)]
 
 
 def plot(
@@ -79,6 +86,14 @@ def plot(
     """A chart with its legend; whatever text goes into the SVG is escaped where that is made."""
     legend = [(Markup(plots.swatch(s, i)), s.name) for i, s in enumerate(series)]
     return Plot(title, Markup(plots.chart(title, series, x, y, **options)), legend, always)
+
+
+def by_group(records: Sequence[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
+    """Records with the same key, in the order in which keys come."""
+    groups: dict[Any, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
 
 
 def capital(words: str) -> str:

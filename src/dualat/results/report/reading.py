@@ -39,7 +39,7 @@ def numbers(value: Any) -> list[float]:
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, list[tuple[float, float]]]]:
-    """Lines of metrics.jsonl as {stage: {figure: [(step, value)]}}. A line that a kill cut short is left out."""
+    """Lines of metrics.jsonl as {stage: {name: [(step, value)]}}. A line that a kill cut short is left out."""
     stages: dict[int, dict[str, list[tuple[float, float]]]] = {}
     if not path.is_file():
         return stages

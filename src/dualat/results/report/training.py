@@ -40,14 +40,13 @@ def training(stages: dict[int, Curves], config: dict[str, Any], run: str) -> Sec
         "Training",
         "Values of single batches as logged; long curves are averaged, the band spans the least to the greatest value. "
         "Validation values are of the averaged weights.",
+        f"No metrics.jsonl in {run}: `dualat train RECIPE --output {run}` writes it.",
     )
     known = methods(config)
     for stage, curves in stages.items():
         method = known.get(stage) or (known.get(0, {}) if stage == max(stages) else {})
         title = f"Stage {stage}: {method['name']}" if method.get("name") else f"Stage {stage}"
         section.groups.append(Group(title, plots=stage_plots(curves, method)))
-    if not section.groups:
-        section.missing = f"No metrics.jsonl in {run}: `dualat train RECIPE --output {run}` writes it."
     return section
 
 

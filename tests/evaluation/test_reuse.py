@@ -2,7 +2,7 @@
 
 import os
 
-from dualat.evaluation.context import file_state
+from dualat.evaluation.reuse import file_state
 
 
 def test_pictures_behind_links_count_and_hidden_files_do_not(tmp_path):

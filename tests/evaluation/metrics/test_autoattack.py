@@ -1,6 +1,5 @@
 """AutoAttack against closed forms (linear models), against pyautoattack alone, and when it is stopped and goes on."""
 
-import json
 import logging
 import sys
 
@@ -9,11 +8,13 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack
 from pyautoattack.square import SquareAttack
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dualat.core.geometry import ThreatModel
 from dualat.data.images import ImageData
-from dualat.evaluation.autoattack import STANDARD, autoattack, choose_attacks, square_fits
+from dualat.evaluation.metrics.autoattack import STANDARD, autoattack, choose_attacks, square_fits
+from dualat.results.record import Record, outcomes
 
 SIDE = 6
 ORDER = {"L2": 2, "Linf": 1}  # dual norms
@@ -51,22 +52,21 @@ def radius(model: Linear, data: ImageData, norm: str) -> Tensor:
         return (margin / length).scatter(1, y[:, None], torch.inf).amin(1)
 
 
-def standing(state) -> Tensor:
-    """Per image, from a state file: did no attack fool the model?"""
-    found = json.loads(state.read_text())
-    return torch.tensor(found["fell"]) == len(found["stages"])
+def standing(record: Record) -> Tensor:
+    """Per image: did no attack fool the model?"""
+    return torch.from_numpy(outcomes(record)).bool()
 
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 @pytest.mark.parametrize("classes", [2, 3, 5, 12])
-def test_a_linear_model_falls_up_to_the_closed_form_radius(classes, norm, tmp_path):
+def test_a_linear_model_falls_up_to_the_closed_form_radius(classes, norm):
     model = Linear(classes)
     data = images(model, 24, wrong=3)
     reach = radius(model, data, norm)
     eps = float(reach.median())
-    record = autoattack(model, data, ThreatModel(norm, eps), state=tmp_path / "state.json")
-    stood = standing(tmp_path / "state.json")
+    record = autoattack(model, data, ThreatModel(norm, eps))
+    stood = standing(record)
     assert stood[reach > eps * 1.001].all(), "an image beyond reach was counted as fooled"
     assert not stood[reach < eps * 0.98].any(), "an image within reach still stands"
     assert round(record.value * 24) == int(stood.sum()) and record.n == 24
@@ -81,13 +81,13 @@ def test_a_linear_model_falls_up_to_the_closed_form_radius(classes, norm, tmp_pa
 
 
 @pytest.mark.usefixtures("short")
-def test_a_thousand_classes(tmp_path):
+def test_a_thousand_classes():
     model = Linear(1000)
     data = images(model, 6)
     reach = radius(model, data, "Linf")
     eps = float(reach.median()) * 1.01
-    record = autoattack(model, data, ThreatModel("Linf", eps), state=tmp_path / "state.json")
-    assert torch.equal(standing(tmp_path / "state.json"), reach > eps)
+    record = autoattack(model, data, ThreatModel("Linf", eps))
+    assert torch.equal(standing(record), reach > eps)
     assert record.settings["targets"] == 9 and record.settings["left_out"] == {}
 
 
@@ -107,14 +107,13 @@ class Masked(nn.Module):
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(("norm", "eps"), [("L2", 0.2), ("Linf", 0.03)])
-def test_every_image_fares_as_under_pyautoattack_alone(norm, eps, tmp_path):
+def test_every_image_fares_as_under_pyautoattack_alone(norm, eps):
     model = Masked().eval()
     data = images(model, 30, wrong=4)
     theirs = pyautoattack.AutoAttack(model, norm=norm, eps=eps, seed=3)
     _, answers = theirs.run_standard_evaluation(data.float(), data.labels, batch_size=12)
-    state = tmp_path / "state.json"
-    record = autoattack(model, data, ThreatModel(norm, eps), batch_size=12, seed=3, state=state)
-    assert torch.equal(standing(state), answers == data.labels)
+    record = autoattack(model, data, ThreatModel(norm, eps), batch_size=12, seed=3)
+    assert torch.equal(standing(record), answers == data.labels)
     assert record.seed == 3 and record.details["projected"] == 0
     after = record.details["after"]
     assert 0 < record.value == after["square"] < after["apgd-ce"] < after["clean"] == 26 / 30, after
@@ -171,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_record(tmp_path):
     assert all(1 <= done <= total for _, done, total in calls)
 
     for stop in range(len(calls)):
-        state, seen = tmp_path / f"{stop}.json", []
+        state, seen = tmp_path / f"{stop}", []
 
         def halt(*call, seen=seen, stop=stop):
             seen.append(call)
@@ -185,7 +184,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_record(tmp_path):
     assert autoattack(model, data, threat, **options, state=state) == whole  # done: nothing is attacked again
 
     for fuse in (2, 30, 120, 200):
-        state, seen = tmp_path / f"fuse-{fuse}.json", []
+        state, seen = tmp_path / f"fuse-{fuse}", []
         model.fuse = fuse
         with pytest.raises(KeyboardInterrupt):
             autoattack(model, data, threat, **options, state=state, progress=lambda *c, s=seen: s.append(c))
@@ -195,29 +194,37 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_record(tmp_path):
         assert record == whole and seen == calls
 
 
-def test_the_state_of_another_evaluation_is_refused(tmp_path):
-    model, state = Linear(5), tmp_path / "state.json"
+def test_the_state_of_another_evaluation_is_not_used_and_a_damaged_one_made_anew(tmp_path):
+    model, state = Linear(5), tmp_path / "state"
     data = images(model, 4)
-    threat, options = ThreatModel("L2", 0.01), {"attacks": ("apgd-ce",), "state": state}
-    autoattack(model, data, threat, **options)
-    for other in ({"seed": 1}, {"batch_size": 2}, {"attacks": ("apgd-ce", "fab-t")}):
-        with pytest.raises(ValueError, match="another evaluation"):
-            autoattack(model, data, threat, **(options | other))
+    threat, options = ThreatModel("L2", 0.01), {"attacks": ("apgd-ce",)}
+    own = autoattack(model, data, threat, **options, state=state)
+    others = [({"seed": 1}, (model, data, threat)), ({"batch_size": 2}, (model, data, threat))]
+    others.append(({"attacks": ("apgd-ce", "fab-t")}, (model, data, threat)))
     for args in [
         (Linear(5, seed=1), data, threat),
         (model, images(model, 4, seed=2), threat),
         (model, images(model, 4, wrong=1), threat),
         (model, data, ThreatModel("L2", 0.02)),
     ]:
-        with pytest.raises(ValueError, match="another evaluation"):
-            autoattack(*args, **options)
-    state.write_text("{}")
-    with pytest.raises(ValueError, match="no state of AutoAttack"):
-        autoattack(model, data, threat, **options)
+        others.append(({}, args))
+    for change, args in others:
+        alone = autoattack(*args, **(options | change))
+        assert autoattack(*args, **(options | change), state=state) == alone
+    assert len(list(state.iterdir())) == 1 + len(others)
+    for content in (
+        b"{}",
+        b"",
+        save({"fooled": torch.ones(4, dtype=torch.bool)}),
+        save({"fooled": torch.ones(3)}),
+    ):
+        for path in state.rglob("*.safetensors"):
+            path.write_bytes(content)
+        assert autoattack(model, data, threat, **options, state=state) == own
 
 
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
-def test_images_outside_the_ball_are_put_back_and_judged_again(norm, tmp_path, monkeypatch):
+def test_images_outside_the_ball_are_put_back_and_judged_again(norm, monkeypatch):
     model = Linear(2)
     data = images(model, 20, wrong=2)
     step = model.weight.detach()[0] - model.weight.detach()[1]
@@ -226,11 +233,10 @@ def test_images_outside_the_ball_are_put_back_and_judged_again(norm, tmp_path, m
     monkeypatch.setattr(APGDAttack, "perturb", lambda self, x, y: x + 0.1 * sign(y) * step)
     reach = radius(model, data, norm)
     eps = float(reach.median())
-    state = tmp_path / "state.json"
-    record = autoattack(model, data, ThreatModel(norm, eps), attacks=("apgd-ce",), state=state)
+    record = autoattack(model, data, ThreatModel(norm, eps), attacks=("apgd-ce",))
     assert record.details["projected"] == 18  # the wrong ones are not attacked
     clear = (reach / eps - 1).abs() > 1e-3
-    assert torch.equal(standing(state)[clear], (reach > eps)[clear])
+    assert torch.equal(standing(record)[clear], (reach > eps)[clear])
 
 
 @pytest.mark.usefixtures("short")
