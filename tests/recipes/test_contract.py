@@ -14,10 +14,11 @@ import dualat
 from dualat.cli.arguments import parse
 from dualat.cli.import_weights import ImportArguments
 from dualat.cli.main import run
-from dualat.config import RunConfig, is_used, load_recipe, recipe_names, to_yaml
+from dualat.config import RunConfig, is_used, load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
 from dualat.models.model import save_model
 from dualat.models.registry import build_network
+from dualat.recipes.reading import recipe_names
 from dualat.run.train import new_model
 
 RECIPES = recipe_names()

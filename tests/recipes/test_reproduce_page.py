@@ -13,7 +13,8 @@ from dualat.cli.evaluate import EvaluateArguments, refuse_unused
 from dualat.cli.import_weights import ImportArguments
 from dualat.cli.recipe_arguments import read
 from dualat.cli.train import TrainFlags
-from dualat.config import load_recipe, recipe_names
+from dualat.config import load_recipe
+from dualat.recipes.reading import recipe_names
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")

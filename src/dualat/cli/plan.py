@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualat.cli.recipe_arguments import read
-from dualat.config import recipe_names
 from dualat.planning.settings import PlanSettings
+from dualat.recipes.reading import recipe_names
 from dualat.settings import strict
 
 if TYPE_CHECKING:

@@ -20,11 +20,10 @@ from dualat.config import (
     is_used,
     load_recipe,
     nearest_settings,
-    recipe_names,
-    recipe_text,
     refuse_unused,
 )
 from dualat.methods.registry import METHODS, row_of
+from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.settings import either, names_of
 from dualat.short_form import STAGE, most_stages
 from dualat.training.settings import StageSettings

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
-from dualat.config import recipe_names, recipe_text
+from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.settings import strict
 
 
