@@ -7,8 +7,6 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import TypeVar
 
-import tyro
-
 from dualat.cli.errors import UsageError
 from dualat.settings import in_group, last_mistake
 
@@ -21,6 +19,8 @@ def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -
 
     Raises UsageError with one sentence for whatever tyro or the settings refuse.
     """
+    import tyro  # the help without a recipe or a target does without
+
     errors = io.StringIO()
     last_mistake()  # of an earlier call
     try:

@@ -4,14 +4,13 @@ tyro reads and explains them; what an override means is said in one place, `dual
 """
 
 import ast
+import functools
 import inspect
 import itertools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
-
-import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.config import (
@@ -114,6 +113,8 @@ def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type
     The settings of one stage's method alone (--stage2.method.contrastive.t-max) are in it where `args` has such an option:
     the list of all would be twice as long.
     """
+    import tyro
+
     entries: list[Any] = [_entry(flags, entry, entry.default) for entry in fields(flags)]
     values: dict[str, Any] = {}
 
@@ -152,6 +153,8 @@ def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type
 
 
 def _entry(kind: type, entry: "Field[Any]", default: Any) -> tuple[str, Any, Any]:
+    import tyro
+
     hint = get_type_hints(kind, include_extras=True)[entry.name]
     return (
         entry.name,
@@ -185,6 +188,7 @@ def _size(kind: Any) -> int:
     return len(list(names_of(kind))) if is_dataclass(kind) else 1  # pyright: ignore[reportArgumentType]
 
 
+@functools.cache
 def docs(kind: type) -> dict[str, str]:
     """The text below each field of a settings class, by the field's name; of a field without one, that of the class it extends."""
     found: dict[str, str] = {}
