@@ -128,3 +128,39 @@ def test_allowed_imports_pass(tmp_path: Path):
         tmp_path, "training/loop.py", "from dualat.training.ema import Ema\nfrom . import ema\nimport timm"
     )
     assert not plant(tmp_path, "training/loop.py", "from dualat import __version__, ThreatModel")
+
+
+MOST_IMPORTS = 15
+"""Modules of ours that the file which makes a run may import."""
+LONGEST_FUNCTION = 60
+"""Lines of a function without its docstring."""
+
+
+def test_the_file_that_makes_a_run_imports_few_modules():
+    found = {name for _, name in imports(ast.parse((SOURCE / "run" / "train.py").read_text()), "dualat.run")}
+    assert len(found) <= MOST_IMPORTS, sorted(found)
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function, without its docstring."""
+    first, *_ = function.body
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    text = first.end_lineno - first.lineno + 1 if documented and first.end_lineno else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - text
+
+
+def test_no_function_is_long():
+    found = {
+        f"{path.relative_to(SOURCE)}: {node.name}": length(node)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(found) > 1000
+    assert not {name: lines for name, lines in found.items() if lines > LONGEST_FUNCTION}
+
+
+def test_lines_of_a_function_are_counted_without_its_docstring():
+    text = 'def f(\n    x,\n):\n    """One.\n\n    Two.\n    """\n    return x\n'
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef) and length(node) == 4

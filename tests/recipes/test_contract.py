@@ -19,7 +19,7 @@ from dualat.data.in_distribution import load_splits
 from dualat.models.model import save_model
 from dualat.models.registry import build_network
 from dualat.recipes.reading import recipe_names
-from dualat.run.train import new_model
+from dualat.run.model import new_model
 
 RECIPES = recipe_names()
 WITH_WEIGHTS = [name for name in RECIPES if load_recipe(name).weights]

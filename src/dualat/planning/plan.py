@@ -28,7 +28,7 @@ from dualat.planning.settings import PlanSettings
 from dualat.planning.speed import Speed
 from dualat.planning.stage import Stage, stage_row
 from dualat.planning.step import META, step_cost
-from dualat.run.train import stage_plan
+from dualat.run.stages import stage_plan
 from dualat.training.settings import OptimizerSettings, StageSettings
 from dualat.training.step import set_train_mode
 
