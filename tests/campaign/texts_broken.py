@@ -18,7 +18,7 @@ from dualat.config import load_recipe, to_yaml
 from dualat.data import open_images
 from dualat.data.checksums import read_sums, verify
 from dualat.data.names import read_lines, read_positions, select
-from dualat.planning.measured import read_measured
+from dualat.planning.speed import read_measured
 from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.results.compare import FORMATS, compare
 from dualat.results.compare.sources import read_source
