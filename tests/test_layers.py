@@ -9,6 +9,7 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
+    ("types",),
     ("system",),
     ("settings",),
     ("results",),
@@ -164,3 +165,24 @@ def test_lines_of_a_function_are_counted_without_its_docstring():
     text = 'def f(\n    x,\n):\n    """One.\n\n    Two.\n    """\n    return x\n'
     (node,) = ast.parse(text).body
     assert isinstance(node, ast.FunctionDef) and length(node) == 4
+
+
+def words(path: Path) -> Iterator[tuple[str, ...]]:
+    """The words of each Literal that a file spells out."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "Literal"
+        ):
+            values = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+            if values and all(isinstance(value, ast.Constant) for value in values):
+                yield tuple(sorted(ast.unparse(value) for value in values))
+
+
+def test_a_choice_of_words_is_spelled_once():
+    """Those that several files need stand in types.py."""
+    found = [(choice, path.name) for path in sorted(SOURCE.rglob("*.py")) for choice in words(path)]
+    choices = [choice for choice, _ in found]
+    assert len(choices) > 10
+    assert not [place for place in found if choices.count(place[0]) > 1]

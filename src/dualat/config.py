@@ -30,6 +30,7 @@ from dualat.short_form import (
     without,
 )
 from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
+from dualat.types import Precision
 
 
 def _stages() -> dict[int, StageSettings]:
@@ -50,7 +51,7 @@ class RunConfig:
     """Run folder; None: runs/RECIPE."""
     device: str = "auto"
     """auto (an accelerator if there is one), cpu, cuda, cuda:1 ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Precision of training; auto: bf16 where the hardware is fast at it. Evaluation runs in fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the gradient loop's step while training, which takes up to a minute per stage; auto: on an accelerator,

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
 from dualat.training.step import train_step
+from dualat.types import Activation
 
 STEP_SIZE = 0.1
 TWENTY = 20
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def build(
-    settings: BenchSettings, device: torch.device, activation: Literal["relu", "silu"] = "relu"
+    settings: BenchSettings, device: torch.device, activation: Activation = "relu"
 ) -> tuple[LoadedModel, Inputs]:
     """A network with BatchNorm statistics of its own making, and random images. Speed does not depend on either."""
     torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,6 +10,7 @@ from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file, remove_samples, sample_folder, sample_name
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.settings import strict
+from dualat.types import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class SampleArguments:
     """Gradient steps; None: the model's own setting."""
     step_size: float | None = None
     """Mean L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
-    schedule: Literal["constant", "linear", "cosine", "exponential"] | None = None
+    schedule: Schedule | None = None
     """How the length goes over the steps; None: the model's own setting."""
     momentum: float | None = None
     """Share of the direction of earlier steps that counts on, in [0, 1); None: the model's own setting."""

@@ -13,8 +13,9 @@ from dualat.data.fashion import load_fashion_mnist
 from dualat.data.images import MEMORY_LIMIT, ImageData, Shape, Splits, fit_to_shape, split_off
 from dualat.data.lazy import LazyImages
 from dualat.data.settings import NAMED_SOURCES, DataSettings
-from dualat.data.sources import OnBad, open_images, open_splits, require_images
+from dualat.data.sources import open_images, open_splits, require_images
 from dualat.system.seeds import mix_seed
+from dualat.types import OnBadImage
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
 
@@ -116,7 +117,7 @@ def _seen(data: ImageData, part: str, settings: DataSettings) -> ImageData:
 
 
 def load_images(
-    source: str, root: str | None, shape: Shape, download: bool = False, on_bad_image: OnBad = "refuse"
+    source: str, root: str | None, shape: Shape, download: bool = False, on_bad_image: OnBadImage = "refuse"
 ) -> ImageData:
     """Training images of a named source, or the images of a folder or of shards, as (N, C, H, W) of the wanted shape.
 

@@ -5,6 +5,7 @@ from dataclasses import MISSING, field, fields
 from typing import Literal
 
 from dualat.settings import strict
+from dualat.types import OnBadImage
 
 NAMED_SOURCES = ("digits", "fashion-mnist", "cifar10", "cifar100")
 """Sources that need no folder of images."""
@@ -60,7 +61,7 @@ class DataSettings:
     """Share of all images held out for testing, in (0, 1); digits, and folders without test/ only."""
     split_seed: int = 0
     """Seed of the splits and of `limit`."""
-    on_bad_image: Literal["skip", "refuse"] = "refuse"
+    on_bad_image: OnBadImage = "refuse"
     """Folders and shards only: what to do with an image that cannot be read: skip it with a warning (images in memory
     alone), or stop."""
     memory_gib: float = 8.0

@@ -5,7 +5,6 @@ import glob
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from dualat.data.decode import View
 from dualat.data.folder import listed, open_class_folder, open_flat_folder
@@ -16,7 +15,6 @@ from dualat.data.listing import class_folders, has_images
 from dualat.data.settings import NAMED_SOURCES, DataSettings
 from dualat.data.shards import open_shards
 
-OnBad = Literal["skip", "refuse"]
 _VALIDATION = ("val", "validation", "valid")
 _WORDS = {"train": "train", "test": "test"} | dict.fromkeys(_VALIDATION, "validation")
 
