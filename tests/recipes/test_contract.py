@@ -16,6 +16,7 @@ from dualat.cli.import_weights import ImportArguments
 from dualat.cli.main import run
 from dualat.config import RunConfig, is_used, load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
+from dualat.models.import_weights.settings import ImportSettings
 from dualat.models.model import save_model
 from dualat.models.registry import build_network
 from dualat.recipes.reading import recipe_names
@@ -176,7 +177,7 @@ def import_as_told(name: str, size: int) -> nn.Module:
     """Run the comment's `dualat import-weights` on a file made here; the network whose weights are in it."""
     (command,) = [c for c in commands(name) if c[0] == "import-weights"]
     config = load_recipe(name)
-    parsed = parse(ImportArguments, command[1:], "dualat import-weights", ImportArguments())
+    _, parsed = parse(command[1:], "dualat import-weights", ImportSettings(), ImportArguments())
     assert parsed.recipe == name and parsed.output == config.weights
     network = Foreign.write(Path(parsed.file), config, size)
     Path(parsed.output).parent.mkdir(parents=True)

@@ -47,7 +47,7 @@ class CounterfactualArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(CounterfactualArguments, args, "dualat counterfactual")
+    (parsed,) = parse(args, "dualat counterfactual", CounterfactualArguments)
     eps = EPS[parsed.norm] if parsed.eps is None else parsed.eps
     if not 0 < eps < float("inf") or parsed.steps < 1:
         raise UsageError(

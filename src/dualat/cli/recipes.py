@@ -21,7 +21,7 @@ class RecipesArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(RecipesArguments, args, "dualat recipes")
+    (parsed,) = parse(args, "dualat recipes", RecipesArguments)
     if parsed.name:
         try:
             print(recipe_text(parsed.name), end="")

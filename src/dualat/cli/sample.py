@@ -54,7 +54,7 @@ class SampleArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(SampleArguments, args, "dualat sample")
+    (parsed,) = parse(args, "dualat sample", SampleArguments)
     output = check_arguments(parsed)
     import torch
 
