@@ -155,12 +155,11 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
     stages = {number: _stage(given, told) for number, given in draft.stages.items()}
     rest = as_meant(draft.rest, RunConfig)
     defaults = {name: value for name, value in asdict(RunConfig()).items() if name in OWN}
-    config = None
     try:
         config = RunConfig(**merge(defaults, rest), stages=stages)  # type: ignore[arg-type]
     except ValueError as error:
-        told.append(str(error))
-    if told or config is None:
+        raise ValueError(" ".join(dict.fromkeys([*told, str(error)]))) from None
+    if told:
         raise ValueError(" ".join(dict.fromkeys(told)))
     if not config.rows[-1].classifies:
         config.sampling.energy = "marginal"  # it learns no labels: there is no E(x, y) to descend
@@ -292,10 +291,4 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """A configuration, complete, as YAML."""
-    return yaml.safe_dump(_listed(plain(config)), sort_keys=False, allow_unicode=True)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _listed(v) for k, v in value.items()}
-    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
