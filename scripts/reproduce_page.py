@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dualat.config import load_recipe, recipe_text
+from dualat.config import load_recipe
 from dualat.planning.plan import plan as plan_of
 from dualat.planning.settings import PlanSettings
+from dualat.recipes.reading import recipe_text
 from dualat.results.compare.sources import protocol, published_rows
 from dualat.system.files import write_text
 

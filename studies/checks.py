@@ -20,7 +20,7 @@ from dualat.evaluation.measure import check_metrics, check_needs
 from dualat.evaluation.metrics.ood import SCORES
 from dualat.evaluation.registry import METRICS
 from dualat.run.folder import changed_setting
-from dualat.run.train import stage_plan
+from dualat.run.stages import stage_plan
 from dualat.training.step import check_division
 
 OOD_NOISE = ("uniform", "normal")

@@ -25,7 +25,8 @@ from dualat.core.loop import GradientLoop
 from dualat.data.in_distribution import ImageData, load_splits
 from dualat.methods.base import Method
 from dualat.results.record import versions
-from dualat.run.train import new_model, stage_plan, worth_compiling
+from dualat.run.model import new_model
+from dualat.run.stages import stage_plan, worth_compiling
 from dualat.system.devices import device_name
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, choose_dtype

@@ -16,19 +16,18 @@ from dualat.config import (
     merge,
     nearest_settings,
     plain,
-    recipe_names,
-    recipe_text,
     setting_names,
     to_yaml,
 )
 from dualat.methods.registry import DATSettings, StandardATSettings
+from dualat.recipes.reading import recipe_names, recipe_values
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads_and_states_what_it_depends_on(name):
     """A recipe leaves nothing of consequence to defaults, which may change."""
     config = load_recipe(name)
-    written = yaml.safe_load(recipe_text(name))
+    written = recipe_values(name)
     groups = {"method", "data", "network", "initial", "sampling", "evaluation"}
     groups |= {f"stage{number}" for number in config.stages}
     groups |= {group for row in config.rows for group in row.groups} - {"loss"}
@@ -246,8 +245,8 @@ def test_every_setting_has_one_dotted_name():
 
 def test_reading_recipes_imports_neither_torch_nor_timm():
     code = (
-        "import sys, dualat.config as c\n"
-        "[c.to_yaml(c.load_recipe(n)) for n in c.recipe_names()]\n"
+        "import sys, dualat.config as c\nfrom dualat.recipes.reading import recipe_names\n"
+        "[c.to_yaml(c.load_recipe(n)) for n in recipe_names()]\n"
         "print(*sorted({'torch', 'timm', 'torchvision', 'sklearn'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

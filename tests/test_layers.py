@@ -9,6 +9,7 @@ import dualat
 SOURCE = Path(dualat.__file__).parent
 
 LAYERS = (
+    ("types",),
     ("system",),
     ("settings",),
     ("results",),
@@ -18,7 +19,9 @@ LAYERS = (
     ("sampling", "counterfactuals"),
     ("methods",),
     ("training", "evaluation"),
-    ("config", "short_form", "recipes"),
+    ("short_form",),
+    ("recipes",),
+    ("config",),
     ("run",),
     ("planning", "bench"),
     ("cli",),
@@ -126,3 +129,62 @@ def test_allowed_imports_pass(tmp_path: Path):
         tmp_path, "training/loop.py", "from dualat.training.ema import Ema\nfrom . import ema\nimport timm"
     )
     assert not plant(tmp_path, "training/loop.py", "from dualat import __version__, ThreatModel")
+
+
+MOST_IMPORTS = 15
+"""Modules of ours that the file which makes a run may import."""
+LONGEST_FUNCTION = 60
+"""Lines of a function without its docstring."""
+
+
+def test_the_file_that_makes_a_run_imports_few_modules():
+    found = {name for _, name in imports(ast.parse((SOURCE / "run" / "train.py").read_text()), "dualat.run")}
+    assert len(found) <= MOST_IMPORTS, sorted(found)
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function, without its docstring."""
+    first, *_ = function.body
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    text = first.end_lineno - first.lineno + 1 if documented and first.end_lineno else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - text
+
+
+def test_no_function_is_long():
+    found = {
+        f"{path.relative_to(SOURCE)}: {node.name}": length(node)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(found) > 1000
+    assert not {name: lines for name, lines in found.items() if lines > LONGEST_FUNCTION}
+
+
+def test_lines_of_a_function_are_counted_without_its_docstring():
+    text = 'def f(\n    x,\n):\n    """One.\n\n    Two.\n    """\n    return x\n'
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef) and length(node) == 4
+
+
+def words(path: Path) -> Iterator[tuple[str, ...]]:
+    """The words of each Literal that a file spells out."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "Literal"
+        ):
+            values = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+            if values and all(isinstance(value, ast.Constant) for value in values):
+                yield tuple(sorted(ast.unparse(value) for value in values))
+
+
+def test_a_choice_of_words_is_spelled_once():
+    """Those that several files need stand in types.py."""
+    found = {
+        (choice, str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py") for choice in words(path)
+    }
+    choices = [choice for choice, _ in found]
+    assert len(choices) > 10
+    assert not sorted(place for place in found if choices.count(place[0]) > 1)

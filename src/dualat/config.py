@@ -3,12 +3,9 @@
 This file imports no PyTorch, so that `--help` and mistakes in a recipe answer at once.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, field, fields, is_dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -18,22 +15,22 @@ from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import DEFAULT, METHODS, Row, known_groups, method_settings, row_of
 from dualat.models.settings import OF_WIDE_RESNETS, NetworkSettings, is_wide_resnet
+from dualat.recipes.reading import recipe_values
 from dualat.settings import either, names_of, nearest_among, strict
 from dualat.short_form import (
     STAGE,
     as_meant,
     drafted,
-    in_short,
     leaves,
     merge,
     mistakes,
     most_stages,
     named_method,
-    spread,
+    overridden,
     without,
 )
-from dualat.system.files import read_yaml
 from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
+from dualat.types import Precision
 
 
 def _stages() -> dict[int, StageSettings]:
@@ -54,7 +51,7 @@ class RunConfig:
     """Run folder; None: runs/RECIPE."""
     device: str = "auto"
     """auto (an accelerator if there is one), cpu, cuda, cuda:1 ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Precision of training; auto: bf16 where the hardware is fast at it. Evaluation runs in fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the gradient loop's step while training, which takes up to a minute per stage; auto: on an accelerator,
@@ -120,35 +117,6 @@ class RunConfig:
 
 OWN = frozenset(entry.name for entry in fields(RunConfig)) - {"stages"}  # type: ignore[arg-type]
 """Names that concern the whole run."""
-LARGEST_RECIPE = 2**22  # bytes
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with dualat."""
-    folder = resources.files("dualat").joinpath("recipes")
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-
-
-def recipe_text(name: str) -> str:
-    """The YAML of a recipe: one that comes with dualat, or a file's path. ValueError/FileNotFoundError otherwise."""
-    if name in recipe_names():
-        return resources.files("dualat").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise FileNotFoundError(f"recipe file {path} does not exist.")
-        if path.stat().st_size > LARGEST_RECIPE:
-            raise ValueError(f"recipe file {path} has {path.stat().st_size:,} bytes, which no recipe has.")
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"recipe file {path} is not a text file.") from error
-    near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(
-        f"recipe {name!r} is unknown.{hint} There are {', '.join(recipe_names())}; "
-        "your own is a path that ends in .yaml."
-    )
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -156,13 +124,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunCon
 
     Raises ValueError, also for an override that the method does not read.
     """
-    try:
-        values = read_yaml(recipe_text(name))
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name} is no valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict | None):
-        raise ValueError(f"recipe {name} must be a mapping of settings, but is a {type(values).__name__}.")
-    return changed(values or {}, overrides or {})
+    return changed(recipe_values(name), overrides or {})
 
 
 def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
@@ -174,27 +136,11 @@ def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfi
 
     Raises ValueError, also for an override that no stage's method reads.
     """
-    if "method" in overrides:
-        values = in_short(values)
     if not is_wide_resnet(str(overrides.get("network.name", "wrn-28-10"))):
         values = without(values, [f"network.{name}" for name in OF_WIDE_RESNETS])
-    for key, value in overrides.items():
-        for name in spread(values, str(key)):
-            values = _with(values, name, value, str(key))
-    config = build_config(values)
+    config = build_config(overridden(values, overrides))
     refuse_unused(config, overrides)
     return config
-
-
-def _with(values: Mapping[str, Any], name: str, value: Any, whole: str) -> dict[str, Any]:
-    """A copy of nested values with one setting changed: what shares an object with others, as YAML's references do, is left."""
-    group, _, rest = name.partition(".")
-    if not rest:
-        return {**values, name: value}
-    inner = {} if values.get(group) is None else values[group]
-    if not isinstance(inner, Mapping):
-        raise ValueError(f"{whole} is no setting: {group} is a value, not a group.{did_you_mean(whole)}")
-    return {**values, group: _with(inner, rest, value, whole)}
 
 
 def build_config(values: Mapping[str, Any]) -> RunConfig:
@@ -212,12 +158,11 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
     stages = {number: _stage(given, told) for number, given in draft.stages.items()}
     rest = as_meant(draft.rest, RunConfig)
     defaults = {name: value for name, value in asdict(RunConfig()).items() if name in OWN}
-    config = None
     try:
         config = RunConfig(**merge(defaults, rest), stages=stages)  # type: ignore[arg-type]
     except ValueError as error:
-        told.append(str(error))
-    if told or config is None:
+        raise ValueError(" ".join(dict.fromkeys([*told, str(error)]))) from None
+    if told:
         raise ValueError(" ".join(dict.fromkeys(told)))
     if not config.rows[-1].classifies:
         config.sampling.energy = "marginal"  # it learns no labels: there is no E(x, y) to descend
@@ -351,10 +296,4 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """A configuration, complete, as YAML."""
-    return yaml.safe_dump(_listed(plain(config)), sort_keys=False, allow_unicode=True)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _listed(v) for k, v in value.items()}
-    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)

@@ -9,7 +9,7 @@ ball. log p(target | x) (`climb="probability"`) asks for the change alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -21,11 +21,11 @@ from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import lower_energy, target_class
 from dualat.data.pictures import signed_difference, strip
+from dualat.types import Climb
 
 if TYPE_CHECKING:
     from dualat.models.model import LoadedModel
 
-Climb = Literal["energy", "probability"]
 OBJECTIVES = {"energy": lower_energy, "probability": target_class}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dualat.core.classifier import check_images, device_of
 from dualat.core.energy import check_labels
-from dualat.core.loop import Schedule, normal, pgd
+from dualat.core.loop import normal, pgd
 from dualat.core.objectives import lower_energy
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.draws import draws_for
@@ -23,6 +23,7 @@ from dualat.data.starts import Start, plain_kind, start_from
 from dualat.models.model import LoadedModel
 from dualat.models.own import count_classes
 from dualat.system.precision import float32_by_default
+from dualat.types import Schedule
 
 
 def descend(

@@ -119,6 +119,34 @@ def stage_keys(values: Mapping[Any, Any]) -> list[str]:
     return [key for key in values if isinstance(key, str) and STAGE.fullmatch(key)]
 
 
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with dotted overrides on top; the values stay as they are. In short, an override is of every stage that
+    has it."""
+    found = in_short(values) if "method" in overrides else dict(values)
+    for key, value in overrides.items():
+        for name in spread(found, str(key)):
+            found = _with(found, name, value, str(key))
+    return found
+
+
+def extended(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values with those of one that extends it on top; an empty group changes nothing."""
+    groups = {name[:i] for name, _ in leaves(base) for i, letter in enumerate(name) if letter == "."}
+    changes = {name: value for name, value in leaves(given) if name not in groups or value not in (None, {})}
+    return overridden(base, changes)
+
+
+def _with(values: Mapping[str, Any], name: str, value: Any, whole: str) -> dict[str, Any]:
+    """A copy of nested values with one setting changed: what shares an object with others, as YAML's references do, is left."""
+    group, _, rest = name.partition(".")
+    if not rest:
+        return {**values, name: value}
+    inner = {} if values.get(group) is None else values[group]
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{whole} is no setting: {group} is a value, not a group.")
+    return {**values, group: _with(inner, rest, value, whole)}
+
+
 def spread(values: Mapping[str, Any], name: str) -> list[str]:
     """Where an override of this dotted name goes: itself, or the stages' own settings, where the recipe names each
     stage's method and several of them, or one, have it."""

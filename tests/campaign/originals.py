@@ -27,7 +27,8 @@ import dualat.evaluation.judge as judges  # noqa: E402
 from dualat.config import RunConfig, build_config, plain, to_yaml  # noqa: E402
 from dualat.data.in_distribution import load_splits  # noqa: E402
 from dualat.models.model import save_model  # noqa: E402
-from dualat.run.train import new_model, stage_plan  # noqa: E402
+from dualat.run.model import new_model  # noqa: E402
+from dualat.run.stages import stage_plan  # noqa: E402
 from dualat.system.files import sha256  # noqa: E402
 from dualat.training.checkpoint import TrainingState, save_state  # noqa: E402
 from dualat.training.ema import EMA  # noqa: E402

@@ -14,11 +14,12 @@ from images_broken import Input
 from models_broken import write_run
 from rich.console import Console
 
-from dualat.config import load_recipe, recipe_names, recipe_text, to_yaml
+from dualat.config import load_recipe, to_yaml
 from dualat.data import open_images
 from dualat.data.checksums import read_sums, verify
 from dualat.data.names import read_lines, read_positions, select
-from dualat.planning.measured import read_measured
+from dualat.planning.speed import read_measured
+from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.results.compare import FORMATS, compare
 from dualat.results.compare.sources import read_source
 from dualat.results.record import read_records

@@ -17,7 +17,7 @@ from dualat.data.in_distribution import load_splits
 from dualat.evaluation import judge
 from dualat.models.model import load, save_model
 from dualat.run.data import write_data
-from dualat.run.train import new_model
+from dualat.run.model import new_model
 
 SIZE = 32
 

@@ -1,7 +1,6 @@
 """The compiled step gives what the eager one gives, is traced once, and leaves the model as it was."""
 
 import copy
-import importlib
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,8 @@ from dualat.core.objectives import lower_energy, raise_confidence, raise_cross_e
 from dualat.data.images import ImageData
 from dualat.methods.registry import METHODS
 from dualat.models.wide_resnet import WideResNet
+from dualat.run import stages as run_stages
+from dualat.run.model import new_model
 
 SHAPE = (2, 8, 8)
 
@@ -363,7 +364,6 @@ def test_a_run_trains_alike_compiled(tiny, tiny_run, tmp_path, monkeypatch):
 
 
 def test_compiling_is_chosen_for_long_runs_alone():
-    train_module = importlib.import_module("dualat.run.train")
     for recipe, shape, size, expected in (
         ("digits", (1, 8, 8), 1200, False),
         ("cifar10", (3, 32, 32), 49_000, True),
@@ -376,17 +376,16 @@ def test_compiling_is_chosen_for_long_runs_alone():
             "black",
         )
         data.images[: size // 2] = 255
-        model = train_module.new_model(config, data, torch.device("cpu"))
-        stages = train_module.stage_plan(config, data)
+        model = new_model(config, data, torch.device("cpu"))
+        stages = run_stages.stage_plan(config, data)
         chosen = {
-            mode: train_module.worth_compiling(replace(config, compile=mode), model, data, stages)
+            mode: run_stages.worth_compiling(replace(config, compile=mode), model, data, stages)
             for mode in ("auto", "on", "off")
         }
         assert chosen == {"auto": expected, "on": True, "off": False}
 
 
 def test_compiling_is_refused_where_there_is_nothing_to_compile():
-    train_module = importlib.import_module("dualat.run.train")
     refused = set()
     for method in METHODS:
         config = load_recipe("digits", {"device": "cpu", "method": method, "compile": "on"})
@@ -396,15 +395,15 @@ def test_compiling_is_refused_where_there_is_nothing_to_compile():
             tuple("0123456789"),
             "grey",
         )
-        model = train_module.new_model(config, data, torch.device("cpu"))
-        stages = train_module.stage_plan(config, data)
+        model = new_model(config, data, torch.device("cpu"))
+        stages = run_stages.stage_plan(config, data)
         try:
-            assert train_module.worth_compiling(config, model, data, stages)
+            assert run_stages.worth_compiling(config, model, data, stages)
         except ValueError as error:
             text = f"compile is on, but {method} has no gradient loop that can be compiled: leave it at auto."
             assert str(error) == text
             refused.add(method)
-            assert not train_module.worth_compiling(replace(config, compile="auto"), model, data, stages)
+            assert not run_stages.worth_compiling(replace(config, compile="auto"), model, data, stages)
     assert refused == {"egc"}
 
 

@@ -19,10 +19,8 @@ from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.planning.hardware import HARDWARE, find_hardware, recognise
 from dualat.planning.memory import Memory, memory
-from dualat.planning.observe import KERNEL_SECONDS, Observation, observe
-from dualat.planning.passes import count_passes
-from dualat.planning.precision import on_gpu
-from dualat.planning.step import META, step_cost
+from dualat.planning.observe import KERNEL_SECONDS, META, Observation, observe, on_gpu
+from dualat.planning.step import count_passes, step_cost
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import StageSettings
 from dualat.training.step import train_step

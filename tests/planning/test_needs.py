@@ -11,7 +11,7 @@ from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.settings import NetworkSettings
 from dualat.planning.data import data_facts
-from dualat.planning.disk import disk, initial_bytes
+from dualat.planning.memory import disk, initial_bytes
 from dualat.planning.needs import data_needs, initial_needs, source_need, weights_needs
 
 
@@ -147,8 +147,8 @@ def test_pretrained_weights_are_looked_for_in_the_cache_alone(
 
 def test_disk_item_by_item():
     taken = disk(state=100, optimizer=10, buffer=5, start=7, lines=2, downloads=3)
-    assert (taken.checkpoints, taken.models, taken.downloads) == (3 * 215, 4 * 107, 3)
-    assert taken.total == taken.checkpoints + taken.models + taken.logs + 3
+    assert (taken["checkpoints"], taken["models"], taken["downloads"]) == (3 * 215, 4 * 107, 3)
+    assert taken["total"] == taken["checkpoints"] + taken["models"] + taken["logs"] + 3
     assert initial_bytes(InitialSettings("class-gaussian", rank=4), (1, 2, 2), 10) == 10 * 4 * 5 * 4
     assert initial_bytes(InitialSettings("images", source="x"), (3, 8, 8), 10) == 1000 * 192
     assert initial_bytes(InitialSettings("uniform"), (3, 8, 8), 10) == 0

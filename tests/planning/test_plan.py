@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from dualat.cli.main import run
-from dualat.config import RunConfig, load_recipe, recipe_names
+from dualat.config import RunConfig, load_recipe
 from dualat.methods.registry import METHODS
 from dualat.planning.plan import plan as plan_of
 from dualat.planning.settings import PlanSettings
+from dualat.recipes.reading import recipe_names
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu-2-cores-avx512-bf16.json"
 SMALL = {"network.name": "wrn-10-1"}

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from pictures_on_disk import jpeg, write_bin
 
-from dualat.config import RunConfig, recipe_text
+from dualat.config import RunConfig
 from dualat.data.names import write_positions
 from dualat.methods.registry import METHODS
+from dualat.recipes.reading import recipe_text
 
 CLASSES = {
     "cifar10": ("airplane", "automobile"),

@@ -15,7 +15,8 @@ from recipe_files import commands, header, value_at
 
 from dualat.cli.recipe_arguments import read
 from dualat.cli.train import TrainFlags
-from dualat.config import load_recipe, recipe_names, recipe_text
+from dualat.config import load_recipe
+from dualat.recipes.reading import recipe_names, recipe_values
 from dualat.training.optimizer import learning_rate
 
 L2_SMALL = {"attack.norm": "L2", "attack.eps": 0.5, "attack.steps": 10, "attack.step_size": 0.1}
@@ -279,7 +280,7 @@ def test_every_value_is_the_published_one(name: str):
 @pytest.mark.parametrize("name", TABLE)
 def test_every_published_value_is_written_in_the_recipe_itself(name: str):
     """A recipe is complete: what makes the row must not hang on a default that may change."""
-    written = yaml.safe_load(recipe_text(name))
+    written = recipe_values(name)
     groups = {"data", "network", "initial", "stage1", "sampling", "evaluation"}
     method = value_at(load_recipe(name), "method")
     if method in ("dat", "standard-at", "ratio"):

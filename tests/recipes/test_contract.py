@@ -14,11 +14,13 @@ import dualat
 from dualat.cli.arguments import parse
 from dualat.cli.import_weights import ImportArguments
 from dualat.cli.main import run
-from dualat.config import RunConfig, is_used, load_recipe, recipe_names, to_yaml
+from dualat.config import RunConfig, is_used, load_recipe, to_yaml
 from dualat.data.in_distribution import load_splits
+from dualat.models.import_weights.settings import ImportSettings
 from dualat.models.model import save_model
 from dualat.models.registry import build_network
-from dualat.run.train import new_model
+from dualat.recipes.reading import recipe_names
+from dualat.run.model import new_model
 
 RECIPES = recipe_names()
 WITH_WEIGHTS = [name for name in RECIPES if load_recipe(name).weights]
@@ -175,7 +177,7 @@ def import_as_told(name: str, size: int) -> nn.Module:
     """Run the comment's `dualat import-weights` on a file made here; the network whose weights are in it."""
     (command,) = [c for c in commands(name) if c[0] == "import-weights"]
     config = load_recipe(name)
-    parsed = parse(ImportArguments, command[1:], "dualat import-weights", ImportArguments())
+    _, parsed = parse(command[1:], "dualat import-weights", ImportSettings(), ImportArguments())
     assert parsed.recipe == name and parsed.output == config.weights
     network = Foreign.write(Path(parsed.file), config, size)
     Path(parsed.output).parent.mkdir(parents=True)

@@ -13,7 +13,10 @@ from dualat.cli.evaluate import EvaluateArguments, refuse_unused
 from dualat.cli.import_weights import ImportArguments
 from dualat.cli.recipe_arguments import read
 from dualat.cli.train import TrainFlags
-from dualat.config import load_recipe, recipe_names
+from dualat.config import load_recipe
+from dualat.evaluation.settings import EvaluationSettings
+from dualat.models.import_weights.settings import ImportSettings
+from dualat.recipes.reading import recipe_names
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
@@ -103,11 +106,11 @@ def test_every_command_parses(command: list[str]):
         read("dualat train", [target, *args], TrainFlags)
     elif kind == "evaluate":
         recipe = target.removeprefix("runs/")
-        own = vars(load_recipe(recipe).evaluation) if recipe in RECIPES else {}
-        base = EvaluateArguments(**own)
-        refuse_unused(parse(EvaluateArguments, args, f"dualat evaluate {target}", base), base)
+        base = load_recipe(recipe).evaluation if recipe in RECIPES else EvaluationSettings()
+        settings, parsed = parse(args, f"dualat evaluate {target}", base, EvaluateArguments())
+        refuse_unused(parsed.metrics, settings, base)
     else:
-        parsed = parse(ImportArguments, [target, *args], "dualat import-weights", ImportArguments())
+        _, parsed = parse([target, *args], "dualat import-weights", ImportSettings(), ImportArguments())
         assert kind == "import-weights" and parsed.recipe in RECIPES
 
 

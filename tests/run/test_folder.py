@@ -13,7 +13,7 @@ from dualat.data.in_distribution import load_splits
 from dualat.models.model import save_model
 from dualat.run.data import check_same, known_content, load_run_splits, located, write_data
 from dualat.run.folder import LOCK, check_folder, check_unused, clear_run, is_run, run_files
-from dualat.run.train import new_model
+from dualat.run.model import new_model
 from dualat.short_form import in_short
 from dualat.system.lock import locked
 
@@ -193,10 +193,10 @@ def test_a_run_holds_its_lock_from_before_its_first_file_to_its_last(tiny, tmp_p
 
         return looking
 
-    for name in ("write_text", "_train_stages", "evaluate_run"):
+    for name in ("write_text", "train_stages", "evaluate_run"):
         monkeypatch.setattr(module, name, look(name))
     dualat.train("digits", {**tiny, "output": str(tmp_path / "run")})
-    assert seen == ["write_text", "_train_stages", "evaluate_run"]
+    assert seen == ["write_text", "train_stages", "evaluate_run"]
     check_unused(tmp_path / "run")
     assert not (tmp_path / "run" / LOCK).exists()
 

@@ -12,7 +12,7 @@ from dualat.data.checksums import verify
 from dualat.data.in_distribution import load_splits
 from dualat.evaluation.reuse import kept_tensors
 from dualat.models.model import save_model
-from dualat.run.train import new_model
+from dualat.run.model import new_model
 from dualat.system.files import _cannot_keep, atomic_path, cache_folder, keep, write_text
 
 

@@ -49,7 +49,7 @@ def test_packages_name_their_modules(tmp_path, monkeypatch):
     (tmp_path / "package_of_mine.py").write_text("LOADED = True\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = [EntryPoint("mine", "package_of_mine", plugins.GROUP)]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: found)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
     load_installed()
     assert sys.modules["package_of_mine"].LOADED
     found[:] = [EntryPoint("gone", "package_that_is_gone", plugins.GROUP)]

@@ -99,7 +99,7 @@ def test_a_checkpoint_of_one_kind_goes_on_as_the_other(name, before, after, tmp_
 
 
 def channels_last_network() -> nn.Module:
-    """Convolutions of several channels, whose weights lie in memory channels last, as train.new_model makes them."""
+    """Convolutions of several channels, whose weights lie in memory channels last, as run.model.new_model makes them."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 2))
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

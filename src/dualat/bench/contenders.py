@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from dualat.training.ema import EMA
 from dualat.training.optimizer import build_optimizer
 from dualat.training.settings import OptimizerSettings, StageSettings
 from dualat.training.step import train_step
+from dualat.types import Activation
 
 STEP_SIZE = 0.1
 TWENTY = 20
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def build(
-    settings: BenchSettings, device: torch.device, activation: Literal["relu", "silu"] = "relu"
+    settings: BenchSettings, device: torch.device, activation: Activation = "relu"
 ) -> tuple[LoadedModel, Inputs]:
     """A network with BatchNorm statistics of its own making, and random images. Speed does not depend on either."""
     torch.manual_seed(0)
@@ -113,6 +113,23 @@ def textbook_works(model: nn.Module, inputs: Inputs, settings: BenchSettings) ->
     }
 
 
+def second_stage(settings: BenchSettings) -> tuple[DAT, StageSettings]:
+    """DAT with the steps that are timed, and its stage."""
+    size = 2.5 * settings.eps / settings.attack_steps
+    attack = AttackSettings(norm="L2", eps=settings.eps, steps=settings.attack_steps, step_size=size)
+    dat = DATSettings(
+        attack=attack, contrastive=ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
+    )
+    stage = StageSettings(
+        method=dat,
+        steps=1,
+        batch_size=settings.batch_size,
+        freeze_batchnorm=True,
+        optimizer=OptimizerSettings(lr=1e-3),
+    )
+    return DAT(dat, settings.batch_size), stage
+
+
 def own_works(
     model: LoadedModel,
     inputs: Inputs,
@@ -131,12 +148,8 @@ def own_works(
     loops = [GradientLoop(m, compile_loop, settings.batch_size) for m in (model, trained)]
     i, threat = inputs, ThreatModel("L2", settings.eps)
     device, size = i.images.device, 2.5 * settings.eps / settings.attack_steps
-    contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
-    attack = AttackSettings(norm="L2", eps=settings.eps, steps=settings.attack_steps, step_size=size)
-    of_dat = DATSettings(attack=attack, contrastive=contrastive)
-    method = DAT(of_dat, settings.batch_size)
+    method, stage = second_stage(settings)
     method.curriculum.steps = settings.steps
-    stage = StageSettings(method=of_dat, steps=1, freeze_batchnorm=True, optimizer=OptimizerSettings(lr=1e-3))
     optimizer, average = build_optimizer(trained, stage.optimizer), EMA(trained, 0.999)
     batch = Batch(i.images, i.labels, i.real, i.labels, i.starts)
 

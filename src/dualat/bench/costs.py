@@ -6,20 +6,17 @@ from typing import Any
 
 import torch
 
-from dualat.bench.contenders import STEP_SIZE, Inputs, dtype_of, within
+from dualat.bench.contenders import Inputs, dtype_of, second_stage, within
 from dualat.bench.measure import interleaved
 from dualat.bench.settings import BenchSettings
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
 from dualat.data.settings import AugmentSettings, InitialSettings
 from dualat.methods.base import Batch
-from dualat.methods.dat import DAT
-from dualat.methods.registry import DATSettings
-from dualat.methods.settings import AttackSettings, ContrastiveSettings
 from dualat.models.model import LoadedModel
 from dualat.training.feed import Feed
 from dualat.training.loop import Run, Stage
-from dualat.training.settings import OptimizerSettings, StageSettings, TrackingSettings
+from dualat.training.settings import TrackingSettings
 from dualat.training.signals import StopRequest
 from dualat.training.tracking import Tracker
 
@@ -66,18 +63,7 @@ def stage_of(
     data = ImageData(images, labels, tuple(model.class_names), "random images")
     initial = build_initial(InitialSettings(), data.shape, data)
     feed = Feed(data, AugmentSettings(kind="strong"), AugmentSettings(kind="basic"), initial, device)
-    size = 2.5 * settings.eps / settings.attack_steps
-    attack = AttackSettings(eps=settings.eps, steps=settings.attack_steps, step_size=size)
-    contrastive = ContrastiveSettings(t_max=settings.steps, step_size=STEP_SIZE)
-    of_dat = DATSettings(attack=attack, contrastive=contrastive)
-    method = DAT(of_dat, settings.batch_size)
-    stage = StageSettings(
-        method=of_dat,
-        steps=1,
-        batch_size=settings.batch_size,
-        freeze_batchnorm=True,
-        optimizer=OptimizerSettings(lr=1e-3),
-    )
+    method, stage = second_stage(settings)
     folder, dtype = tracker.path.parent, dtype_of(precision)
     run = Run(folder, 0, dtype, tracking, tracker, lambda *_: {}, StopRequest())
     return Stage(model, 2, method, stage, feed, run)

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dualat.bench.contenders import (
     TWENTY,
@@ -24,9 +23,9 @@ from dualat.bench.costs import costs
 from dualat.bench.measure import Timing, interleaved, matmul_peak, ratios
 from dualat.bench.others import attack_libraries
 from dualat.bench.settings import BenchSettings
-from dualat.core.loop import frozen
 from dualat.models.model import LoadedModel
 from dualat.results.record import versions
+from dualat.run.stages import forward_operations
 from dualat.system.devices import device_name
 from dualat.system.precision import choose_dtype, has_tensor_cores
 
@@ -41,7 +40,7 @@ def bench(settings: BenchSettings, device: torch.device, tell: Callable[[str], N
     """
     precisions = choose_precisions(settings.precisions, device)
     model, inputs = build(settings, device)
-    forward = forward_operations(model, inputs)
+    forward = float(forward_operations(model))
     tell("measuring the peak of matrix products")
     peaks = measure_peaks(precisions, device)
     result: dict[str, Any] = {
@@ -124,13 +123,6 @@ def measure_peaks(precisions: Sequence[str], device: torch.device) -> dict[str, 
         with arithmetic(name, device):
             peaks[name] = matmul_peak(dtype_of(name), device)
     return peaks
-
-
-def forward_operations(model: LoadedModel, inputs: Inputs) -> float:
-    """Floating-point operations of one image's forward pass, counted."""
-    with frozen(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(inputs.images[:1])
-    return float(counter.get_total_flops())
 
 
 def operations(task: str, settings: BenchSettings, forward: float) -> float | None:

@@ -3,45 +3,68 @@
 import contextlib
 import io
 import re
-from collections.abc import Collection
-from dataclasses import fields
-from typing import TypeVar
-
-import tyro
+from collections.abc import Collection, Iterable
+from dataclasses import field, fields, make_dataclass
+from typing import Annotated, Any, TypeVar, overload
 
 from dualat.cli.errors import UsageError
 from dualat.settings import in_group, last_mistake
 
 __all__ = ["UsageError", "field_names", "parse"]
-T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
-def parse(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
-    """Arguments as an instance of the settings class `kind`; `--help` shows `default`'s values.
+@overload
+def parse(args: list[str], prog: str, part: type[A] | A, /) -> tuple[A]: ...
+@overload
+def parse(args: list[str], prog: str, part: type[A] | A, other: type[B] | B, /) -> tuple[A, B]: ...
+@overload
+def parse(args: list[str], prog: str, /, *parts: Any) -> tuple[Any, ...]: ...
+def parse(args: list[str], prog: str, /, *parts: Any) -> tuple[Any, ...]:
+    """Arguments as instances of settings classes, whose options stand beside each other.
+
+    parts: classes, or instances whose values `--help` shows; the last one's docstring is the command's.
 
     Raises UsageError with one sentence for whatever tyro or the settings refuse.
     """
-    errors = io.StringIO()
+    import tyro  # the help without a recipe does without
+
+    kinds, entries = [part if isinstance(part, type) else type(part) for part in parts], []
+    for place, (part, kind) in enumerate(zip(parts, kinds, strict=True)):
+        default = field() if kind is part else field(default_factory=lambda given=part: given)
+        entries.append((f"part{place}", Annotated[kind, tyro.conf.arg(name="")], default))
+    made = make_dataclass("Arguments", entries, kw_only=True)
+    made.__doc__ = kinds[-1].__doc__
+    config, errors = (tyro.conf.FlagCreatePairsOff,) if kinds == list(parts) else (), io.StringIO()
     last_mistake()  # of an earlier call
     try:
         with contextlib.redirect_stderr(errors):
-            if default is None:
-                parsed = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-            else:
-                parsed = tyro.cli(kind, args=args, prog=prog, default=default)
+            parsed = vars(tyro.cli(made, args=args, prog=prog, config=config)).values()
+    except ValueError as error:
+        text = str(error)
     except SystemExit as stop:
         if not stop.code:
             raise
-        if (text := last_mistake()) is not None:  # as it was before tyro put it into a box of 80 columns
-            group = re.search(r"Error parsing ([a-z_][\w.]*):", errors.getvalue())
-            text = in_group(group[1], text) if group else text
-            raise UsageError(f"{text.rstrip('.')}. `{prog} --help` lists all options.") from None
-        raise UsageError(sentence(errors.getvalue(), prog, field_names(kind))) from None
-    for name in field_names(kind):
-        option = f"--{name.replace('_', '-')}"
-        if option in args and getattr(parsed, name) == ():
-            raise UsageError(f"{option} is given without a value: give one or more, or leave it out.")
-    return parsed
+        if (text := last_mistake()) is None:
+            names = {name for kind in kinds for name in field_names(kind)}
+            raise UsageError(sentence(errors.getvalue(), prog, names)) from None
+        # as it was before tyro put it into a box of 80 columns
+        group = re.search(r"Error parsing (?:part\d+\.)?([a-z_][\w.]*):", errors.getvalue())
+        text = in_group(group[1], text) if group else text
+    else:
+        refuse_empty(parsed, args)
+        return tuple(parsed)
+    raise UsageError(f"{text.rstrip('.')}. `{prog} --help` lists all options.")
+
+
+def refuse_empty(parts: Iterable[Any], args: list[str]) -> None:
+    """UsageError for an option that takes several values and is given none."""
+    for part in parts:
+        for name in field_names(type(part)):
+            option = f"--{name.replace('_', '-')}"
+            if option in args and getattr(part, name) == ():
+                raise UsageError(f"{option} is given without a value: give one or more, or leave it out.")
 
 
 def sentence(box: str, prog: str, known: Collection[str] = ()) -> str:

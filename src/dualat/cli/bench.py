@@ -2,11 +2,10 @@
 
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dualat.bench.settings import BenchSettings
-from dualat.cli.arguments import field_names, parse
+from dualat.cli.arguments import parse
 from dualat.cli.outputs import output_file
 from dualat.settings import strict
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @strict
-class BenchArguments(BenchSettings):
+class BenchArguments:
     """Time training steps, sampling, attacks and classification against a textbook loop, in one process, in turn."""
 
     device: str = "auto"
@@ -27,10 +26,9 @@ class BenchArguments(BenchSettings):
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(BenchArguments, args, "dualat bench")
+    settings, parsed = parse(args, "dualat bench", BenchSettings, BenchArguments)
     if parsed.output is not None:
         output_file(parsed.output)
-    settings = BenchSettings(**{k: v for k, v in asdict(parsed).items() if k in field_names(BenchSettings)})
     from rich.console import Console
 
     from dualat.bench.run import bench

@@ -34,7 +34,7 @@ class CompareArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(CompareArguments, args, "dualat compare")
+    (parsed,) = parse(args, "dualat compare", CompareArguments)
     if not parsed.sources and parsed.published is None:
         raise UsageError("there is nothing to compare: give run folders or files of records, or --published.")
     if not parsed.models:

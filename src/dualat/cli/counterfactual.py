@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
 from dualat.settings import strict
+from dualat.types import Climb, Norm
 
 if TYPE_CHECKING:
     from dualat.counterfactuals import Change
@@ -30,13 +31,13 @@ class CounterfactualArguments:
     darker)."""
     classes: tuple[str, ...] = ()
     """Target classes, by name or number; none: all but the one seen, at most 10."""
-    norm: Literal["L2", "Linf"] = "L2"
+    norm: Norm = "L2"
     """Norm of the ball around the image."""
     eps: float | None = None
     """Radius of the ball, in pixel units of [0, 1]: how much may change. None: 2 for L2, 16/255 for Linf."""
     steps: int = 50
     """Gradient steps."""
-    climb: Literal["energy", "probability"] = "energy"
+    climb: Climb = "energy"
     """What rises: energy: f(x)[target], minus the joint energy, as published; probability: log p(target | x), which reaches
     the target more often."""
     device: str = "auto"
@@ -46,7 +47,7 @@ class CounterfactualArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(CounterfactualArguments, args, "dualat counterfactual")
+    (parsed,) = parse(args, "dualat counterfactual", CounterfactualArguments)
     eps = EPS[parsed.norm] if parsed.eps is None else parsed.eps
     if not 0 < eps < float("inf") or parsed.steps < 1:
         raise UsageError(

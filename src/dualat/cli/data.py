@@ -122,7 +122,7 @@ def main(args: list[str]) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no kind {kind!r}.{hint} There are {', '.join(KINDS)}.")
     _, settings, work = KINDS[kind]
-    parsed = parse(settings, args[2:], f"dualat data prepare {kind}")
+    (parsed,) = parse(args[2:], f"dualat data prepare {kind}", settings)
     facts, line, code = work(parsed)
     print(json.dumps({"kind": kind, **facts}) if parsed.json else line)
     return code

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from dualat.cli.arguments import UsageError, field_names, parse
@@ -27,7 +26,7 @@ metrics:
 
 
 @strict
-class EvaluateArguments(EvaluationSettings):
+class EvaluateArguments:
     """Measure a model or samples on held-out images; what is measured already is used again.
 
     `--plugin my_file.py` runs the code of that file first; metrics that it registers can be named.
@@ -72,9 +71,8 @@ def main(args: list[str]) -> int:
         raise UsageError(f"the target comes first, as in `dualat evaluate runs/digits {args[0]} ...`.")
     target = shipped_file(args[0]) or Path(args[0])
     config = run_config(target)
-    own = asdict(config.evaluation) if config else {}
-    base = EvaluateArguments(**own)
-    parsed = parse(EvaluateArguments, args[1:], f"dualat evaluate {target}", base)
+    base = config.evaluation if config else EvaluationSettings()
+    settings, parsed = parse(args[1:], f"dualat evaluate {target}", base, EvaluateArguments())
     if not target.exists():
         raise FileNotFoundError(
             f"{target} does not exist: give a run folder, a .safetensors file, or samples (a folder or an .npz)."
@@ -94,7 +92,7 @@ def main(args: list[str]) -> int:
         raise UsageError(
             "--initial-include and --initial-exclude are lists of --initial-images: give it too."
         )
-    refuse_unused(parsed, base)
+    refuse_unused(parsed.metrics, settings, base)
     from dualat.results.record import read_records
     from dualat.system.distributed import processes
 
@@ -102,24 +100,24 @@ def main(args: list[str]) -> int:
         read_records(Path(parsed.output))  # what is no file of records is not written over
 
     with processes(parsed.device):
-        return evaluate(target, parsed, config)
+        return evaluate(target, parsed, settings, config)
 
 
-def refuse_unused(parsed: EvaluateArguments, base: EvaluateArguments) -> None:
+def refuse_unused(metrics: tuple[str, ...], settings: EvaluationSettings, base: EvaluationSettings) -> None:
     """A setting that none of the metrics asked for depends on would be ignored: say so."""
-    if parsed.metrics == ("all",):
+    if metrics == ("all",):
         return
-    if "all" in parsed.metrics:
+    if "all" in metrics:
         raise UsageError("--metrics has all and others: give all alone, or names.")
     from dualat.evaluation.measure import check_metrics
 
     try:
-        check_metrics(parsed.metrics)
+        check_metrics(metrics)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    used = {setting for name in parsed.metrics for setting in METRICS[name].uses}
+    used = {setting for name in metrics for setting in METRICS[name].uses}
     for name in sorted(field_names(EvaluationSettings) - used):
-        if getattr(parsed, name) != getattr(base, name):
+        if getattr(settings, name) != getattr(base, name):
             owners = [n for n, metric in METRICS.items() if name in metric.uses]
             whose = f"belongs to {', '.join(owners)}" if owners else "is used while training alone"
             raise UsageError(f"--{name.replace('_', '-')} {whose}: name one in --metrics, or leave it out.")
@@ -138,7 +136,9 @@ def run_of(target: Path) -> Path | None:
     return next((folder for folder in (whole, *inside) if (folder / "config.yaml").is_file()), None)
 
 
-def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) -> int:
+def evaluate(
+    target: Path, parsed: EvaluateArguments, settings: EvaluationSettings, config: RunConfig | None
+) -> int:
     """Measure, print, and say what looks like masked gradients."""
     from rich.console import Console
 
@@ -152,8 +152,6 @@ def evaluate(target: Path, parsed: EvaluateArguments, config: RunConfig | None) 
 
     by_name = parsed.metrics != ("all",)
     seed = parsed.seed if parsed.seed is not None else config.seed if config else 0
-    fields = field_names(EvaluationSettings)
-    settings = EvaluationSettings(**{k: v for k, v in asdict(parsed).items() if k in fields})
     context = build_context(target, parsed, config, settings, seed)
     if by_name:
         names = list(dict.fromkeys(parsed.metrics))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dualat.cli.arguments import UsageError, field_names, parse
+from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
 from dualat.config import load_recipe
 from dualat.core.sampler_settings import SamplingSettings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @strict
-class ImportArguments(ImportSettings):
+class ImportArguments:
     """Turn published weights of another system into a model of dualat. Nothing in the file is run."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ""
@@ -47,15 +47,17 @@ class ImportArguments(ImportSettings):
 
 
 def main(args: list[str]) -> int:
-    base = defaults(args)
-    parsed = parse(ImportArguments, args, "dualat import-weights", base)
+    known, base = defaults(args)
+    settings, parsed = parse(args, "dualat import-weights", known, base)
     output = check_arguments(parsed)
     has_data = base.recipe is not None or any(arg.startswith("--data.") for arg in args)
     has_start = base.recipe is not None or any(arg.startswith("--initial.") for arg in args)
     from dualat.data.initial import build_initial
     from dualat.models.model import LoadedModel, save_model
 
-    imported = convert(parsed, has_data)  # the weights first: data may be large, or not be there yet
+    imported = convert(
+        parsed, settings, has_data
+    )  # the weights first: data may be large, or not be there yet
     images = training_images(parsed) if has_data else None
     description = describe(parsed, imported, images)
     start = None
@@ -68,8 +70,8 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def defaults(args: list[str]) -> ImportArguments:
-    """Arguments that are not given: the recipe's, where one is."""
+def defaults(args: list[str]) -> tuple[ImportSettings, ImportArguments]:
+    """What is not given: the recipe's, where one is."""
     given = [
         args[i + 1] if arg == "--recipe" and i + 1 < len(args) else arg.partition("=")[2]
         for i, arg in enumerate(args)
@@ -77,19 +79,18 @@ def defaults(args: list[str]) -> ImportArguments:
     ]
     name = given[-1] if given else None
     if not name:
-        return ImportArguments()
+        return ImportSettings(), ImportArguments()
     try:
         recipe = load_recipe(name)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
     activation = recipe.network.activation
-    return ImportArguments(
-        recipe=name,
-        network=recipe.network.name,
-        activation=None if activation == "relu" else activation,  # relu may stand for nothing said
-        data=recipe.data,
-        initial=recipe.initial,
-        sampling=recipe.sampling,
+    # relu may stand for nothing said
+    known = ImportSettings(
+        network=recipe.network.name, activation=None if activation == "relu" else activation
+    )
+    return known, ImportArguments(
+        recipe=name, data=recipe.data, initial=recipe.initial, sampling=recipe.sampling
     )
 
 
@@ -120,17 +121,16 @@ def training_images(parsed: ImportArguments) -> "ImageData":
         ) from error
 
 
-def convert(parsed: ImportArguments, has_data: bool) -> "Imported":
+def convert(parsed: ImportArguments, settings: ImportSettings, has_data: bool) -> "Imported":
     """The network with its weights. What does not fit is listed on the error stream, one key a line."""
     from dualat.models.import_weights.convert import Mismatch, import_network
     from dualat.planning.data import data_facts
 
-    values = {k: v for k, v in asdict(parsed).items() if k in field_names(ImportSettings)}
-    if has_data and values["image_size"] is None:
-        known = parsed.data.image_size
-        values["image_size"] = known or data_facts(parsed.data, None, None).shape[1]
+    if has_data and settings.image_size is None:
+        known = parsed.data.image_size or data_facts(parsed.data, None, None).shape[1]
+        settings = replace(settings, image_size=known)
     try:
-        return import_network(parsed.file, ImportSettings(**values))
+        return import_network(parsed.file, settings)
     except Mismatch as error:
         for line in error.lines:
             print(f"  {line}", file=sys.stderr)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualat.cli.recipe_arguments import read
-from dualat.config import recipe_names
 from dualat.planning.settings import PlanSettings
+from dualat.recipes.reading import recipe_names
 from dualat.settings import strict
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ PASSES = {
 
 
 @strict
-class PlanFlags(PlanSettings):
+class PlanFlags:
     """Say what training by a recipe would take: memory, time, cost, disk, files."""
 
     json: bool = False
@@ -54,12 +54,12 @@ def main(args: list[str]) -> int:
         print(USAGE.format(names=", ".join(recipe_names())))
         return 0
     name = args[0]
-    config, settings = read("dualat plan", args, PlanFlags)
+    config, settings, flags = read("dualat plan", args, PlanSettings, PlanFlags)
 
     from dualat.planning.plan import plan
 
     facts = {"recipe": name, **plan(config, settings)}
-    if settings.json:
+    if flags.json:
         print(json.dumps(facts, indent=2))
     else:
         show(facts, Path(name).stem)

@@ -4,43 +4,41 @@ tyro reads and explains them; what an override means is said in one place, `dual
 """
 
 import ast
+import functools
 import inspect
 import itertools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from functools import reduce
+from typing import Annotated, Any, Literal, get_type_hints
 
-import tyro
-
-from dualat.cli.arguments import UsageError, parse
+from dualat.cli.arguments import UsageError, field_names, parse
 from dualat.config import (
     RunConfig,
     is_setting,
     is_used,
     load_recipe,
     nearest_settings,
-    recipe_names,
-    recipe_text,
     refuse_unused,
 )
 from dualat.methods.registry import METHODS, row_of
+from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.settings import either, names_of
 from dualat.short_form import STAGE, most_stages
 from dualat.training.settings import StageSettings
 
-T = TypeVar("T")
 FIRST = ("method", "stages", "weights", "network.name")
 """Settings that decide which others there are; read before them."""
 
 
-def read(command: str, args: list[str], flags: type[T]) -> tuple[RunConfig, T]:
+def read(command: str, args: list[str], *flags: Any) -> tuple[Any, ...]:
     """The configuration that `RECIPE [--key.sub value ...]` means, and the command's own flags.
 
     Args:
         command: as in `dualat train`.
         args: the recipe, then options.
-        flags: settings class of the options that are no settings of the run.
+        flags: settings classes of the options that are no settings of the run; the last one says what the command does.
 
     Raises:
         UsageError: one sentence. SystemExit: `--help` was asked for, and printed.
@@ -48,7 +46,7 @@ def read(command: str, args: list[str], flags: type[T]) -> tuple[RunConfig, T]:
     if args[0].startswith("-"):
         raise UsageError(f"the recipe comes first, as in `{command} {recipe_names()[0]} {args[0]} ...`.")
     name, rest = args[0], args[1:]
-    own = {entry.name for entry in fields(flags)}  # type: ignore[arg-type]
+    own = {entry for kind in flags for entry in field_names(kind)}
     try:
         recipe_text(name)
         refuse_unknown(rest, own, f"{command} {name}")
@@ -57,20 +55,14 @@ def read(command: str, args: list[str], flags: type[T]) -> tuple[RunConfig, T]:
         refuse_unused(base, given)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    kind, values = options_class(base, flags, rest)
-    parsed = parse(kind, rest, f"{command} {name}", kind(**values))
-    overrides = {option: _at(parsed, option) for option in given}
+    settings = run_options(base, rest)
+    type(settings).__doc__ = flags[-1].__doc__
+    *found, parsed = parse(rest, f"{command} {name}", *(kind() for kind in flags), settings)
+    overrides = {option: reduce(getattr, option.split("."), parsed) for option in given}
     try:
-        return load_recipe(name, overrides), flags(**{entry: getattr(parsed, entry) for entry in own})
+        return load_recipe(name, overrides), *found
     except ValueError as error:
         raise UsageError(f"{error} `{command} {name} --help` lists all options.") from error
-
-
-def _at(values: Any, name: str) -> Any:
-    """What lies at a dotted name."""
-    for part in name.split("."):
-        values = getattr(values, part)
-    return values
 
 
 def options(args: list[str]) -> Iterator[tuple[str, str]]:
@@ -109,18 +101,18 @@ def refuse_unknown(args: list[str], own: set[str], command: str) -> None:
         raise UsageError(f"unknown option {written}. {guess}`{command} --help` lists all.")
 
 
-def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type, dict[str, Any]]:
-    """A class with the settings that a recipe's methods read, and the flags; and the recipe's values for it.
+def run_options(config: RunConfig, args: list[str]) -> Any:
+    """The settings that a recipe's methods read, with its values, as an instance of a class made for them.
 
     The settings of one stage's method alone (--stage2.method.contrastive.t-max) are in it where `args` has such an option:
     the list of all would be twice as long.
     """
-    entries: list[Any] = [_entry(flags, entry, entry.default) for entry in fields(flags)]
-    values: dict[str, Any] = {}
+    import tyro
+
+    entries: list[Any] = []
 
     def add(name: str, kind: Any, doc: str, value: Any) -> None:
         entries.append((name, Annotated[kind, tyro.conf.arg(help=doc)], field(default_factory=lambda: value)))
-        values[name] = value
 
     plan = [name for name, _ in row_of(config.method).plan]
     whole = [stage.method.name for _, stage in sorted(config.stages.items())] == plan
@@ -147,12 +139,12 @@ def options_class(config: RunConfig, flags: type, args: list[str]) -> tuple[type
                 add(name, kind, doc, value)
         elif is_used(config, entry.name):
             add(entry.name, hints[entry.name], docs(RunConfig)[entry.name], getattr(config, entry.name))
-    made = make_dataclass(flags.__name__, entries)
-    made.__doc__ = flags.__doc__
-    return made, values
+    return make_dataclass("Options", entries)()
 
 
 def _entry(kind: type, entry: "Field[Any]", default: Any) -> tuple[str, Any, Any]:
+    import tyro
+
     hint = get_type_hints(kind, include_extras=True)[entry.name]
     return (
         entry.name,
@@ -186,6 +178,7 @@ def _size(kind: Any) -> int:
     return len(list(names_of(kind))) if is_dataclass(kind) else 1  # pyright: ignore[reportArgumentType]
 
 
+@functools.cache
 def docs(kind: type) -> dict[str, str]:
     """The text below each field of a settings class, by the field's name; of a field without one, that of the class it extends."""
     found: dict[str, str] = {}

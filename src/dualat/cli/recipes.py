@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from dualat.cli.arguments import UsageError, parse
-from dualat.config import recipe_names, recipe_text
+from dualat.recipes.reading import recipe_names, recipe_text
 from dualat.settings import strict
 
 
@@ -21,7 +21,7 @@ class RecipesArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(RecipesArguments, args, "dualat recipes")
+    (parsed,) = parse(args, "dualat recipes", RecipesArguments)
     if parsed.name:
         try:
             print(recipe_text(parsed.name), end="")

@@ -21,7 +21,7 @@ class ReportArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(ReportArguments, args, "dualat report")
+    (parsed,) = parse(args, "dualat report", ReportArguments)
     output = None if parsed.output is None else output_file(parsed.output, (".html", ".htm"))
     from dualat.results.report.page import write_report
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,6 +10,7 @@ from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file, remove_samples, sample_folder, sample_name
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.settings import strict
+from dualat.types import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class SampleArguments:
     """Gradient steps; None: the model's own setting."""
     step_size: float | None = None
     """Mean L2 length of a step, in pixel units of [0, 1]; None: the model's own setting."""
-    schedule: Literal["constant", "linear", "cosine", "exponential"] | None = None
+    schedule: Schedule | None = None
     """How the length goes over the steps; None: the model's own setting."""
     momentum: float | None = None
     """Share of the direction of earlier steps that counts on, in [0, 1); None: the model's own setting."""
@@ -53,22 +54,8 @@ class SampleArguments:
 
 
 def main(args: list[str]) -> int:
-    parsed = parse(SampleArguments, args, "dualat sample")
-    if not 1 <= parsed.count <= 10**7:
-        raise UsageError(f"--count is {parsed.count}, but must be 1 to 10,000,000.")
-    given = {name: getattr(parsed, name) for name in ("steps", "step_size", "schedule", "momentum")}
-    try:  # before the model is read
-        SamplingSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    if parsed.unconditional and parsed.classes:
-        raise UsageError("--unconditional and --classes contradict each other: give one of them.")
-    if parsed.initial and parsed.initial_images:
-        raise UsageError("--initial and --initial-images contradict each other: give one of them.")
-    if parsed.output.strip() and not Path(parsed.output).suffix:
-        output = sample_folder(parsed.output, parsed.overwrite)
-    else:
-        output = output_file(parsed.output, (".png", ".npz"))
+    (parsed,) = parse(args, "dualat sample", SampleArguments)
+    output = check_arguments(parsed)
     import torch
 
     from dualat.data.settings import InitialSettings
@@ -78,19 +65,12 @@ def main(args: list[str]) -> int:
 
     model = load(parsed.model, choose_device(parsed.device))
     labels = wanted_labels(parsed.classes, model.class_names, parsed.count)
-    initial = (
-        InitialSettings(kind="images", source=parsed.initial_images)
-        if parsed.initial_images
-        else parsed.initial
-    )
+    pictures = parsed.initial_images
     images = sample(
         model,
         parsed.count if parsed.unconditional else torch.tensor(labels),
-        steps=parsed.steps,
-        step_size=parsed.step_size,
-        schedule=parsed.schedule,
-        momentum=parsed.momentum,
-        initial=initial,
+        **given_settings(parsed),
+        initial=InitialSettings(kind="images", source=pictures) if pictures else parsed.initial,
         conditional=not parsed.unconditional,
         generator=torch.Generator().manual_seed(parsed.seed),
     )
@@ -98,24 +78,39 @@ def main(args: list[str]) -> int:
         seen = model(images).argmax(dim=1).cpu()
     columns = min(len(parsed.classes) or len(model.class_names), 20)
     of_classes = not parsed.unconditional and model.sampling.energy == "joint"
-    write(output, images, labels if of_classes else None, columns)
+    asked = labels if of_classes else None
+    write(output, images, asked, columns)
     share = float((seen == torch.tensor(labels)).float().mean()) if of_classes else None
     if parsed.json:
-        told = {
-            "output": parsed.output,
-            "count": parsed.count,
-            "seed": parsed.seed,
-            "labels": labels if of_classes else None,
-            "seen": seen.tolist(),
-            "class_reached": share,
-        }
-        print(json.dumps(told))
+        told = {"output": parsed.output, "count": parsed.count, "seed": parsed.seed, "labels": asked}
+        print(json.dumps(told | {"seen": seen.tolist(), "class_reached": share}))
     else:
-        print(
-            f"{parsed.count} samples in {parsed.output}"
-            + (f"; the model sees the class asked for in {share:.1%}" if share is not None else "")
-        )
+        reached = "" if share is None else f"; the model sees the class asked for in {share:.1%}"
+        print(f"{parsed.count} samples in {parsed.output}{reached}")
     return 0
+
+
+def given_settings(parsed: SampleArguments) -> dict[str, Any]:
+    """The sampler's settings that are not left to the model."""
+    given = {name: getattr(parsed, name) for name in ("steps", "step_size", "schedule", "momentum")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_arguments(parsed: SampleArguments) -> Path:
+    """Where samples go; UsageError for what cannot work, before the model is read."""
+    if not 1 <= parsed.count <= 10**7:
+        raise UsageError(f"--count is {parsed.count}, but must be 1 to 10,000,000.")
+    try:
+        SamplingSettings(**given_settings(parsed))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if parsed.unconditional and parsed.classes:
+        raise UsageError("--unconditional and --classes contradict each other: give one of them.")
+    if parsed.initial and parsed.initial_images:
+        raise UsageError("--initial and --initial-images contradict each other: give one of them.")
+    if parsed.output.strip() and not Path(parsed.output).suffix:
+        return sample_folder(parsed.output, parsed.overwrite)
+    return output_file(parsed.output, (".png", ".npz"))
 
 
 def wanted_labels(classes: tuple[str, ...], names: list[str], count: int) -> list[int]:

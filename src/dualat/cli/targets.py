@@ -26,7 +26,7 @@ def build_context(
     """Model or samples, with the real images that they are measured on."""
     keep = partial_folder(target, parsed.weights)
     if config is None and target.suffix != ".safetensors":
-        wanted = parsed.samples if parsed.samples != EvaluationSettings().samples else None
+        wanted = settings.samples if settings.samples != EvaluationSettings().samples else None
         if parsed.initial_images:
             raise UsageError("--initial-images is for models, and these are samples: leave it out.")
         samples = read_samples(target, wanted)

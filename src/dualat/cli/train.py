@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dualat.cli.recipe_arguments import read
-from dualat.config import RunConfig, plain, recipe_names, to_yaml
+from dualat.config import RunConfig, plain, to_yaml
+from dualat.recipes.reading import recipe_names
 from dualat.settings import strict
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
 
-RECIPE is one of {names}, or the path of a YAML file.
+RECIPE is one of {names}, or the path of a YAML file, which states what it changes of another (`extends: cifar10`).
 `dualat train RECIPE --help` lists every setting with the recipe's own values.
 `--plugin my_file.py` runs the code of that file first: what it registers can be named."""
 

@@ -6,14 +6,13 @@ Of images and gradients in half precision all arithmetic is float32's, and so ar
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Norm = Literal["L2", "Linf"]
-Rule = Literal["L2", "Linf", "gradient", "clipped"]
-"""How long a step is: eta in a norm, eta times the gradient (Langevin), or that with each value of it clipped."""
+from dualat.types import Norm, StepRule
+
 TINY = 1e-10  # keeps g / ||g|| finite where the gradient vanishes (DAT's code uses the same constant)
 LIMIT = 2.0
 """Largest derivative that `clipped` lets through, per pixel unit of [0, 1]: 1 per unit of [-1, 1], as JEM++ has it."""
@@ -35,7 +34,7 @@ def image_norm(x: Tensor, norm: Norm) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), ord=2 if norm == "L2" else math.inf, dim=1)
 
 
-def ascent(gradient: Tensor, rule: Rule, size: float | Tensor) -> Tensor:
+def ascent(gradient: Tensor, rule: StepRule, size: float | Tensor) -> Tensor:
     """The step of length `size` in a norm along which a linear function rises most; or size * g, or that clipped:
 
     L2: size * g / ||g||_2;   Linf: size * sign(g);   gradient: size * g;   clipped: size * clip(g, +-LIMIT)

@@ -10,18 +10,17 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from dualat.core.classifier import NotFinite, check_images, check_logits, logits_of, loop_dtype
 from dualat.core.compiled import Advance, CompiledSteps
-from dualat.core.geometry import Rule, ThreatModel, per_image
+from dualat.core.geometry import ThreatModel, per_image
 from dualat.core.objectives import Objective
 from dualat.core.step import Move, step
-
-Schedule = Literal["constant", "linear", "cosine", "exponential"]
+from dualat.types import Schedule, StepRule
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def pgd(
     step_size: float,
     schedule: Schedule = "constant",
     momentum: float = 0.0,
-    rule: Rule | None = None,
+    rule: StepRule | None = None,
     noise: float = 0.0,
     clip: bool = True,
     random_start: bool = False,

@@ -1,9 +1,9 @@
 """How a trained model is sampled: settings of a recipe, and a part of the saved model. Imports nothing heavy."""
 
 import math
-from typing import Literal
 
 from dualat.settings import strict
+from dualat.types import Energy, SamplerRule, Schedule
 
 
 @strict
@@ -14,13 +14,13 @@ class SamplingSettings:
     """Gradient steps."""
     step_size: float = 0.1
     """Mean length of a step (see rule), in pixel units of [0, 1]."""
-    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    schedule: Schedule = "constant"
     """How the length goes over the steps: constant, falling to 0 along a line or a cosine, or to a ten-thousandth."""
     momentum: float = 0.0
     """Share of the direction of earlier steps that counts on in each, in [0, 1)."""
-    energy: Literal["joint", "marginal"] = "joint"
+    energy: Energy = "joint"
     """Energy that the steps lower: E(x, y) of the class asked for, or E(x), which knows no classes."""
-    rule: Literal["L2", "gradient", "clipped"] = "L2"
+    rule: SamplerRule = "L2"
     """Length of a step: step_size in the L2 norm, step_size times the gradient (Langevin dynamics), or that with every
     derivative clipped."""
     noise: float = 0.0

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dualat.core.geometry import Norm, Rule, accumulate, ascent, project
+from dualat.core.geometry import accumulate, ascent, project
+from dualat.types import Norm, StepRule
 
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images x (N, C, H, W) -> the objective's gradient at x, in their shape, and its values (N,); both detached."""
@@ -20,7 +21,7 @@ Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Move:
     """What is fixed over all steps of a loop, and what a compiled step is traced for."""
 
-    rule: Rule
+    rule: StepRule
     """How long a step is (geometry.ascent)."""
     norm: Norm
     """Of the ball."""

@@ -7,6 +7,7 @@ from typing import Literal
 from dualat.data.registry import SOURCES
 from dualat.settings import shown, strict
 from dualat.system.plugins import LOAD
+from dualat.types import OnBadImage
 
 OWN = "own:"
 """What the source of images that are given in Python begins with; the start of their hash follows."""
@@ -60,7 +61,7 @@ class DataSettings:
     """Share of all images held out for testing, in (0, 1); digits, and folders without test/ only."""
     split_seed: int = 0
     """Seed of the splits and of `limit`."""
-    on_bad_image: Literal["skip", "refuse"] = "refuse"
+    on_bad_image: OnBadImage = "refuse"
     """Folders and shards only: what to do with an image that cannot be read: skip it with a warning (images in memory
     alone), or stop."""
     memory_gib: float = 8.0

@@ -1,9 +1,9 @@
 """Settings of evaluation. Imports nothing heavy: the command line reads this file."""
 
 import math
-from typing import Literal
 
 from dualat.settings import strict
+from dualat.types import Climb, Norm
 
 MANY, SAMPLES = (
     2**31 - 1,
@@ -23,7 +23,7 @@ COUNTS: dict[str, tuple[int, int]] = {
 class EvaluationSettings:
     """What is measured on the held-out images at the end of a run, and more briefly while training."""
 
-    norm: Literal["L2", "Linf"] = "L2"
+    norm: Norm = "L2"
     """Norm of the attack's ball."""
     eps: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Radii at which robust accuracy is measured, in pixel units of [0, 1]."""
@@ -67,7 +67,7 @@ class EvaluationSettings:
     """Held-out images that are changed, evenly picked."""
     counterfactual_steps: int = 50
     """Gradient steps of a counterfactual."""
-    counterfactual_climb: Literal["energy", "probability"] = "energy"
+    counterfactual_climb: Climb = "energy"
     """What a counterfactual climbs: f(x)[target], as published, or log p(target | x)."""
     energy_images: int = 500
     """Images of each kind in the energy histograms."""

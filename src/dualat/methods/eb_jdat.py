@@ -11,17 +11,18 @@ and steps of xa are those of `attack`. Published: Linf 8/255, 5 steps of 2/255 o
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.core.geometry import Rule, ThreatModel
+from dualat.core.geometry import ThreatModel
 from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference, robust_cross_entropy
 from dualat.core.objectives import raise_energy
 from dualat.methods.base import Batch, forward
 from dualat.methods.jem import JEM
 from dualat.methods.registry import EBJDATSettings
+from dualat.types import StepRule
 
 
 class EBJDAT(JEM):
-    rule: Rule = "clipped"
+    rule: StepRule = "clipped"
     clip = True
 
     def __init__(self, settings: EBJDATSettings, batch_size: int):

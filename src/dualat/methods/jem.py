@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualat.core.geometry import Rule
 from dualat.core.loop import ModelOrLoop, pgd
 from dualat.core.losses import ebm_difference
 from dualat.core.objectives import lower_energy
@@ -20,13 +19,14 @@ from dualat.methods.base import Batch, Method, forward, noisy
 from dualat.methods.registry import ChainMethodSettings
 from dualat.methods.replay_buffer import ReplayBuffer
 from dualat.models.batchnorm import as_the_loss_sees_it
+from dualat.types import StepRule
 
 
 class JEM(Method):
     """Also the parent of the systems that change its sampler or its classification loss."""
 
     one_process = True
-    rule: Rule = "gradient"
+    rule: StepRule = "gradient"
     clip = False
 
     def __init__(self, settings: ChainMethodSettings, batch_size: int):

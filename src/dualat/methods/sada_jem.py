@@ -9,15 +9,15 @@ is. What is ours: both have one size; published are 64 and 128.
 
 from torch import Tensor
 
-from dualat.core.geometry import Rule
 from dualat.core.loop import ModelOrLoop
 from dualat.methods.base import Batch
 from dualat.methods.jem import JEM
 from dualat.methods.registry import SADAJEMSettings
+from dualat.types import StepRule
 
 
 class SADAJEM(JEM):
-    rule: Rule = "clipped"
+    rule: StepRule = "clipped"
     clip = True
 
     def __init__(self, settings: SADAJEMSettings, batch_size: int):

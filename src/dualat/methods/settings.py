@@ -6,9 +6,9 @@ is sigma'/2.
 """
 
 import math
-from typing import Literal
 
 from dualat.settings import shown, strict
+from dualat.types import Energy, Norm
 
 
 @strict
@@ -28,7 +28,7 @@ class MethodSettings:
 class BallSettings:
     """Gradient steps inside a ball around an image."""
 
-    norm: Literal["L2", "Linf"] = "L2"
+    norm: Norm = "L2"
     """Norm of the ball."""
     eps: float = 0.5
     """Radius of the ball, in pixel units of [0, 1]."""
@@ -87,7 +87,7 @@ class CurriculumSettings:
 class ContrastiveSettings(CurriculumSettings):
     """Contrastive samples, and the curriculum on their number of steps T."""
 
-    energy: Literal["joint", "marginal"] = "joint"
+    energy: Energy = "joint"
     """Energy that the steps lower: E(x, y) with the labels of the real batch, or E(x)."""
     ratio: float = 1.0
     """Contrastive samples per real image, in (0, 1]. With 0.5 the energy loss has the mean over half as many of them."""

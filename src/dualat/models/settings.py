@@ -8,6 +8,7 @@ from typing import Literal
 
 from dualat.models.registry import NETWORKS, OWN, is_registered
 from dualat.settings import strict
+from dualat.types import Activation
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -38,7 +39,7 @@ class NetworkSettings:
     `timm/resnet50`; `wide_resnet50_4`; `resnet18_cifar`, `resnet50_cifar` (3x3 stem); or, with a convolutional stem,
     `convnext_tiny_cvst`, `convnext_small_cvst`, `convnext_base_cvst`, `convnext_large_cvst`, `vit_small_cvst`,
     `vit_base_cvst`."""
-    activation: Literal["relu", "silu", "leaky_relu"] = "relu"
+    activation: Activation = "relu"
     """Activation of a wide ResNet; leaky_relu with slope 0.2, as in JEM."""
     norm: Literal["batch", "none"] = "batch"
     """Normalisation layers of a wide ResNet; none, as in JEM and SADA-JEM."""

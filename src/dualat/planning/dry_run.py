@@ -6,11 +6,13 @@ from typing import Any
 
 from dualat.config import RunConfig
 from dualat.data.in_distribution import Splits
-from dualat.run.train import doubts, new_model, stage_plan
+from dualat.run.model import new_model
+from dualat.run.stages import checked_stages
+from dualat.run.warnings import run_warnings
 from dualat.system.precision import choose_device, choose_dtype, deterministic
 from dualat.training.feed import Feed
 from dualat.training.optimizer import build_optimizer
-from dualat.training.step import check_division, train_step
+from dualat.training.step import train_step
 
 
 def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
@@ -35,8 +37,7 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
         "precision": str(dtype).removeprefix("torch."),
     }
     seconds = 0.0
-    for number, method, settings in stage_plan(config, splits.train):
-        check_division(method, settings, min(settings.batch_size, len(splits.train)))
+    for number, method, settings in checked_stages(config, splits.train):
         streams = feed.streams(config.seed, number, settings.batch_size)
         total = settings.length(streams[0].steps_per_epoch)
         if method.curriculum is not None:
@@ -58,6 +59,6 @@ def preview(config: RunConfig, splits: Splits) -> dict[str, Any]:
         }
         seconds += total * sorted(times)[1]
     facts["minutes"] = math.ceil(seconds / 6) / 10
-    if texts := doubts(config, model, splits.train):
+    if texts := run_warnings(config, model, splits.train):
         facts["warning"] = " ".join(texts)
     return facts

@@ -1,7 +1,7 @@
 """What a run would take, before anything is spent: `dualat plan RECIPE`.
 
 Neither a GPU nor the data is needed: the network is built without weights, the training step is done on tensors without
-data (cost/), and files are looked for, not read.
+data, and files are looked for, not read.
 """
 
 from dataclasses import asdict, replace
@@ -12,28 +12,18 @@ import torch
 from dualat.config import RunConfig
 from dualat.core.loop import frozen
 from dualat.data.in_distribution import ImageData
-from dualat.methods.base import Method
-from dualat.models.batchnorm import set_train_mode
 from dualat.models.checkpointing import blocks
 from dualat.models.model import LoadedModel, ModelDescription
 from dualat.models.registry import build_network
 from dualat.planning.data import DataFacts, data_facts
-from dualat.planning.disk import disk, initial_bytes
 from dualat.planning.hardware import Hardware, find_hardware, recognise
-from dualat.planning.measured import Measured, read_measured
-from dualat.planning.memory import CONTEXT, EXCHANGE, memory, too_large
+from dualat.planning.memory import disk, initial_bytes, too_large
 from dualat.planning.needs import Need, data_needs, initial_needs, source_need, weights_needs
-from dualat.planning.observe import observe
-from dualat.planning.passes import Passes, count_passes
+from dualat.planning.observe import META, observe
 from dualat.planning.settings import PlanSettings
-from dualat.planning.speed import Speed
-from dualat.planning.stage import Stage, stage_row
-from dualat.planning.step import META, step_cost
-from dualat.run.train import stage_plan
-from dualat.training.settings import OptimizerSettings, StageSettings
-
-UNCOUNTED = 10**6
-"""Images that a source is taken to have where their number is not known: more than any batch."""
+from dualat.planning.speed import Measured, Speed, read_measured
+from dualat.planning.stage import UNCOUNTED, Stage, see_stage, stage_row
+from dualat.run.stages import stage_plan
 
 
 def plan(config: RunConfig, settings: PlanSettings) -> dict[str, Any]:
@@ -135,83 +125,6 @@ def bare_model(config: RunConfig, images: DataFacts) -> LoadedModel:
         )
 
 
-def see_stage(
-    config: RunConfig,
-    model: LoadedModel,
-    part: tuple[int, Method, StageSettings],
-    images: DataFacts,
-    gpus: int,
-    precision: str,
-    hardware: Hardware,
-) -> Stage:
-    """Passes, operations and memory of one stage."""
-    number, method, settings = part
-    batch = min(settings.batch_size, images.train or UNCOUNTED)
-    epoch = None if images.train is None else max(1, images.train // batch)
-    if epoch is None and settings.steps is None:
-        raise ValueError(
-            f"the images of {config.data.source} cannot be counted here, and stage{number} is {settings.epochs:g} epochs "
-            "long: give --train-images (1281167 for ImageNet)."
-        )
-    at_work = images_at_work(method, number, batch, gpus, settings.accumulate)
-    most, guess = both_passes(method, images)
-    set_train_mode(model, settings.freeze_batchnorm)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    cost = step_cost(model, method, most, at_work, images.shape, dtype)
-    is_gpu, sharpness = hardware.memory is not None, bool(method.sharpness)
-    compiled = is_gpu and config.compile != "off"
-    context = is_gpu * (CONTEXT + (gpus > 1) * EXCHANGE)
-    held = memory(model, cost, slots(settings.optimizer), sharpness, batch // gpus, compiled, context)
-    return Stage(
-        number=number,
-        method=method.name,
-        batch=batch,
-        share=batch // gpus,
-        accumulate=settings.accumulate,
-        t_max=None if method.curriculum is None else method.curriculum.t_max,
-        cost=cost,
-        guess=guess,
-        most=most,
-        memory=held,
-        steps=settings.length(epoch or 1),
-        steps_per_epoch=epoch,
-    )
-
-
-def images_at_work(method: Method, number: int, batch: int, gpus: int, accumulate: int) -> int:
-    """Images that one GPU has at work at a time, of each batch. ValueError where a batch cannot be shared out so."""
-    if gpus > 1 and method.one_process:
-        raise ValueError(
-            f"method {method.name} keeps a replay buffer, which {gpus} GPUs cannot share: plan it with --gpus 1."
-        )
-    if batch % (gpus * accumulate):
-        each = f" in {accumulate} parts each" if accumulate > 1 else ""
-        raise ValueError(
-            f"stage{number} has batches of {batch} images, which {gpus} GPUs{each} cannot divide: give --stage{number}."
-            f"batch-size a multiple of {gpus * accumulate}, or another number of GPUs."
-        )
-    return batch // (gpus * accumulate)
-
-
-def both_passes(method: Method, images: DataFacts) -> tuple[Passes, Passes]:
-    """Passes with T at T_max, and at half of it; the same where the method has no curriculum."""
-    channels, classes = images.shape[0], images.classes
-    curriculum = method.curriculum
-    if curriculum is None:
-        passes = count_passes(method, channels, classes)
-        return passes, passes
-    found = []
-    for steps in (curriculum.t_max, curriculum.t_max // 2):
-        curriculum.steps = steps
-        found.append(count_passes(method, channels, classes))
-    return found[0], found[1]
-
-
-def slots(settings: OptimizerSettings) -> int:
-    """Values that the optimiser keeps for each weight."""
-    return 2 if settings.name == "adamw" else int(settings.momentum > 0)
-
-
 def total_row(rows: list[dict[str, Any]], name: str, settings: PlanSettings) -> dict[str, float | None]:
     """Hours of all stages, and what they cost."""
     hours = sum(row[name]["hours"] for row in rows)
@@ -241,7 +154,7 @@ def disk_row(
     size = images.shape[0] * images.shape[1] * images.shape[2]
     chains = [getattr(stage.method, "chain", None) for stage in config.stages.values()]
     buffer = max(4 * size * chain.buffer if chain is not None else 0 for chain in chains)
-    taken = disk(
+    return disk(
         state,
         max(stage.memory.optimizer for stage in stages),
         buffer,
@@ -249,7 +162,6 @@ def disk_row(
         sum(stage.steps for stage in stages) / config.tracking.log_every,
         sum(need.download for need in wanted),
     )
-    return {**asdict(taken), "total": taken.total}
 
 
 def needs(config: RunConfig) -> list[Need]:

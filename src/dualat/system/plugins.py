@@ -7,7 +7,6 @@ that you trust.
 import hashlib
 import sys
 import traceback
-from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -43,6 +42,8 @@ def load_plugin(path: Path | str) -> None:
 
 def load_installed() -> None:
     """Import the modules that installed packages name in the group `dualat.plugins`. ValueError where one fails."""
+    from importlib.metadata import entry_points  # `dualat --help` does without
+
     for entry in entry_points(group=GROUP):
         try:
             entry.load()

@@ -6,12 +6,11 @@ bf16 keeps float32's range, so that no loss scaling is needed; it pays only wher
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import torch
 from torch.backends import cudnn
 
-Precision = Literal["auto", "fp32", "bf16"]
+from dualat.types import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:

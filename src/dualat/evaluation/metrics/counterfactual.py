@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dualat.core.geometry import Norm, ThreatModel, image_norm
-from dualat.counterfactuals import Climb, counterfactual
+from dualat.core.geometry import ThreatModel, image_norm
+from dualat.counterfactuals import counterfactual
 from dualat.data.images import ImageData
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.frechet import frechet_distance
@@ -25,6 +25,7 @@ from dualat.evaluation.intervals import mean_interval
 from dualat.evaluation.judge import Judge
 from dualat.evaluation.logits import attack_step_size, batches, predict_logits
 from dualat.results.record import Record, proportion
+from dualat.types import Climb, Norm
 
 LEAST = 20  # images of a class, counterfactual and real, for a Frechet distance of it
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from dualat.models.settings import check_statistics
 from dualat.settings import strict
+from dualat.types import Activation
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar": (
@@ -26,7 +27,7 @@ class ImportSettings:
     """Number of classes; None: as many as the last layer has."""
     image_size: int | None = None
     """Side of the images, in pixels; None: 32 for CIFAR's networks, the file's own for a ViT; required for others."""
-    activation: Literal["relu", "silu", "leaky_relu"] | None = None
+    activation: Activation | None = None
     """Activation of a wide ResNet; None: as the code has it whose names the weights bear."""
     normalize: Literal["cifar", "imagenet", "half", "none"] | None = None
     """Input normalisation: CIFAR's as in RATIO and DAT, ImageNet's, 0.5 and 0.5, or none; None: the file's own."""
