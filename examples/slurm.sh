@@ -14,7 +14,7 @@ set -euo pipefail
 recipe=$1
 shift
 output=runs/$recipe
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 # Several machines: gloo and NCCL must use a network that joins them. Name it where the host's name leads elsewhere.
 # export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0
