@@ -182,7 +182,9 @@ def words(path: Path) -> Iterator[tuple[str, ...]]:
 
 def test_a_choice_of_words_is_spelled_once():
     """Those that several files need stand in types.py."""
-    found = {(choice, str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py") for choice in words(path)}
+    found = {
+        (choice, str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py") for choice in words(path)
+    }
     choices = [choice for choice, _ in found]
     assert len(choices) > 10
     assert not sorted(place for place in found if choices.count(place[0]) > 1)
