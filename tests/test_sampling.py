@@ -10,8 +10,9 @@ from torch import Tensor, nn
 import dualat
 from dualat.core.loop import pgd
 from dualat.core.objectives import lower_energy
+from dualat.data.distributions import Gaussian, InitialDistribution
 from dualat.data.images import ImageData
-from dualat.data.initial import Gaussian, InitialDistribution, build_initial
+from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.models.model import LoadedModel, ModelDescription, SamplingSettings
 from dualat.models.settings import NetworkSettings

@@ -14,7 +14,7 @@ from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import AugmentSettings, DataSettings, InitialSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import DEFAULT, METHODS, Row, known_groups, method_settings, row_of
-from dualat.models.settings import OF_WIDE_RESNETS, NetworkSettings, is_wide_resnet
+from dualat.models.settings import NetworkSettings
 from dualat.recipes.reading import recipe_values
 from dualat.settings import either, names_of, nearest_among, strict
 from dualat.short_form import (
@@ -136,8 +136,6 @@ def changed(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfi
 
     Raises ValueError, also for an override that no stage's method reads.
     """
-    if not is_wide_resnet(str(overrides.get("network.name", "wrn-28-10"))):
-        values = without(values, [f"network.{name}" for name in OF_WIDE_RESNETS])
     config = build_config(overridden(values, overrides))
     refuse_unused(config, overrides)
     return config
@@ -191,8 +189,6 @@ def _stage(given: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
 
 
 _OF_A_RUN = frozenset(names_of(RunConfig))
-_TABLES = {"initial.parts"}
-"""Settings that are tables of names and numbers: what is in them, their classes check."""
 _OF_A_STAGE = [name for name in names_of(StageSettings) if name.partition(".")[0] != "method"]
 
 
@@ -206,7 +202,7 @@ def is_setting(name: str, most: int) -> bool:
         of_method = rest.startswith("method.") and _of_methods(rest.removeprefix("method."))
         return known or of_method
     if head in OWN:
-        return name in _OF_A_RUN or name.rpartition(".")[0] in _TABLES
+        return name in _OF_A_RUN
     return name in ("method", "stages") or _of_methods(name)
 
 

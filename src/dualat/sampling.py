@@ -16,9 +16,10 @@ from dualat.core.energy import check_labels
 from dualat.core.loop import normal, pgd
 from dualat.core.objectives import lower_energy
 from dualat.core.sampler_settings import SamplingSettings
+from dualat.data.distributions import InitialDistribution
 from dualat.data.draws import draws_for
 from dualat.data.images import Shape
-from dualat.data.initial import InitialDistribution, part_of
+from dualat.data.initial import part_of
 from dualat.data.starts import Start, plain_kind, start_from
 from dualat.models.model import LoadedModel
 from dualat.models.own import count_classes

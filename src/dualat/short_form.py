@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from dualat.methods.registry import DEFAULT, METHODS, known_groups, row_of
+from dualat.models.settings import OF_WIDE_RESNETS, is_wide_resnet
 from dualat.settings import either, explain, shown
 from dualat.training.settings import StageSettings
 
@@ -121,8 +122,10 @@ def stage_keys(values: Mapping[Any, Any]) -> list[str]:
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values with dotted overrides on top; the values stay as they are. In short, an override is of every stage that
-    has it."""
+    has it. Of the network what another has not is left out where its name is overridden."""
     found = in_short(values) if "method" in overrides else dict(values)
+    if not is_wide_resnet(str(overrides.get("network.name", "wrn-28-10"))):
+        found = without(found, [f"network.{name}" for name in OF_WIDE_RESNETS])
     for key, value in overrides.items():
         for name in spread(found, str(key)):
             found = _with(found, name, value, str(key))
@@ -216,10 +219,14 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+TABLES = ("initial.parts",)
+"""Settings that are tables of names and numbers, given as a whole."""
+
+
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and value of nested settings; an empty group counts as one."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" not in TABLES:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -9,11 +9,12 @@ from pictures_on_disk import imagenet_samples, write_bin, write_classes, write_s
 
 from dualat.data.arrays import ArrayPictures, TinyImages, Without, read_array
 from dualat.data.augment import augment
+from dualat.data.distributions import Images
 from dualat.data.draws import Draws
 from dualat.data.folder import FolderFiles
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import open_pictures
-from dualat.data.initial import Images, build_initial, restore_initial
+from dualat.data.initial import build_initial, restore_initial
 from dualat.data.names import write_positions
 from dualat.data.settings import AugmentSettings, InitialSettings
 

@@ -7,11 +7,12 @@ from pictures_on_disk import write_classes
 
 from dualat.data import principal
 from dualat.data.decode import View
+from dualat.data.distance import distance_to_data, path_warning
 from dualat.data.draws import Draws
 from dualat.data.folder import open_class_folder
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import load_images, load_splits
-from dualat.data.initial import build_initial, distance_to_data, part_of, path_warning, restore_initial
+from dualat.data.initial import build_initial, part_of, restore_initial
 from dualat.data.principal import fit_gaussian
 from dualat.data.settings import DataSettings, InitialSettings
 

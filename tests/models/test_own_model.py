@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import dualat
+from dualat.data.distributions import InitialDistribution
 from dualat.data.images import ImageData
-from dualat.data.initial import InitialDistribution, build_initial
+from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.models.model import LoadedModel
 from dualat.models.own import as_model, count_classes

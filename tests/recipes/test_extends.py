@@ -24,6 +24,19 @@ def test_own_lines_count_and_all_else_is_the_others(tmp_path: Path):
     assert load_recipe(mine, {"attack.eps": 0.2}).stages[1].method.attack.eps == 0.2  # type: ignore[attr-defined]
 
 
+def test_the_parts_of_a_mixture_are_given_as_a_whole(tmp_path: Path):
+    first = "extends: digits\ninitial: {kind: mixture, parts: {class-gaussian: 0.5, uniform: 0.5}}\n"
+    write(tmp_path, "base.yaml", first)
+    mine = write(tmp_path, "mine.yaml", "extends: base.yaml\ninitial: {parts: {normal: 1, uniform: 3}}\n")
+    config = load_recipe(mine)
+    assert config.initial.parts == {"normal": 1, "uniform": 3}
+    assert load_recipe(write(tmp_path, "again.yaml", to_yaml(config))) == config
+    override = {"initial.parts": {"smooth-noise": 1, "gaussian": 1}}
+    assert set(load_recipe(mine, override).initial.parts) == {"smooth-noise", "gaussian"}
+    with pytest.raises(ValueError, match="noise"):
+        load_recipe(mine, {"initial.parts": {"noise": 1, "gaussian": 1}})
+
+
 def test_chains_lead_from_each_file_to_the_next_and_paths_begin_at_the_file(tmp_path: Path, monkeypatch):
     write(tmp_path, "base.yaml", "extends: digits\nseed: 3\nstage1: {steps: 7}\n")
     write(tmp_path / "deep", "middle.yml", "extends: ../base.yaml\nstage1: {steps: 8}\n")

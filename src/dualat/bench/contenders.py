@@ -13,7 +13,7 @@ from dualat.bench.settings import BenchSettings
 from dualat.core.geometry import ThreatModel
 from dualat.core.loop import GradientLoop, frozen
 from dualat.core.objectives import lower_energy, raise_cross_entropy
-from dualat.data.initial import Uniform
+from dualat.data.distributions import Uniform
 from dualat.methods.base import Batch
 from dualat.methods.dat import DAT
 from dualat.methods.registry import DATSettings

@@ -5,8 +5,7 @@ from typing import get_args, get_type_hints
 from torch import Tensor
 
 from dualat.core.classifier import check_images
-from dualat.data.images import ImageData
-from dualat.data.initial import (
+from dualat.data.distributions import (
     Gaussian,
     Images,
     InitialDistribution,
@@ -14,8 +13,9 @@ from dualat.data.initial import (
     SmoothNoise,
     Source,
     Uniform,
-    build_initial,
 )
+from dualat.data.images import ImageData
+from dualat.data.initial import build_initial
 from dualat.data.settings import InitialSettings
 from dualat.data.source import Shape
 

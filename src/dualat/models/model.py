@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from dualat import __version__
 from dualat.core.energy import JointEnergyModel
 from dualat.core.sampler_settings import SamplingSettings
-from dualat.data.initial import InitialDistribution, part_of, restore_initial
+from dualat.data.distributions import InitialDistribution
+from dualat.data.initial import part_of, restore_initial
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.import_weights.skeleton import NoValues, counted, differences
 from dualat.models.registry import build_network

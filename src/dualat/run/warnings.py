@@ -4,8 +4,8 @@ import torch
 
 from dualat.config import RunConfig
 from dualat.data.distance import distance_to_data, path_warning
+from dualat.data.distributions import InitialDistribution
 from dualat.data.in_distribution import ImageData
-from dualat.data.initial import InitialDistribution
 from dualat.methods.registry import row_of
 from dualat.models.batchnorm import batchnorm_modules
 from dualat.models.model import LoadedModel

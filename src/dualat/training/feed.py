@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dualat.data.augment import augment
+from dualat.data.distributions import InitialDistribution
 from dualat.data.draws import Draws
 from dualat.data.in_distribution import ImageData
-from dualat.data.initial import InitialDistribution
 from dualat.data.loaders import BatchStream
 from dualat.data.settings import AugmentSettings
 from dualat.methods.base import Batch
