@@ -172,7 +172,7 @@ def test_a_method_of_one_s_own_is_told_from_others_by_its_name(mine):
     assert build_config(yaml.safe_load(to_yaml(config))) == config
     with pytest.raises(ValueError, match=r"gain has no effect on method dat"):
         load_recipe("digits", {"gain": 2.0})
-    with pytest.raises(ValueError, match="there is a method 'jem' already"):
+    with pytest.raises(ValueError, match="method 'jem' is one of dualat's"):
         register_method("jem")(mine)
     register_method("mine", settings=MineSettings)(mine)  # its file read again
     assert method_settings("mine").name == "mine" and most_stages() == 2

@@ -122,7 +122,7 @@ OWN = frozenset(entry.name for entry in fields(RunConfig)) - {"stages"}  # type:
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """A recipe as a checked configuration, with dotted overrides such as {"stage2.steps": 100}.
 
-    Raises ValueError, also for an override that the method does not read.
+    Raises ValueError, also for an override that the method does not read; FileNotFoundError where its file is missing.
     """
     return changed(recipe_values(name), overrides or {})
 

@@ -1,5 +1,5 @@
 """What every settings class of the library shares: unknown keys are refused, values are checked, on assignment too, nested
-settings are its own, and a mistake is a ValueError with one sentence for each. Imports nothing heavy."""
+settings are its own, and a mistake is a ValueError with one sentence for each. Does not import PyTorch."""
 
 import difflib
 import functools

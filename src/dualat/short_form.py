@@ -12,7 +12,7 @@ This is what a run writes to its config.yaml. Whoever writes by hand may leave o
     attack: {...}           for every stage whose method has such a group
 
 A recipe may hold settings of other methods, for `--method OTHER`: their types are checked, and they are left out. What no
-method has is an unknown setting. Imports nothing heavy.
+method has is an unknown setting. Does not import PyTorch.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Words that settings and code share, each said once. Imports nothing heavy: settings read this file."""
+"""Words that settings and code share, each said once. Does not import PyTorch: settings read this file."""
 
 from typing import Literal
 

@@ -75,6 +75,13 @@ def test_warnings_come_back_and_records_from_before_there_were_any_are_read(tmp_
         read_records(path)
 
 
+def test_an_undefined_value_is_written_as_json_has_it(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    write_records(path, [Record("auroc", math.nan, 3)])
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)[0]["value"] is None
+    assert math.isnan(read_records(path)[0].value)
+
+
 def test_what_old_and_foreign_records_lack_is_unknown(tmp_path: Path):
     path = tmp_path / "evaluation.json"
     path.write_text('[{"metric": "fid", "value": null, "ci95": [null, 1], "settings": null}]')

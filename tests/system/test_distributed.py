@@ -84,7 +84,7 @@ from dualat.models.batchnorm import synchronise_batchnorm
 
 with d.processes():
     r = d.rank()
-    assert d.ranks() == 2 and d.is_first() == (r == 0)
+    assert d.world_size() == 2 and d.is_first() == (r == 0)
     assert d.share(6) == slice(3 * r, 3 * r + 3)
     try:
         d.share(5)
@@ -175,14 +175,14 @@ def test_helpers_on_two_ranks(tmp_path: Path):
 
 def test_helpers_on_one_rank_do_nothing():
     tensor = torch.arange(3.0)
-    assert distributed.ranks() == 1 and distributed.rank() == 0 and distributed.is_first()
+    assert distributed.world_size() == 1 and distributed.rank() == 0 and distributed.is_first()
     assert distributed.share(7) == slice(0, 7) and list(distributed.mine([1, 2])) == [1, 2]
-    assert distributed.gathered(tensor) is tensor and distributed.summed(tensor) is tensor
-    assert distributed.mean_of({"a": 2.0}) == {"a": 2.0} and distributed.total(3) == 3
+    assert distributed.all_gathered(tensor) is tensor and distributed.all_reduced(tensor) is tensor
+    assert distributed.mean_over_ranks({"a": 2.0}) == {"a": 2.0} and distributed.total(3) == 3
 
 
 def test_only_errors_of_the_engine_become_lost_ranks(monkeypatch):
-    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(distributed.LostRank, match="--resume"), distributed.lost_ranks():
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
     with pytest.raises(RuntimeError, match="out of memory") as caught, distributed.lost_ranks():
@@ -253,7 +253,7 @@ def test_what_nccl_has_begun_is_ended_where_there_is_nccl(monkeypatch):
         def abort(self) -> None:
             ended.append("nccl")
 
-    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_group", Group)
     monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cpu:gloo,cuda:gloo")
     distributed.abandon_gpus()

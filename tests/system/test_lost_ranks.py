@@ -122,7 +122,7 @@ def wait_for_the_judge(rank: int, folder: Path, first: str) -> None:
     with distributed.processes():
         evaluate.validation_evaluator(config, load_splits(config.data), folder)
         seen = kept[0].features(torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-        one, other = distributed.gathered(seen).chunk(2)
+        one, other = distributed.all_gathered(seen).chunk(2)
         assert torch.equal(one, other)
 
 
@@ -158,7 +158,7 @@ def train_from_other_weights(rank: int, folder: Path) -> None:
         train(rank, folder, seed=rank)
         assert len(seen) == 5 and not torch.equal(seen[0], seen[-1])
         for vector in seen:
-            one, other = distributed.gathered(vector[None])
+            one, other = distributed.all_gathered(vector[None])
             assert torch.equal(one, other)
 
 

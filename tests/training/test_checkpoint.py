@@ -154,14 +154,19 @@ def rewrite(folder: Path, change) -> None:
 def test_what_is_saved_is_loaded(trained):
     rewrite(trained, lambda state: state)
     state = load_state(trained)
-    assert state is not None and (state.stage, state.step, state.best, state.owed) == (
+    assert state is not None and (state.stage, state.step, state.best, state.pending) == (
         1,
         7,
         {"a": 0.5},
         {"T": 2},
     )
-    assert type(state.owed["T"]) is int and state.method == {"T": 3}
+    assert type(state.pending["T"]) is int and state.method == {"T": 3}
     assert set(state.optimizer["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_a_state_of_earlier_versions_is_read(trained):
+    rewrite(trained, lambda state: {"owed" if k == "pending" else k: v for k, v in state.items()})
+    assert load_state(trained).pending == {"T": 2}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_what_is_saved_is_loaded(trained):
         lambda state: state | {"step": 2**64},
         lambda state: state | {"ema_updates": None},
         lambda state: state | {"best": [1]},
-        lambda state: state | {"owed": {"loss": "x"}},
+        lambda state: state | {"pending": {"loss": "x"}},
         lambda state: state | {"method": 0},
         lambda state: state | {"optimizer": []},
         lambda state: state | {"optimizer": {"scalars": {"z.step": 1}, "groups": []}},

@@ -150,5 +150,5 @@ def test_all_processes_go_by_what_the_first_one_counts(tmp_path, monkeypatch):
     assert loop.divergences(tmp_path) == 0
     record_divergence(tmp_path, 1, 8, float("nan"), 1.0)
     assert loop.divergences(tmp_path) == 1
-    monkeypatch.setattr(loop, "of_first", lambda own: own + 1)
+    monkeypatch.setattr(loop, "broadcast_number", lambda own: own + 1)
     assert loop.divergences(tmp_path) == 2

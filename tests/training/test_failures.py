@@ -72,10 +72,10 @@ def test_processes_that_find_different_checkpoints_say_so(tmp_path, monkeypatch)
     """As where a network disk shows the newest one to some machines only."""
     state = checkpoint.TrainingState(1, 20, {}, {}, 0, {"state": {}, "param_groups": []}, {})
     checkpoint.save_state(tmp_path, state)
-    monkeypatch.setattr(checkpoint, "gathered", lambda own: torch.cat([own, torch.tensor([[1, 10]])]))
+    monkeypatch.setattr(checkpoint, "all_gathered", lambda own: torch.cat([own, torch.tensor([[1, 10]])]))
     with pytest.raises(ValueError, match=r"stage 1 step 10, stage 1 step 20.*--resume"):
         load_state(tmp_path)
-    monkeypatch.setattr(checkpoint, "gathered", lambda own: torch.cat([own, own]))
+    monkeypatch.setattr(checkpoint, "all_gathered", lambda own: torch.cat([own, own]))
     found = load_state(tmp_path)
     assert found is not None and found.step == 20
 

@@ -1,4 +1,4 @@
-"""Settings of the benchmark. Imports nothing heavy: the command line reads this file."""
+"""Settings of the benchmark. Does not import PyTorch: the command line reads this file."""
 
 from dualat.settings import strict
 

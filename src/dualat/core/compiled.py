@@ -86,7 +86,8 @@ class CompiledSteps:
         self.graphs: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}
 
     def fits(self, count: int, objective: Objective) -> bool:
-        """Whether steps of so many images run compiled: with an objective of objectives.py, and not for a few alone."""
+        """Whether steps of so many images run compiled: with an objective of objectives.py, and for at least half of the
+        smallest size. Where no size was given, the first batch's is taken from now on."""
         if self.failed or not isinstance(objective, Labelled):
             return False
         self.sizes = self.sizes or (count,)
@@ -138,14 +139,14 @@ class CompiledSteps:
 
         return advance if not new or self.works(advance, centre, momentum > 0, noise > 0) else None
 
-    def works(self, advance: Advance, centre: Tensor, heavy: bool, noisy: bool) -> bool:
+    def works(self, advance: Advance, centre: Tensor, has_momentum: bool, has_noise: bool) -> bool:
         """Compile and run the step; where that fails, say so and never try again."""
         calls = 3 if replays(centre.device.type) else 1  # a CUDA graph is warmed up, recorded, replayed
         try:
             for _ in range(calls):
                 # copies: which inputs are one tensor is a condition of the graph too
-                velocity = torch.zeros_like(centre) if heavy else None
-                z = torch.zeros_like(centre, dtype=torch.float32) if noisy else None
+                velocity = torch.zeros_like(centre) if has_momentum else None
+                z = torch.zeros_like(centre, dtype=torch.float32) if has_noise else None
                 advance(centre.clone(), centre, 0.1, velocity, z, False)
         except Exception as error:  # the compiler's own errors are of many kinds, and eager steps do the same
             self.failed = True
@@ -186,8 +187,8 @@ def traced_step(
     view: nn.Module,
     objective: Callable[..., Tensor],
     move: Move,
-    heavy: bool,
-    noisy: bool,
+    has_momentum: bool,
+    has_noise: bool,
     dtype: torch.dtype,
     own: torch.dtype | None = None,
 ) -> Callable[..., tuple[Tensor, ...]]:
@@ -195,7 +196,7 @@ def traced_step(
     velocity if there is momentum, then z if there is noise, then labels if the objective has them. Outputs: x_{t+1}, the
     objective's values, and the velocity if there is momentum.
 
-    heavy: whether there is momentum. noisy: whether there is noise. dtype: of autocast; float32: none.
+    has_momentum, has_noise: whether there is any. dtype: of autocast; float32: none.
     own: type in which the view takes images; None: theirs.
     """
 
@@ -213,9 +214,9 @@ def traced_step(
         noise: Tensor,
         *more: Tensor,
     ) -> tuple[Tensor, ...]:
-        velocity = more[0] if heavy else None
-        z = more[int(heavy)] if noisy else None
-        labels = more[heavy + noisy :]
+        velocity = more[0] if has_momentum else None
+        z = more[int(has_momentum)] if has_noise else None
+        labels = more[has_momentum + has_noise :]
 
         def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
             return torch.func.grad(values, has_aux=True)(x, labels)

@@ -1,4 +1,4 @@
-"""How a trained model is sampled: settings of a recipe, and a part of the saved model. Imports nothing heavy."""
+"""How a trained model is sampled: settings of a recipe, and a part of the saved model. Does not import PyTorch."""
 
 import math
 
@@ -24,11 +24,11 @@ class SamplingSettings:
     """Length of a step: step_size in the L2 norm, step_size times the gradient (Langevin dynamics), or that with every
     derivative clipped."""
     noise: float = 0.0
-    """Deviation of the normal noise added after each step, in pixel units of [0, 1]."""
+    """Standard deviation of the normal noise added after each step, in pixel units of [0, 1]."""
     start: str | None = None
     """Part of a mixed initial distribution that samples start from, by its kind, as in class-gaussian; None: all of them."""
     start_noise: float = 0.0
-    """Deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
+    """Standard deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
     clip: bool = True
     """Keep images in [0, 1] at each step, and not only at the end."""
 
@@ -43,4 +43,6 @@ class SamplingSettings:
         for name in ("noise", "start_noise"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"sampling.{name} is {value}, but is a deviation: 0 (none) or more.")
+                raise ValueError(
+                    f"sampling.{name} is {value}, but is a standard deviation: 0 (none) or more."
+                )

@@ -1,4 +1,4 @@
-"""Settings of the data. Imports nothing heavy: the command line reads this file."""
+"""Settings of the data. Does not import PyTorch: the command line reads this file."""
 
 import math
 from dataclasses import MISSING, field, fields

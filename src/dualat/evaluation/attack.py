@@ -17,7 +17,7 @@ from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import raise_cross_entropy
 from dualat.data.images import ImageData
 from dualat.evaluation.logits import attack_step_size, dealt_batches, empty_logits
-from dualat.system.distributed import summed
+from dualat.system.distributed import all_reduced
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,4 @@ def under_attack(
         kept[part] = (~fooled).long().cpu()
         with frozen(model), torch.no_grad():
             logits[part] = check_logits(logits_of(model, images.float())).float().cpu()
-    return Attacked(summed(kept), summed(logits))
+    return Attacked(all_reduced(kept), all_reduced(logits))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dualat.core.classifier import check_images
 from dualat.data.in_distribution import ImageData
 from dualat.evaluation.reuse import kept_tensors
-from dualat.system.distributed import from_first, is_first
+from dualat.system.distributed import broadcast, is_first
 from dualat.system.files import cache_folder
 from dualat.system.precision import float32_by_default, strict_fp32
 from dualat.system.seeds import mix_seed
@@ -107,7 +107,7 @@ class Judge:
             network = JudgeNetwork(self.train.shape, len(self.train.class_names)).to(self.device)
             if is_first():
                 self._read_or_train(network)
-        from_first([*network.parameters(), *network.buffers()], alone=True)
+        broadcast([*network.parameters(), *network.buffers()], alone=True)
         return network.eval()
 
     def _read_or_train(self, network: JudgeNetwork) -> None:

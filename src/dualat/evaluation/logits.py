@@ -13,7 +13,7 @@ from dualat.core.geometry import ThreatModel
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import Objective
 from dualat.data.images import ImageData
-from dualat.system.distributed import mine, summed
+from dualat.system.distributed import all_reduced, mine
 
 
 def check_measured(model: nn.Module, images: Tensor | ImageData, batch_size: int) -> None:
@@ -68,7 +68,7 @@ def shared_logits(model: nn.Module, data: ImageData, batch_size: int = 500) -> T
     with frozen(model), torch.no_grad():
         for part, x, _ in dealt_batches(model, data, batch_size):
             logits[part] = check_logits(logits_of(model, x)).float().cpu()
-    return summed(logits)
+    return all_reduced(logits)
 
 
 def predict_logits(model: nn.Module, images: Tensor | ImageData, batch_size: int = 500) -> Tensor:

@@ -27,7 +27,7 @@ from dualat.evaluation.reuse import add_tensors, kept_tensors
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths
 from dualat.models.model import LoadedModel
 from dualat.sampling import descend
-from dualat.system.distributed import mine, summed
+from dualat.system.distributed import all_reduced, mine
 from dualat.system.seeds import mix_seed
 
 CHUNK = 500  # images of one file of the state; also the batch of dualat.sampling.draw, so that the bits agree
@@ -149,7 +149,7 @@ def from_model(
         images[part] = drawn
         if progress is not None:
             progress(part.stop, count)
-    images = summed(images)  # of each image one rank has the pixels, the others zeros
+    images = all_reduced(images)  # of each image one rank has the pixels, the others zeros
     settings = {
         "origin": "model",
         "sampling": sampling,

@@ -1,4 +1,4 @@
-"""Settings of evaluation. Imports nothing heavy: the command line reads this file."""
+"""Settings of evaluation. Does not import PyTorch: the command line reads this file."""
 
 import math
 

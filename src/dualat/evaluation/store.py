@@ -13,7 +13,7 @@ from dualat.evaluation.masking import masking_bounds, note_masking
 from dualat.evaluation.measure import check_needs, measure
 from dualat.evaluation.registry import METRICS
 from dualat.results.record import Record, read_records, write_records
-from dualat.system.distributed import is_first, ranks, total
+from dualat.system.distributed import is_first, total, world_size
 from dualat.system.lock import locked
 
 Tell = Callable[[str], None]
@@ -83,7 +83,7 @@ def current_records(path: Path, context: EvaluationContext, model_name: str, nam
     key = context.key(name, METRICS[name].uses)
     mine = [r for r in known_records(path) if r.model == model_name and r.key == key]
     # all ranks must decide alike, whoever has read the file before it was written
-    return mine if total(int(bool(mine))) == ranks() else []
+    return mine if total(int(bool(mine))) == world_size() else []
 
 
 def note_warnings(path: Path, context: EvaluationContext, model_name: str, found: Sequence[Record]) -> None:

@@ -87,10 +87,12 @@ class Method(ABC):
     def loss_on(
         self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The scalar to minimise given the images made, and figures to log. The training loop sets the model's mode."""
+        """The scalar to minimise given the images made, and metric values to log. The training loop sets the model's mode. A
+        method with a curriculum notes the scores of these images; `after_step` then decides on T."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Both in one: make the images, then the loss on them. A loop of your own also calls `after_step` once per step."""
+        """Both in one: make the images, then the loss on them. A loop of your own also calls `after_step` once per step;
+        to look at a loss without moving the curriculum, call this on a copy of the method."""
         return self.loss_on(model, batch, self.generate(GradientLoop(model), batch))
 
     def after_step(self) -> dict[str, float]:
@@ -138,6 +140,6 @@ def forward(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     return list(model(torch.cat(batches)).split([len(x) for x in batches]))
 
 
-def noisy(images: Tensor, deviation: float) -> Tensor:
+def noisy(images: Tensor, standard_deviation: float) -> Tensor:
     """x + sigma z, z ~ N(0, I): the input noise of the JEM family."""
-    return images + deviation * torch.randn_like(images) if deviation else images
+    return images + standard_deviation * torch.randn_like(images) if standard_deviation else images

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualat.methods.settings import CurriculumSettings
-from dualat.system.distributed import gathered
+from dualat.system.distributed import all_gathered
 
 
 def auroc(positive: Tensor, negative: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Curriculum:
 
     def after_step(self) -> dict[str, float]:
         """End a training step: AUROC over its whole batch, of all parts and ranks, and the T that was used."""
-        real, contrastive = (gathered(torch.cat(scores).cpu()) for scores in zip(*self.seen, strict=True))
+        real, contrastive = (all_gathered(torch.cat(scores).cpu()) for scores in zip(*self.seen, strict=True))
         self.seen = []
         area, used = auroc(real, contrastive).item(), self.steps
         self.update(area)

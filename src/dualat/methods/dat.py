@@ -24,6 +24,8 @@ from dualat.methods.registry import DATSettings
 
 
 class DAT(Method):
+    """Standard adversarial training beside the energy loss on contrastive samples, whose number of steps a curriculum decides."""
+
     curriculum: Curriculum
 
     def __init__(self, settings: DATSettings, batch_size: int):

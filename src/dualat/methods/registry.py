@@ -175,7 +175,7 @@ class Row:
     from_trained: bool = False
     """Whether it starts from trained weights: of the stage before, or given ones."""
     stages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    """What `method: NAME` stands for: method and defaults of each stage. None: the method alone, in one stage."""
+    """What `method: NAME` stands for: method and defaults of each stage. Empty: the method alone, in one stage."""
 
     @property
     def name(self) -> str:
@@ -294,22 +294,21 @@ def register_method(
         @dualat.register_method("mine", settings=MySettings, energy_images=True, starts=True)
         class Mine(Method): ...
 
+    A name that was registered before gets the new class.
+
     Args:
         name: what recipes and `--method` call it.
         settings: a dataclass that extends MethodSettings: groups of settings, or single ones.
         facts: fields of `Row`, where they differ from its defaults.
 
     Raises:
-        ValueError: the name belongs to another method.
+        ValueError: a name of dualat's.
     """
-    known = METHODS.get(name)
+    if name in METHODS and isinstance(METHODS[name].home, str):
+        raise ValueError(f"method {name!r} is one of dualat's: give yours another name.")
     kind = _named(name, settings)
 
     def enter(method: type["Method"]) -> type["Method"]:
-        if known is not None and _path(known.home) != _path(method):
-            raise ValueError(
-                f"there is a method {name!r} already, {_path(known.home)}: give yours another name."
-            )
         METHODS[name] = Row(kind, method, **facts)
         return method
 
@@ -320,7 +319,3 @@ def _named(name: str, settings: type[MethodSettings]) -> type[MethodSettings]:
     """The class of settings with the method's name as the default of `name`."""
     body = {"__annotations__": {"name": str}, "name": name, "__doc__": settings.__doc__}
     return strict(type(settings.__name__, (settings,), body | {"__module__": settings.__module__}))
-
-
-def _path(home: Any) -> str:
-    return home if isinstance(home, str) else f"{home.__module__}:{home.__qualname__}"

@@ -1,4 +1,4 @@
-"""Groups of settings that methods read. Imports nothing heavy: the command line reads this file.
+"""Groups of settings that methods read. Does not import PyTorch: the command line reads this file.
 
 Which method has which groups is in registry.py. Pixel units are those of images in [0, 1]. Defaults of chains are the
 published values, converted from pixels x' = 2x - 1 in [-1, 1]: a factor eta' of grad_x' is eta'/4 of grad_x, noise sigma'
@@ -177,9 +177,9 @@ class ChainSettings:
     step_size: float = 0.25
     """Factor of the gradient with respect to pixels in [0, 1]."""
     noise: float = 0.005
-    """Deviation of the noise added after each step, in pixel units of [0, 1]."""
+    """Standard deviation of the noise added after each step, in pixel units of [0, 1]."""
     input_noise: float = 0.015
-    """Deviation of the noise added to training images, in pixel units of [0, 1]."""
+    """Standard deviation of the noise added to training images, in pixel units of [0, 1]."""
     buffer: int = 10_000
     """Replay buffer: number of images of earlier chains that new ones go on from."""
     restart: float = 0.05
@@ -192,7 +192,7 @@ class ChainSettings:
             raise ValueError(f"chain.step_size is {self.step_size}, but must be above 0, and finite.")
         for name in ("noise", "input_noise"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"chain.{name} is {value}, but is a deviation: 0 (none) or more.")
+                raise ValueError(f"chain.{name} is {value}, but is a standard deviation: 0 (none) or more.")
         if not 1 <= self.buffer <= 10**7 or not 0 <= self.restart <= 1:
             raise ValueError(
                 f"chain.buffer must be 1 to 10,000,000 and chain.restart in [0, 1], not {self.buffer} and {self.restart}."
@@ -223,7 +223,7 @@ class ProximalChainSettings(ChainSettings):
     """Outer steps of a chain per training step: gradients through the whole network."""
     step_size: float = 0.05
     noise: float = 0.0
-    """Deviation of the noise added after each inner step, in pixel units of [0, 1]."""
+    """Standard deviation of the noise added after each inner step, in pixel units of [0, 1]."""
     inner_steps: int = 5
     """Steps through the first layer alone per outer step."""
 
@@ -290,9 +290,9 @@ class DiffusionSettings:
     """Noise under which images are learned."""
 
     sigma_min: float = 0.005
-    """Least deviation of the noise, in pixel units of [0, 1]."""
+    """Least standard deviation of the noise, in pixel units of [0, 1]."""
     sigma_max: float = 0.5
-    """Largest deviation; samples start with noise of this size (sampling.start_noise)."""
+    """Largest standard deviation; samples start with noise of this size (sampling.start_noise)."""
     label_smoothing: float = 0.2
     """Share of the label that is spread over all classes, in [0, 1)."""
 

@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualat.core.compiled import shared_view
 from dualat.core.loop import GradientLoop, ModelOrLoop, loop_of
-from dualat.system.distributed import ranks, summed
+from dualat.system.distributed import all_reduced, world_size
 
 
 def batchnorm_modules(model: nn.Module) -> list[_BatchNorm]:
@@ -117,7 +117,7 @@ class RankSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return summed(x.clone())
+        return all_reduced(x.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -135,7 +135,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d with the same weights, buffers and names; the same in eval mode."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or ranks() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(input)
         return normalised(self, input)
 
@@ -143,7 +143,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 def normalised(layer: _BatchNorm, images: Tensor) -> Tensor:
     """Images (B, C, H, W) of this rank by the statistics of all ranks', which the layer remembers."""
     x = images.float()
-    count = x.numel() // x.shape[1] * ranks()
+    count = x.numel() // x.shape[1] * world_size()
     mean = rank_sum(x.sum(dim=(0, 2, 3))) / count
     centred = x - mean.view(1, -1, 1, 1)
     variance = rank_sum(centred.square().sum(dim=(0, 2, 3))) / count
@@ -169,7 +169,7 @@ def _with_activation() -> tuple[type, type]:
 
     class SyncedBatchNormAct2d(BatchNormAct2d):
         def forward(self, x: Tensor) -> Tensor:
-            if not self.training or ranks() == 1:
+            if not self.training or world_size() == 1:
                 return super().forward(x)
             after: Any = self  # timm does not say that these are layers
             return after.act(after.drop(normalised(after, x)))

@@ -1,4 +1,4 @@
-"""Settings of the network. Imports nothing heavy: the command line reads this file."""
+"""Settings of the network. Does not import PyTorch: the command line reads this file."""
 
 import math
 import re
@@ -14,11 +14,13 @@ from dualat.types import Activation
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
     """ValueError unless mean and standard deviation, per channel, can be those of images in [0, 1]."""
     if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
-        raise ValueError(f"normalisation needs finite means and deviations above 0, not {mean} and {std}.")
+        raise ValueError(
+            f"normalisation needs finite means and standard deviations above 0, not {mean} and {std}."
+        )
     least, most = -1e-6, 1 + 1e-6  # as float32 rounds
     if not all(least <= value <= most for value in (*mean, *std)):
         raise ValueError(
-            f"mean {tuple(mean)} and deviation {tuple(std)} are not those of images in [0, 1]: divide both by 255 where "
+            f"mean {tuple(mean)} and standard deviation {tuple(std)} are not those of images in [0, 1]: divide both by 255 where "
             "they are of pixels from 0 to 255."
         )
 
@@ -48,7 +50,7 @@ class NetworkSettings:
     convolutions, stride in the second, shortcut of the block's input); as in DeepMind's robust weights; or antialiased,
     with 2x2 means in place of strides, which takes the chequer out of samples."""
     normalize: Literal["data", "none"] = "data"
-    """Input normalisation inside the network: mean and deviation of the training images per channel, or none."""
+    """Input normalisation inside the network: mean and standard deviation of the training images per channel, or none."""
     pretrained: bool = False
     """timm only: start from timm's published weights (downloads them from the hub)."""
     drop_path: float = 0.0

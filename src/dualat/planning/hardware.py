@@ -1,4 +1,4 @@
-"""What accelerators can do, from their makers' data sheets. Imports nothing heavy: the command line reads this file."""
+"""What accelerators can do, from their makers' data sheets. Does not import PyTorch: the command line reads this file."""
 
 import difflib
 from collections.abc import Mapping

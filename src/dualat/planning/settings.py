@@ -1,4 +1,4 @@
-"""Settings of a plan. Imports nothing heavy: the command line reads this file."""
+"""Settings of a plan. Does not import PyTorch: the command line reads this file."""
 
 from dualat.planning.hardware import find_hardware
 from dualat.settings import strict

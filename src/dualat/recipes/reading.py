@@ -3,7 +3,7 @@
     extends: cifar10          a recipe that comes with dualat, or a path relative to this file
     contrastive: {t_max: 100}
 
-What a recipe states beside `extends` counts as overrides of the other do (short_form.overridden). Imports nothing heavy.
+What a recipe states beside `extends` counts as overrides of the other do (short_form.overridden). Does not import PyTorch.
 """
 
 import difflib

@@ -95,8 +95,8 @@ def timed(measure: Callable[[], Record]) -> Record:
 
 
 def as_json(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Records as plain values."""
-    return [asdict(r) for r in records]
+    """Records as plain values that JSON has: an undefined value is None."""
+    return [asdict(r) | ({"value": None} if r.value != r.value else {}) for r in records]
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -35,7 +35,7 @@ from dualat.models.model import LoadedModel, load
 from dualat.models.own import as_model
 from dualat.results.record import Record
 from dualat.sampling import sample
-from dualat.system.distributed import is_first, ranks
+from dualat.system.distributed import is_first, world_size
 from dualat.system.precision import choose_device
 from dualat.system.seeds import check_seed
 
@@ -198,7 +198,7 @@ def validation_evaluator(
         try:
             return values_of(model, stage, step)
         except NotFinite as error:
-            if ranks() > 1:  # the others are in the middle of an exchange
+            if world_size() > 1:  # the others are in the middle of an exchange
                 raise
             # whether training has diverged is told by its loss; a validation does not end it
             warnings.warn(f"stage {stage}, step {step} has no validation values: {error}", stacklevel=2)

@@ -13,7 +13,7 @@ from dualat.methods.registry import build_method
 from dualat.models.model import LoadedModel, check_weights, save_model
 from dualat.run.evaluation import validation_evaluator
 from dualat.run.folder import flatten
-from dualat.system.distributed import is_first, wait
+from dualat.system.distributed import barrier, is_first
 from dualat.system.precision import choose_device, choose_dtype
 from dualat.training.checkpoint import TrainingState, load_state
 from dualat.training.divergence import read_outcome, write_outcome
@@ -53,7 +53,10 @@ def worth_compiling(
     data: ImageData,
     stages: Stages,
 ) -> bool:
-    """Whether the gradient loop runs compiled. `auto` decides by settings alone, so that a resumed run decides alike."""
+    """Whether the gradient loop runs compiled. `auto` decides by settings alone, so that a resumed run decides alike.
+
+    Raises ValueError where `compile` is on and no stage has a loop that can be compiled.
+    """
     if not any(method.compiles for _, method, _ in stages):
         if config.compile == "on":
             raise ValueError(
@@ -111,7 +114,7 @@ def train_stages(
     if is_first():
         save_model(model, folder / "model")
         write_outcome(folder, "finished", read_outcome(folder)["divergences"])
-    wait()
+    barrier()
 
 
 def run_stages(

@@ -19,7 +19,7 @@ from dualat.run.model import new_model
 from dualat.run.own import with_own
 from dualat.run.stages import checked_stages, train_stages
 from dualat.run.warnings import run_warnings
-from dualat.system.distributed import is_first, processes, wait
+from dualat.system.distributed import barrier, is_first, processes
 from dualat.system.files import write_text
 from dualat.system.precision import choose_device, deterministic, fast_fp32
 from dualat.system.seeds import mix_seed
@@ -63,7 +63,7 @@ def train(
     with processes(config.device):
         check_unused(Path(config.output or ""))
         folder = check_folder(config, resume, overwrite)
-        wait()  # no rank writes into the folder before all have looked at it
+        barrier()  # no rank writes into the folder before all have looked at it
         repeatable = deterministic(config.deterministic)
         with StopRequest() as stop, repeatable, fast_fp32(choose_device(config.device)):
             _train(config, folder, resume, overwrite, stop, model, splits)
@@ -94,12 +94,12 @@ def _train(
         check_folder(config, resume, overwrite)  # again: another process may have begun a run here meanwhile
         if resume and (folder / CONFIG).is_file():
             check_same(folder, config, load_recipe(str(folder / CONFIG)), splits)
-        wait()
+        barrier()
         if is_first():
             if overwrite:
                 clear_run(folder)
             write_text(folder / CONFIG, to_yaml(config))
             write_data(folder, config, places, splits)
-        wait()
+        barrier()
         train_stages(config, folder, resume, stop, model, splits, stages)
         evaluate_run(folder, config, splits, device, network)

@@ -89,7 +89,7 @@ def takes_gpu(device: str) -> bool:
 def meetings() -> Iterator[None]:
     """Inside, the ranks are joined by gloo alone too, with the times above; made now, while all are here."""
     global _meeting, _patient
-    if ranks() == 1 or _meeting is not None:
+    if world_size() == 1 or _meeting is not None:
         yield
         return
     made = _meeting, _patient = by_gloo(TIMEOUT), by_gloo(ALONE_TIMEOUT)
@@ -109,14 +109,14 @@ def by_gloo(timeout: timedelta) -> dist.ProcessGroup:
     return group
 
 
-def wait(timeout: timedelta | None = None) -> None:
+def barrier(timeout: timedelta | None = None) -> None:
     """Until every rank is here. LostRank where one is gone, or has not come to rank 0 within `timeout` (TIMEOUT)."""
-    if ranks() > 1:
+    if world_size() > 1:
         with lost_ranks():
             dist.monitored_barrier(_meeting, timeout or TIMEOUT)
 
 
-def ranks() -> int:
+def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -138,43 +138,43 @@ def is_first() -> bool:
 
 def share(count: int, what: str = "batch_size") -> slice:
     """This process's part of a batch of `count` images. ValueError where the ranks do not divide it."""
-    if count % ranks():
-        raise ValueError(f"{what} is {count}, which {ranks()} processes cannot divide: give a multiple.")
-    size = count // ranks()
+    if count % world_size():
+        raise ValueError(f"{what} is {count}, which {world_size()} processes cannot divide: give a multiple.")
+    size = count // world_size()
     return slice(rank() * size, (rank() + 1) * size)
 
 
 def mine(items: Iterable) -> Iterator:
     """Every n-th item, beginning with this rank's: whole batches are dealt out, so that each is computed as by one process."""
-    return (item for number, item in enumerate(items) if number % ranks() == rank())
+    return (item for number, item in enumerate(items) if number % world_size() == rank())
 
 
 def total(value: int) -> int:
     """Sum over the ranks."""
-    return int(summed(torch.tensor(value, dtype=torch.int64)))
+    return int(all_reduced(torch.tensor(value, dtype=torch.int64)))
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduced(tensor: Tensor) -> Tensor:
     """Sum over the ranks, in place; on one rank the tensor itself."""
-    if ranks() > 1:
+    if world_size() > 1:
         with lost_ranks():
             dist.all_reduce(tensor)
     return tensor
 
 
-def mean_of(values: Mapping[str, float]) -> dict[str, float]:
+def mean_over_ranks(values: Mapping[str, float]) -> dict[str, float]:
     """Each value's mean over the ranks; all ranks give the same names."""
-    if ranks() == 1:
+    if world_size() == 1:
         return dict(values)
-    means = summed(torch.tensor(list(values.values()), dtype=torch.float64)) / ranks()
+    means = all_reduced(torch.tensor(list(values.values()), dtype=torch.float64)) / world_size()
     return dict(zip(values, means.tolist(), strict=True))
 
 
-def gathered(tensor: Tensor) -> Tensor:
+def all_gathered(tensor: Tensor) -> Tensor:
     """All ranks' tensors, of one shape (n, ...), in the ranks' order: (ranks * n, ...)."""
-    if ranks() == 1:
+    if world_size() == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(ranks())]
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
     with lost_ranks():
         dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
@@ -183,27 +183,27 @@ def gathered(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def average_gradients(model: nn.Module) -> None:
     """Replace each weight's gradient by its mean over the ranks, once all have come here."""
-    if ranks() == 1:
+    if world_size() == 1:
         return
-    wait(STEP_TIMEOUT)
+    barrier(STEP_TIMEOUT)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     while gradients:
         bucket, size = [], 0
         while gradients and (not bucket or size + gradients[0].numel() <= BUCKET):
             bucket.append(gradients.pop(0))
             size += bucket[-1].numel()
-        flat = summed(torch.cat([g.flatten() for g in bucket])) / ranks()
+        flat = all_reduced(torch.cat([g.flatten() for g in bucket])) / world_size()
         for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
 
 @torch.no_grad()
-def from_first(tensors: Iterable[Tensor], alone: bool = False) -> None:
+def broadcast(tensors: Iterable[Tensor], alone: bool = False) -> None:
     """Give these tensors the values of rank 0's, in place, on any device and in any layout; shapes are the same everywhere.
 
     alone: rank 0 may come late, from what it does alone, by ALONE_TIMEOUT at most.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         return
     with lost_ranks():
         for tensor in tensors:
@@ -212,16 +212,16 @@ def from_first(tensors: Iterable[Tensor], alone: bool = False) -> None:
             tensor.copy_(sent)
 
 
-def of_first(value: int) -> int:
+def broadcast_number(value: int) -> int:
     """Rank 0's value, on every rank."""
     sent = torch.tensor(value)
-    from_first([sent])
+    broadcast([sent])
     return int(sent)
 
 
 def abandon_gpus() -> None:
     """End what NCCL has begun and, as a rank is gone, would never end: behind it nothing else on the GPU goes on."""
-    if ranks() > 1 and "nccl" in dist.get_backend_config():
+    if world_size() > 1 and "nccl" in dist.get_backend_config():
         with suppress(RuntimeError):
             dist.distributed_c10d._get_default_group()._get_backend(torch.device("cuda")).abort()
 
@@ -237,7 +237,7 @@ def lost_ranks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = (str(error).splitlines() or [""])[0]
-        if ranks() == 1 or not any(s in text.lower() for s in SIGNS):
+        if world_size() == 1 or not any(s in text.lower() for s in SIGNS):
             raise
         raise LostRank(
             f"another process of this run is gone ({text[:100]}): start the run again with --resume."

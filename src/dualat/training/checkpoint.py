@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dualat.system.distributed import gathered
+from dualat.system.distributed import all_gathered
 from dualat.system.files import atomic_path, sha256, write_text
 
 GENERATIONS = 2
@@ -43,13 +43,13 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
     """Best figures of this stage so far, by evaluator's name."""
     method_tensors: dict[str, Tensor] = field(default_factory=dict)
-    owed: dict[str, float] = field(default_factory=dict)
-    """Figures of the last step, where a process was lost before they were written and an evaluation made; else empty."""
+    pending: dict[str, float] = field(default_factory=dict)
+    """Metric values of the last step, where a process was lost before they were written and an evaluation made; else empty."""
 
     @property
     def reported(self) -> int:
         """The last step whose lines in `metrics.jsonl` are complete."""
-        return self.step - bool(self.owed)
+        return self.step - bool(self.pending)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -90,7 +90,9 @@ def load_state(folder: Path) -> TrainingState | None:
     Warns where it is not the newest of the list; raises ValueError where none can be read, or where ranks find different ones.
     """
     state = _newest(folder)
-    places = gathered(torch.tensor([[state.stage, state.step] if state else [0, 0]])).unique(dim=0).tolist()
+    places = (
+        all_gathered(torch.tensor([[state.stage, state.step] if state else [0, 0]])).unique(dim=0).tolist()
+    )
     if len(places) > 1:
         seen = ", ".join(f"stage {stage} step {step}" if stage else "none" for stage, step in places)
         raise ValueError(
@@ -181,11 +183,13 @@ def _put_together(rest: dict[str, Any], tensors: dict[str, Tensor]) -> TrainingS
         zip(TENSORS, (groups["model"], groups["ema"], groups["method"]), strict=True)
     )
     values: dict[str, Any] = {**rest, **parts, "optimizer": optimizer}
+    if "owed" in values:  # its name in states of earlier versions
+        values["pending"] = values.pop("owed")
     state = TrainingState(**values)
     counts = state.stage, state.step, state.ema_updates
     if not isinstance(state.method, dict) or not all(type(n) is int and 0 <= n < 2**63 for n in counts):
         raise TypeError
-    if not all(isinstance(value, int | float) for value in (*state.best.values(), *state.owed.values())):
+    if not all(isinstance(value, int | float) for value in (*state.best.values(), *state.pending.values())):
         raise TypeError
     return state
 

@@ -2,7 +2,7 @@
 
 All random numbers of a step come from (seed, stage, step), and from how often the run has diverged, so that a run
 resumed at any step goes on exactly as if it had never stopped (on GPUs up to rounding, unless kernels are deterministic,
-precision.py). What a step owes (a line of metrics, an evaluation) is
+precision.py). What is still to be done of a step (a line of metrics, an evaluation) is
 part of the state until it is done.
 """
 
@@ -25,13 +25,13 @@ from dualat.models.model import LoadedModel, copy_weights, save_model
 from dualat.system.distributed import (
     LostRank,
     abandon_gpus,
-    from_first,
+    barrier,
+    broadcast,
+    broadcast_number,
     is_first,
-    mean_of,
-    of_first,
+    mean_over_ranks,
     rank,
-    ranks,
-    wait,
+    world_size,
 )
 from dualat.system.precision import autocast
 from dualat.system.seeds import mix_seed
@@ -87,7 +87,8 @@ def train_stage(
     run: Run,
     resume: TrainingState | None = None,
 ) -> dict[str, Tensor]:
-    """Train one stage from the model's present weights (or from `resume`) and return the averaged weights.
+    """Train one stage from the model's present weights (or from `resume`) and return the averaged weights: a state dict of
+    the model, statistics of BatchNorm included. number: the stage's, from 1.
 
     Raises Stopped after a signal, Diverged where training diverges for good (the last checkpoint stays).
     """
@@ -139,15 +140,19 @@ class Stage:
         self.origin = mix_seed(run.seed, "divergences", times) if times else run.seed
         self.streams = feed.streams(self.origin, number, settings.batch_size)
         check_division(method, settings, self.streams[0].batch_size)
-        if ranks() > 1 and not settings.freeze_batchnorm:
+        if world_size() > 1 and not settings.freeze_batchnorm:
             synchronise_batchnorm(model)
         self.buffers: dict[str, Tensor] = {}
-        self.owed: dict[str, float] = {}  # figures of the last step until `report` is through with them
+        self.pending: dict[
+            str, float
+        ] = {}  # metric values of the last step until `report` is through with them
         self.warned = False
         self.total = settings.length(self.streams[0].steps_per_epoch)
         self.average = copy.deepcopy(model)  # carries the averaged weights where they are evaluated
         self.title = f"stage {number} ({method.name})"
-        part = self.streams[0].batch_size // (ranks() * settings.accumulate)  # what the gradient loop sees
+        part = self.streams[0].batch_size // (
+            world_size() * settings.accumulate
+        )  # what the gradient loop sees
         self.loop = GradientLoop(model, run.compile, method.loop_sizes(part))
 
     def restore(self, state: TrainingState) -> None:
@@ -157,7 +162,7 @@ class Stage:
         copy_weights(self.average, state.ema, place)
         self.ema.restore(state.ema, state.ema_updates)
         self.done, self.best = state.step, dict(state.best)
-        self.owed = dict(state.owed)
+        self.pending = dict(state.pending)
         try:
             restore_optimizer(self.optimizer, state.optimizer)
             self.method.restore(state.method, state.method_tensors)
@@ -168,18 +173,18 @@ class Stage:
 
     def equalise(self) -> None:
         """All ranks hold rank 0's weights, buffers and averages, whatever machine made them."""
-        from_first([*self.model.parameters(), *self.model.buffers(), *self.ema.average.values()])
+        broadcast([*self.model.parameters(), *self.model.buffers(), *self.ema.average.values()])
 
     def train(self) -> dict[str, Tensor]:
         """All steps that are left; logs, evaluations and checkpoints where they are due."""
         batch_size = self.streams[0].batch_size
         pace = Progress(self.title, self.total, self.done, self.streams[0].steps_per_epoch, batch_size)
         with self.run.stop.steps(), pace as progress, self.rescued():
-            if self.owed:
+            if self.pending:
                 self.report(self.batch(self.done - 1), progress)
             while self.done < self.total:
                 self.report(self.step(), progress)
-                if mean_of({"asked": float(self.run.stop.signal is not None)})["asked"]:
+                if mean_over_ranks({"asked": float(self.run.stop.signal is not None)})["asked"]:
                     self.checkpoint()
                     if is_first():
                         write_outcome(
@@ -192,8 +197,8 @@ class Stage:
         return self.ema.average
 
     def report(self, batch: Batch, progress: Progress) -> None:
-        """What the step just done owes: its line, its evaluation and its checkpoint, each where it is due."""
-        last, figures, tracking = self.done == self.total, dict(self.owed), self.run.tracking
+        """What is pending of the step just done: its line, its evaluation and its checkpoint, each where it is due."""
+        last, figures, tracking = self.done == self.total, dict(self.pending), self.run.tracking
         if last or self.done % tracking.log_every == 0:
             figures["images_per_second"] = progress.rate(self.done) * self.streams[0].batch_size
             self.log(batch, figures)
@@ -206,7 +211,7 @@ class Stage:
             began = time.monotonic()
             progress.note(self.evaluate())
             progress.exclude(time.monotonic() - began)
-        self.owed = {}
+        self.pending = {}
         if evaluated or self.done % tracking.checkpoint_every == 0:
             self.checkpoint()
 
@@ -234,10 +239,10 @@ class Stage:
         return self.feed.batch(self.streams, step, self.seed(step), self.method.needs_energy_batch)
 
     def step(self) -> Batch:
-        """One training step; its figures are owed from now on. Returns its batch."""
+        """One training step; its metric values are pending from now on. Returns its batch."""
         # a stream apart from the batch's
         torch.manual_seed(mix_seed(self.seed(self.done), "rank", rank()))
-        if ranks() > 1:
+        if world_size() > 1:
             self.buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         batch = self.batch(self.done)
         rate = learning_rate(self.settings.optimizer, self.done, self.total)
@@ -248,18 +253,18 @@ class Stage:
         if has_diverged(loss, norm, limit):
             if is_first():
                 record_divergence(self.run.folder, self.number, self.done + 1, loss, norm)
-            wait()
+            barrier()
             raise Diverged(message(self.number, self.done + 1, loss, limit, self.run.folder))
         self.ema.update(self.model)
         self.done += 1
-        self.buffers, self.owed = {}, figures | {"lr": rate}
+        self.buffers, self.pending = {}, figures | {"lr": rate}
         return batch
 
     def log(self, batch: Batch, figures: dict[str, float]) -> None:
         """Write the step's figures, R1 on its real images among them."""
         real = batch.robust_images if batch.energy_images is None else batch.energy_images
         with frozen(self.model), torch.no_grad(), autocast(self.run.dtype, self.feed.device):
-            figures |= mean_of({"r1": gradient_penalty(self.model, real).item()})
+            figures |= mean_over_ranks({"r1": gradient_penalty(self.model, real).item()})
         self.run.tracker.log(self.number, self.done, figures)
 
     def evaluate(self) -> str:
@@ -288,14 +293,14 @@ class Stage:
                 self.method.state(),
                 self.best,
                 self.method.tensors(),
-                self.owed,
+                self.pending,
             ),
         )
 
 
 def divergences(folder: Path) -> int:
     """How often the run has diverged, as rank 0 reads it: other machines may see its file late."""
-    return of_first(len(read_outcome(folder)["divergences"]))
+    return broadcast_number(len(read_outcome(folder)["divergences"]))
 
 
 def keep_best(model: LoadedModel, evaluated: dict[str, float], best: dict[str, float], folder: Path) -> None:

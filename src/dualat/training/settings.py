@@ -1,4 +1,4 @@
-"""Settings of training. Imports nothing heavy: the command line reads this file."""
+"""Settings of training. Does not import PyTorch: the command line reads this file."""
 
 import math
 from dataclasses import field, fields
@@ -124,7 +124,7 @@ class StabilitySettings:
     on_divergence: Literal["stop", "restart"] = "stop"
     """Stop, or go on from the last checkpoint with other random numbers."""
     restarts: int = 3
-    """restart: how many times at most."""
+    """restart: how many times at most, over all stages of the run and all times that it was resumed."""
 
     def __post_init__(self) -> None:
         if not self.limit > 0 or self.restarts < 0:

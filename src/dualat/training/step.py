@@ -9,7 +9,7 @@ from dualat.core.loop import GradientLoop
 from dualat.methods.base import Batch, Method
 from dualat.models.batchnorm import set_train_mode
 from dualat.models.model import LoadedModel
-from dualat.system.distributed import average_gradients, lost_ranks, mean_of, ranks
+from dualat.system.distributed import average_gradients, lost_ranks, mean_over_ranks, world_size
 from dualat.system.precision import autocast
 from dualat.training.settings import StageSettings
 from dualat.training.sharpness import climbed
@@ -53,7 +53,7 @@ def train_step(
             average_gradients(model)
     limit = math.inf if settings.optimizer.clip_norm is None else settings.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-    found = mean_of({name: sum(float(f[name]) for f in seen) / len(seen) for name in seen[0]})
+    found = mean_over_ranks({name: sum(float(f[name]) for f in seen) / len(seen) for name in seen[0]})
     found |= {"gradient_norm": norm, **method.after_step()}
     if math.isfinite(found["loss"]) and math.isfinite(norm):
         optimizer.step()
@@ -68,12 +68,12 @@ def backward(loss: Tensor) -> None:
 
 def check_division(method: Method, settings: StageSettings, batch_size: int) -> None:
     """ValueError where a batch cannot be cut into equal parts, or a method cannot run on several processes."""
-    if method.one_process and ranks() > 1:
+    if method.one_process and world_size() > 1:
         raise ValueError(
-            f"method {method.name} keeps a replay buffer, which {ranks()} processes cannot share: start it on one."
+            f"method {method.name} keeps a replay buffer, which {world_size()} processes cannot share: start it on one."
         )
-    if batch_size % (ranks() * settings.accumulate):
+    if batch_size % (world_size() * settings.accumulate):
         raise ValueError(
-            f"batch_size is {batch_size}, which cannot be divided into {ranks()} (processes) x {settings.accumulate} "
+            f"batch_size is {batch_size}, which cannot be divided into {world_size()} (processes) x {settings.accumulate} "
             "(accumulate) equal parts: give a multiple, or change accumulate."
         )

@@ -163,7 +163,7 @@ def network_of(
 
 
 def pixels_of(state: State) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation that are in the file, whatever they are; None where there are none."""
+    """Mean and standard deviation that are in the file, whatever they are; None where there are none."""
     if state.mean is None or state.std is None:
         return None
     mean, std = (part.load().double().flatten().tolist() for part in (state.mean, state.std))
@@ -176,7 +176,7 @@ def normalisation_of(
     family: Family,
     channels: int,
 ) -> Normalisation:
-    """Mean and deviation per channel: as asked for, else the file's own, else those that the family's code fixes.
+    """Mean and standard deviation per channel: as asked for, else the file's own, else those that the family's code fixes.
 
     Raises Refused where the file's own make no sense.
     """
@@ -194,7 +194,7 @@ def normalisation_of(
         mean, std = (family.pixels[0],), (family.pixels[1],)
     if not {len(mean), len(std)} <= {1, channels}:
         raise Refused(
-            f"normalisation has {len(mean)} means and {len(std)} deviations for {channels} channels"
+            f"normalisation has {len(mean)} means and {len(std)} standard deviations for {channels} channels"
         )
     spread = [channels // len(mean), channels // len(std)]
     return list(mean) * spread[0], list(std) * spread[1]

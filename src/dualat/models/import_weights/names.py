@@ -23,7 +23,7 @@ class Family:
         belongs: whether these tensors are named so.
         rules: (pattern, ours), applied in turn; None drops what the pattern matches.
         settings: fields of NetworkSettings that follow.
-        pixels: mean and deviation of its input normalisation, where its code fixes them.
+        pixels: mean and standard deviation of its input normalisation, where its code fixes them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Settings of an import. Imports nothing heavy: the command line reads this file."""
+"""Settings of an import. Does not import PyTorch: the command line reads this file."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5,), (0.5,)),
 }
-"""Mean and deviation per channel, in [0, 1]. `cifar`: as the code of RATIO and DAT has it, for CIFAR-10 and CIFAR-100."""
+"""Mean and standard deviation per channel, in [0, 1]. `cifar`: as the code of RATIO and DAT has it, for CIFAR-10 and CIFAR-100."""
 
 
 @strict
