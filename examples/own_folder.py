@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dualat import load, sample, train
-from dualat.data.pictures import grid, save_picture
+from dualat.data.grids import grid, save_picture
 
 
 def make_folder(folder: Path, per_class: int = 60) -> None:

@@ -10,8 +10,8 @@ import dualat
 from dualat.config import load_recipe
 from dualat.core.geometry import ThreatModel
 from dualat.core.objectives import raise_cross_entropy
+from dualat.data.grids import grid, save_picture
 from dualat.data.in_distribution import load_splits
-from dualat.data.pictures import grid, save_picture
 
 if len(sys.argv) != 2 or not Path(sys.argv[1], "config.yaml").is_file():
     sys.exit("give the run folder of a trained model, as in: python examples/use_a_model.py runs/digits")

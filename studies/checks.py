@@ -13,8 +13,8 @@ from dualat.config import RunConfig
 from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import Splits, named_images
 from dualat.data.initial import build_initial
+from dualat.data.on_disk import open_images
 from dualat.data.registry import SOURCES
-from dualat.data.sources import open_images
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.measure import check_metrics, check_needs
 from dualat.evaluation.metrics.ood import SCORES

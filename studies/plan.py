@@ -20,8 +20,8 @@ from dualat.config import RunConfig, build_config, did_you_mean, plain, refuse_u
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import row_of
-from dualat.settings import strict
 from dualat.short_form import leaves, merge
+from dualat.strict import strict
 from dualat.system.files import read_yaml
 
 OF_A_RUN = ("seed", "output")

@@ -27,7 +27,9 @@ def test_what_shown_python_imports_is_there(document: Path):
                 module = importlib.import_module(node.module or "")
                 missing = [name.name for name in node.names if not hasattr(module, name.name)]
                 assert not missing, f"{node.module} has no {missing}"
-            names = re.findall(r"\bdualat\.(\w+)", ast.unparse(node)) if isinstance(node, ast.Attribute) else []
+            names = (
+                re.findall(r"\bdualat\.(\w+)", ast.unparse(node)) if isinstance(node, ast.Attribute) else []
+            )
             assert all(hasattr(importlib.import_module("dualat"), name) for name in names), names
 
 

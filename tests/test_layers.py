@@ -11,7 +11,7 @@ SOURCE = Path(dualat.__file__).parent
 LAYERS = (
     ("types",),
     ("system",),
-    ("settings",),
+    ("strict",),
     ("results",),
     ("core",),
     ("data",),

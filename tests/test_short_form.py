@@ -16,8 +16,8 @@ from dualat.methods.registry import (
     register_method,
 )
 from dualat.methods.settings import AttackSettings, MethodSettings
-from dualat.settings import strict
 from dualat.short_form import in_short, most_stages
+from dualat.strict import strict
 
 TWO = {
     "stage1": {"method": {"name": "standard-at", "attack": {"eps": 0.3}}, "steps": 5},

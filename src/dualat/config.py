@@ -1,5 +1,7 @@
 """The whole configuration of a run, and recipes: YAML files that fill it in.
 
+Where a value comes from: an override, the recipe (recipes/*.yaml), the recipe that it extends, a stage's defaults (FIRST and
+SECOND in methods/registry.py), or the default beside each field of a settings class (*/settings.py, below), in this order.
 This file imports no PyTorch, so that `--help` and mistakes in a recipe answer at once.
 """
 
@@ -16,7 +18,6 @@ from dualat.evaluation.settings import EvaluationSettings
 from dualat.methods.registry import DEFAULT, METHODS, Row, known_groups, method_settings, row_of
 from dualat.models.settings import NetworkSettings
 from dualat.recipes.reading import recipe_values
-from dualat.settings import either, names_of, nearest_among, strict
 from dualat.short_form import (
     STAGE,
     as_meant,
@@ -29,6 +30,7 @@ from dualat.short_form import (
     overridden,
     without,
 )
+from dualat.strict import either, names_of, nearest_among, strict
 from dualat.training.settings import StabilitySettings, StageSettings, TrackingSettings
 from dualat.types import Precision
 

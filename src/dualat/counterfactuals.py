@@ -20,7 +20,7 @@ from dualat.core.energy import check_labels
 from dualat.core.geometry import ThreatModel, image_norm
 from dualat.core.loop import frozen, pgd
 from dualat.core.objectives import lower_energy, target_class
-from dualat.data.pictures import signed_difference, strip
+from dualat.data.grids import signed_difference, strip
 from dualat.types import Climb
 
 if TYPE_CHECKING:

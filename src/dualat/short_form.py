@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dualat.methods.registry import DEFAULT, METHODS, known_groups, row_of
 from dualat.models.settings import OF_WIDE_RESNETS, is_wide_resnet
-from dualat.settings import either, explain, shown
+from dualat.strict import either, explain, shown
 from dualat.training.settings import StageSettings
 
 STAGE = re.compile(r"stage([1-9]\d*)")

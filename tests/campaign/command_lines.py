@@ -24,7 +24,7 @@ from verdict import wrong_command
 from dualat.cli.main import COMMANDS, run
 from dualat.cli.train import TrainFlags
 from dualat.config import setting_names
-from dualat.settings import names_of
+from dualat.strict import names_of
 
 LINES = {
     "help": "--help",

@@ -11,7 +11,7 @@ from PIL import Image
 
 import dualat
 from dualat.cli.main import run
-from dualat.data.pictures import save_picture
+from dualat.data.grids import save_picture
 from dualat.evaluation.samples import read_samples
 from dualat.models.model import save_model
 

@@ -9,7 +9,7 @@ from PIL import Image
 from dualat.data import decode
 from dualat.data.decode import View, decode_image
 from dualat.data.folder import read_image
-from dualat.data.source import fit_pixels
+from dualat.data.pictures import fit_pixels
 from dualat.evaluation.read_images import natural_shape
 
 SHAPE = (3, 24, 24)
@@ -82,7 +82,7 @@ def test_arrays_are_cut_first_too(monkeypatch, size):
         images.float(), size=large, mode="bilinear", antialias=True, align_corners=False
     )
     top, left = (large[0] - 24) // 2, (large[1] - 24) // 2
-    monkeypatch.setattr("dualat.data.source.F.interpolate", None)
+    monkeypatch.setattr("dualat.data.pictures.F.interpolate", None)
     found = fit_pixels(images, SHAPE, "x")
     assert (found.float() - full[:, :, top : top + 24, left : left + 24]).abs().max() <= 1
 

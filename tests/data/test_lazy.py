@@ -214,7 +214,7 @@ def test_what_needs_all_images_gets_them_once(tmp_path, monkeypatch):
     monkeypatch.setattr(FolderFiles, "read", None)
     assert data.images is first and torch.equal(data.float(slice(0, 3)) * 255, first[:3].float())
     monkeypatch.undo()
-    monkeypatch.setattr("dualat.data.source.MEMORY_LIMIT", 100)
+    monkeypatch.setattr("dualat.data.pictures.MEMORY_LIMIT", 100)
     with pytest.raises(ValueError, match="more than the"):
         _ = lazily(tmp_path).images
 

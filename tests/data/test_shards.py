@@ -18,9 +18,9 @@ from dualat.data.decode import View, decode_image
 from dualat.data.folder import listed
 from dualat.data.in_distribution import load_images, load_splits
 from dualat.data.loaders import BatchStream
+from dualat.data.on_disk import all_shards, find_shards
 from dualat.data.settings import DataSettings
 from dualat.data.shards import make_index, open_shards, read_index
-from dualat.data.sources import all_shards, find_shards
 
 SHAPE = (3, 8, 8)
 

@@ -60,7 +60,7 @@ import dualat
 from dualat.core.objectives import lower_energy
 from dualat.methods.base import Method
 from dualat.methods.settings import MethodSettings
-from dualat.settings import strict
+from dualat.strict import strict
 
 
 @strict

@@ -1,6 +1,6 @@
 """Settings of the benchmark. Does not import PyTorch: the command line reads this file."""
 
-from dualat.settings import strict
+from dualat.strict import strict
 
 TASKS = ("train_step", "sampling", "attack", "autoattack", "classification", "data", "logging")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")

@@ -8,7 +8,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any, TypeVar, overload
 
 from dualat.cli.errors import UsageError
-from dualat.settings import in_group, last_mistake
+from dualat.strict import in_group, last_mistake
 
 __all__ = ["UsageError", "field_names", "parse"]
 A = TypeVar("A")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dualat.bench.settings import BenchSettings
 from dualat.cli.arguments import parse
 from dualat.cli.outputs import output_file
-from dualat.settings import strict
+from dualat.strict import strict
 
 if TYPE_CHECKING:
     from rich.table import Table

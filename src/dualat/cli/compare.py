@@ -7,7 +7,7 @@ import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import strict
+from dualat.strict import strict
 
 _ENDINGS = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
 

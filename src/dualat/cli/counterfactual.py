@@ -8,7 +8,7 @@ import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.types import Climb, Norm
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
     from dualat.core.geometry import ThreatModel
     from dualat.counterfactuals import change_strip, explain
     from dualat.data.folder import read_image
-    from dualat.data.pictures import save_picture
+    from dualat.data.grids import save_picture
     from dualat.models.model import load
     from dualat.system.precision import choose_device
 

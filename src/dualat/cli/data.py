@@ -11,7 +11,7 @@ import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file
-from dualat.settings import strict
+from dualat.strict import strict
 
 USAGE = """usage: dualat data prepare KIND ...
 
@@ -134,8 +134,8 @@ Outcome = tuple[dict[str, Any], str, int]
 
 def shards(parsed: ShardsArguments) -> Outcome:
     from dualat.cli.evaluate import Lines
+    from dualat.data.on_disk import all_shards
     from dualat.data.shards import NO_CLASS, read_index
-    from dualat.data.sources import all_shards
 
     found, progress = all_shards(parsed.source), Lines()
     if not found:

@@ -12,7 +12,7 @@ from dualat.config import RunConfig, load_recipe
 from dualat.evaluation.registry import METRICS
 from dualat.evaluation.settings import EvaluationSettings
 from dualat.models.shipped import FOLDER, shipped_file
-from dualat.settings import strict
+from dualat.strict import strict
 
 USAGE = """usage: dualat evaluate TARGET [--metrics NAME ...] [--setting value ...]
 

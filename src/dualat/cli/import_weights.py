@@ -14,7 +14,7 @@ from dualat.config import load_recipe
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.data.settings import DataSettings, InitialSettings
 from dualat.models.import_weights.settings import ImportSettings
-from dualat.settings import strict
+from dualat.strict import strict
 
 if TYPE_CHECKING:
     from dualat.data.images import ImageData
@@ -108,7 +108,7 @@ def training_images(parsed: ImportArguments) -> "ImageData":
     """What the weights were trained on; images of a folder or of shards are not decoded until they are needed, and no
     list of test images is read."""
     from dualat.data.in_distribution import load_splits
-    from dualat.data.sources import open_splits
+    from dualat.data.on_disk import open_splits
 
     settings = replace(parsed.data, test_list=None)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dualat.cli.recipe_arguments import read
 from dualat.planning.settings import PlanSettings
 from dualat.recipes.reading import recipe_names
-from dualat.settings import strict
+from dualat.strict import strict
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,8 +24,8 @@ from dualat.config import (
 )
 from dualat.methods.registry import METHODS, row_of
 from dualat.recipes.reading import recipe_names, recipe_text
-from dualat.settings import either, names_of
 from dualat.short_form import STAGE, most_stages
+from dualat.strict import either, names_of
 from dualat.training.settings import StageSettings
 
 FIRST = ("method", "stages", "weights", "network.name")

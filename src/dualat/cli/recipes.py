@@ -7,7 +7,7 @@ import tyro
 
 from dualat.cli.arguments import UsageError, parse
 from dualat.recipes.reading import recipe_names, recipe_text
-from dualat.settings import strict
+from dualat.strict import strict
 
 
 @strict

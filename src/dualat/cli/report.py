@@ -7,7 +7,7 @@ import tyro
 
 from dualat.cli.arguments import parse
 from dualat.cli.outputs import output_file
-from dualat.settings import strict
+from dualat.strict import strict
 
 
 @strict

@@ -9,7 +9,7 @@ import tyro
 from dualat.cli.arguments import UsageError, parse
 from dualat.cli.outputs import output_file, remove_samples, sample_folder, sample_name
 from dualat.core.sampler_settings import SamplingSettings
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.types import Schedule
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def write(path: Path, images: "Tensor", labels: list[int] | None, columns: int) 
     import numpy as np
     from PIL import Image
 
-    from dualat.data.pictures import grid, save_picture, to_uint8
+    from dualat.data.grids import grid, save_picture, to_uint8
     from dualat.system.files import atomic_path
 
     if path.suffix.lower() == ".png":

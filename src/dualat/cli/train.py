@@ -10,7 +10,7 @@ from pathlib import Path
 from dualat.cli.recipe_arguments import read
 from dualat.config import RunConfig, plain, to_yaml
 from dualat.recipes.reading import recipe_names
-from dualat.settings import strict
+from dualat.strict import strict
 
 USAGE = """usage: dualat train RECIPE [--key.sub value ...]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualat.data.pictures import Pictures, Shape, check_levels, evenly
 from dualat.data.plain_arrays import read_members
-from dualat.data.source import Pictures, Shape, check_levels, evenly
 
 FILES = (".bin", ".npy", ".npz")
 """Endings of such files."""

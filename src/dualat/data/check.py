@@ -13,8 +13,8 @@ from dualat.data.decode import BadImage, View
 from dualat.data.folder import FolderFiles
 from dualat.data.images import ImageData
 from dualat.data.listing import list_images
+from dualat.data.on_disk import all_shards, require_images
 from dualat.data.shards import ShardFiles
-from dualat.data.sources import all_shards, require_images
 from dualat.system.files import keep, write_text
 
 _SMALL = View((3, 32, 32))  # a file is decoded whole, whatever it is resized to

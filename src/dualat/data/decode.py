@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dualat.data.formats import OddPixels, open_picture, why
-from dualat.data.source import Shape, cover_size, is_long
+from dualat.data.pictures import Shape, cover_size, is_long
 
 _AT_A_TIME = 2**22  # pixels
 

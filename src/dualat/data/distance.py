@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dualat.data.images import ImageData
-from dualat.data.source import evenly
+from dualat.data.pictures import evenly
 
 _CHUNK = 1024
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dualat.data.augment import augment
 from dualat.data.draws import Draws, draws_for
+from dualat.data.pictures import Pictures, Shape, evenly
 from dualat.data.settings import AugmentSettings
-from dualat.data.source import Pictures, Shape, evenly
 
 Source = torch.Generator | Draws | None
 _MOST_STORED = 1_000  # images in a saved model

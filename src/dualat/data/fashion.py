@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dualat.data.images import ImageData
+from dualat.data.pictures import MEMORY_LIMIT
 from dualat.data.registry import Source
-from dualat.data.source import MEMORY_LIMIT
 
 _AT_A_TIME = 2**24
 _CLASSES = (

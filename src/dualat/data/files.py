@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dualat.data.decode import BadImage, View
-from dualat.data.source import Pictures, Shape
+from dualat.data.pictures import Pictures, Shape
 
 _AT_A_TIME = 256
 _MOST_WORKERS = 16

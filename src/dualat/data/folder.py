@@ -14,7 +14,7 @@ from dualat.data.formats import WANTED
 from dualat.data.images import ImageData
 from dualat.data.listing import class_folders, list_images
 from dualat.data.names import select
-from dualat.data.source import Shape
+from dualat.data.pictures import Shape
 
 
 def read_image(path: Path, shape: Shape) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dualat.data.decode import BadImage, View
 from dualat.data.files import SKIPPING, Files
-from dualat.data.source import InMemory, Pictures, Shape, check_memory, check_pixels, described, evenly
+from dualat.data.pictures import InMemory, Pictures, Shape, check_memory, check_pixels, described, evenly
 from dualat.system.seeds import mix_seed
 
 

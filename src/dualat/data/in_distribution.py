@@ -12,11 +12,11 @@ from dualat.data.decode import View
 from dualat.data.duplicates import tell_duplicates
 from dualat.data.images import ImageData, Splits, split_off
 from dualat.data.names import read_positions
+from dualat.data.on_disk import open_images, open_splits, require_images
 from dualat.data.own import split_by
+from dualat.data.pictures import MEMORY_LIMIT, Pictures, Shape
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
-from dualat.data.source import MEMORY_LIMIT, Pictures, Shape
-from dualat.data.sources import open_images, open_splits, require_images
 from dualat.system.seeds import mix_seed
 
 __all__ = ["ImageData", "Splits", "load_images", "load_splits"]
@@ -164,7 +164,7 @@ def open_pictures(
     Args:
         source: as InitialSettings.source says.
         root: folder of a named source's files.
-        shape: (C, H, W); other pictures are fitted to it (dualat.data.source.Pictures.fitted).
+        shape: (C, H, W); other pictures are fitted to it (dualat.data.pictures.Pictures.fitted).
         include, exclude: lists of names, or of positions, as InitialSettings says.
 
     Raises:

@@ -20,9 +20,9 @@ from dualat.data.distributions import (
 )
 from dualat.data.images import ImageData
 from dualat.data.in_distribution import open_pictures
+from dualat.data.pictures import MEMORY_LIMIT, Shape, evenly
 from dualat.data.principal import fit_gaussian, most_fitted
 from dualat.data.settings import InitialSettings
-from dualat.data.source import MEMORY_LIMIT, Shape, evenly
 
 
 def _fit(settings: InitialSettings, shape: Shape, train: ImageData) -> Gaussian:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from dualat.data.images import ImageData, Splits, split_off
+from dualat.data.pictures import check_memory
 from dualat.data.settings import DataSettings
-from dualat.data.source import check_memory
 from dualat.system.seeds import mix_seed
 
 OwnImages = Dataset[Any] | tuple[Any, Any]

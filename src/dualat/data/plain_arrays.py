@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualat.data.source import MEMORY_LIMIT
+from dualat.data.pictures import MEMORY_LIMIT
 
 
 class Unreadable(ValueError):

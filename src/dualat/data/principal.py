@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dualat.data.source import evenly
+from dualat.data.pictures import evenly
 
 _MOST_FITTED = 10_000  # images per Gaussian
 _FIT_ELEMENTS = 2**28  # numbers in memory while fitting, 2 GiB in double precision

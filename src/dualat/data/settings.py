@@ -5,7 +5,7 @@ from dataclasses import MISSING, field, fields
 from typing import Literal
 
 from dualat.data.registry import SOURCES
-from dualat.settings import shown, strict
+from dualat.strict import shown, strict
 from dualat.system.plugins import LOAD
 from dualat.types import OnBadImage
 

@@ -16,8 +16,8 @@ from dualat.data.distributions import (
 )
 from dualat.data.images import ImageData
 from dualat.data.initial import build_initial
+from dualat.data.pictures import Shape
 from dualat.data.settings import InitialSettings
-from dualat.data.source import Shape
 
 Start = str | InitialSettings | InitialDistribution | Tensor
 """A kind of initial distribution ("uniform"; "noise" means the same), its settings, a distribution, or images (N, C, H, W)

@@ -5,9 +5,9 @@ import torch
 from dualat.data.images import ImageData, Shape
 from dualat.data.in_distribution import load_images, named_images
 from dualat.data.initial import build_initial
+from dualat.data.on_disk import open_images
 from dualat.data.registry import SOURCES
 from dualat.data.settings import InitialSettings
-from dualat.data.sources import open_images
 
 NOISE = ("uniform", "normal")
 """Out-of-distribution images that need no files."""

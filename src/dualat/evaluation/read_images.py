@@ -14,8 +14,8 @@ from dualat.data.decode import View
 from dualat.data.folder import FolderFiles
 from dualat.data.formats import WANTED, open_picture, why
 from dualat.data.listing import list_images
+from dualat.data.pictures import Shape, check_levels, check_memory
 from dualat.data.plain_arrays import read_members
-from dualat.data.source import Shape, check_levels, check_memory
 
 Pick = Callable[[int], Tensor]
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")

@@ -21,7 +21,7 @@ from torch import Tensor
 from dualat import __version__
 from dualat.core.classifier import device_of
 from dualat.data.images import ImageData
-from dualat.data.source import InMemory, Shape, check_pixels
+from dualat.data.pictures import InMemory, Shape, check_pixels
 from dualat.evaluation.read_images import read_folder, read_npz
 from dualat.evaluation.reuse import add_tensors, kept_tensors
 from dualat.evaluation.sample_labels import labels_of_names, labels_of_paths

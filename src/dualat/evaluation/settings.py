@@ -2,7 +2,7 @@
 
 import math
 
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.types import Climb, Norm
 
 MANY, SAMPLES = (

@@ -29,7 +29,7 @@ from dualat.methods.settings import (
     ProximalChainSettings,
     SharpnessSettings,
 )
-from dualat.settings import shown, strict
+from dualat.strict import shown, strict
 from dualat.system.plugins import LOAD
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ is sigma'/2.
 
 import math
 
-from dualat.settings import shown, strict
+from dualat.strict import shown, strict
 from dualat.types import Energy, Norm
 
 

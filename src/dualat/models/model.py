@@ -26,7 +26,7 @@ from dualat.models.import_weights.skeleton import NoValues, counted, differences
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.shipped import shipped_file, shipped_models
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.system.files import atomic_path, write_text
 from dualat.system.plugins import LOAD
 

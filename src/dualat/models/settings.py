@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Literal
 
 from dualat.models.registry import NETWORKS, OWN, is_registered
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.types import Activation
 
 

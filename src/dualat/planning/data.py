@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from dualat.data.in_distribution import load_splits
 from dualat.data.listing import class_folders, pictures
 from dualat.data.names import read_lines
+from dualat.data.on_disk import split_parts
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
-from dualat.data.sources import split_parts
 
 _CLASSES = 1000
 

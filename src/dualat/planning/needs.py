@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dualat.data.arrays import FILES
 from dualat.data.names import BASES
+from dualat.data.on_disk import find_shards
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings, InitialSettings
-from dualat.data.sources import find_shards
 from dualat.models.model import find_weights
 from dualat.models.settings import NetworkSettings
 

@@ -1,7 +1,7 @@
 """Settings of a plan. Does not import PyTorch: the command line reads this file."""
 
 from dualat.planning.hardware import find_hardware
-from dualat.settings import strict
+from dualat.strict import strict
 
 
 @strict

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from dualat.settings import shown
 from dualat.short_form import extended
+from dualat.strict import shown
 from dualat.system.files import read_yaml
 
 LARGEST_RECIPE = 2**22  # bytes

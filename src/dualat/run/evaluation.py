@@ -14,10 +14,10 @@ from dualat.core.classifier import NotFinite, device_of
 from dualat.core.geometry import ThreatModel
 from dualat.core.sampler_settings import SamplingSettings
 from dualat.counterfactuals import change_strip, explain
+from dualat.data.grids import grid, save_picture
 from dualat.data.images import evenly
 from dualat.data.in_distribution import ImageData, Splits
 from dualat.data.own import OwnData, own_splits, split_by
-from dualat.data.pictures import grid, save_picture
 from dualat.data.starts import Start
 from dualat.evaluation.context import EvaluationContext
 from dualat.evaluation.features import JudgeFeatures

@@ -8,7 +8,7 @@ from pydantic import PlainValidator
 
 from dualat.methods.registry import method_settings
 from dualat.methods.settings import MethodSettings
-from dualat.settings import strict
+from dualat.strict import strict
 
 
 @strict

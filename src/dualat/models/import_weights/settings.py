@@ -3,7 +3,7 @@
 from typing import Literal
 
 from dualat.models.settings import check_statistics
-from dualat.settings import strict
+from dualat.strict import strict
 from dualat.types import Activation
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -11,10 +11,10 @@ from dualat.data.folder import listed, open_class_folder, open_flat_folder
 from dualat.data.formats import WANTED
 from dualat.data.images import ImageData
 from dualat.data.listing import class_folders, has_images
+from dualat.data.pictures import Shape
 from dualat.data.registry import SOURCES
 from dualat.data.settings import DataSettings
 from dualat.data.shards import open_shards
-from dualat.data.source import Shape
 from dualat.system.plugins import LOAD
 
 _VALIDATION = ("val", "validation", "valid")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dualat.data.pictures import grid, save_picture, signed_difference, strip, to_uint8
+from dualat.data.grids import grid, save_picture, signed_difference, strip, to_uint8
 
 
 def test_pixels_are_rounded_and_clipped():
