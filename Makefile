@@ -25,7 +25,7 @@ quickstart: $(VENV)/.ready ## train the digits recipe, both stages, and print it
 	@$(VENV)/bin/dualat train digits --seed $(SEED) --output $(OUTPUT) --overwrite $(ARGS)
 
 test: $(VENV)/.ready ## run the tests, without the slow ones
-	@echo "Running the tests, without the slow ones: about 4 minutes on 2 idle cores, 8 beside other work."
+	@echo "Running the tests, without the slow ones: 6 to 11 minutes on 2 idle cores, by their speed, twice as long beside other work."
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.ready ## check style and format with ruff

@@ -38,3 +38,9 @@ def test_links_lead_somewhere(document: Path):
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", document.read_text())
     missing = [link for link in links if not (document.parent / link).exists()]
     assert not missing
+
+
+def test_the_tests_that_are_named_are_there():
+    """docs/testing.md: promise by promise, the test that shows it."""
+    named = set(re.findall(r"`((?:[\w-]+/)*test_\w+\.py)", (ROOT / "docs" / "testing.md").read_text()))
+    assert named and not [name for name in named if not (ROOT / "tests" / name).exists()]

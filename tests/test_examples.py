@@ -24,6 +24,7 @@ def run_example(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_own_folder_then_use_the_model(tmp_path, run_example):
     printed = run_example("own_folder.py", str(tmp_path), "--steps", "3")
     assert "30 samples of the classes 0, 1, 2" in printed

@@ -26,6 +26,7 @@ def millions(module: nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
+@pytest.mark.slow
 def test_networks_are_as_large_as_published(generators):
     """Weights in millions: ADM 554 (its classifier 54), LDM-4 400, DiT-XL/2 675, VAR-d16 310; our three as method.md has them."""
     with torch.device("meta"):

@@ -12,6 +12,7 @@ import rings
 import two_rings
 
 
+@pytest.mark.slow
 def test_softmax_is_the_posterior_and_energy_is_nearer_zero_on_the_support():
     _, figures = two_rings.train(seed=0, steps=600)
     assert figures["posterior MAE"] <= 0.05

@@ -234,7 +234,7 @@ def idx(rng: random.Random, place: Path) -> Input:
         files[name], words = struct.pack(">4I", kind, *sizes), f"header {kind:x} {sizes}"
     for path, content in files.items():
         (place / path).write_bytes(content)
-    return f"{name}: {words}", lambda: load_fashion_mnist(str(place), False)
+    return f"{name}: {words}", lambda: load_fashion_mnist(SOURCES["fashion-mnist"], str(place), False)
 
 
 def cifar(rng: random.Random, place: Path) -> Input:

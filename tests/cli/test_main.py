@@ -12,7 +12,8 @@ import torch
 from dualat.cli import main
 
 WITH_COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored, as nohup and & do
 import dualat.cli
 from dualat.cli import main
 sys.path.append(sys.argv[1])

@@ -45,6 +45,8 @@ OTHERS: dict[str, Any] = {
     "contrastive.window": 64,
     "contrastive.step_size": 0.3,
     "contrastive.energy": "marginal",
+    "contrastive.ratio": 0.5,
+    "contrastive.stride": 2,
     "loss.cross_entropy": 0.5,
     "loss.robust": False,
     "loss.energy": 0.02,

@@ -108,7 +108,9 @@ def test_a_network_without_blocks_is_refused():
         checkpoint_blocks(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
 
 
-@pytest.mark.parametrize("name", ["wrn-10-1", "timm/vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["wrn-10-1", pytest.param("timm/vit_tiny_patch16_224", marks=pytest.mark.slow)]
+)
 def test_the_compiled_loop_runs_on_the_plain_blocks(name, recwarn):
     """Checkpoints save nothing where no gradient of weights is taken, and no compiler sees through them."""
     saving = pair(name, False)[1]

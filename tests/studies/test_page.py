@@ -486,6 +486,7 @@ def test_radii_of_the_configuration_have_their_column_and_figures_without_record
     ]
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_its_records_give(tmp_path):
     page.make(STUDIES, tmp_path / "claims.md")
     committed = (STUDIES.parent / "docs" / "claims.md").read_text(encoding="utf-8")

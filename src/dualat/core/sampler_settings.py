@@ -1,6 +1,8 @@
 """How a trained model is sampled: settings of a recipe, and a part of the saved model. Does not import PyTorch."""
 
 import math
+from dataclasses import asdict
+from typing import Any
 
 from dualat.strict import strict
 from dualat.types import Energy, SamplerRule, Schedule
@@ -31,6 +33,10 @@ class SamplingSettings:
     """Standard deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
     clip: bool = True
     """Keep images in [0, 1] at each step, and not only at the end."""
+
+    def recorded(self) -> dict[str, Any]:
+        """As records hold it: a start is named where one is chosen alone."""
+        return {name: value for name, value in asdict(self).items() if name != "start" or value is not None}
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.step_size < math.inf:

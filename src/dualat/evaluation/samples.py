@@ -123,7 +123,7 @@ def from_model(
     initial = model.required_initial
     given = {"steps": steps, "step_size": step_size}
     sampler = replace(model.sampling, **{k: v for k, v in given.items() if v is not None})
-    sampling = asdict(sampler)
+    sampling = sampler.recorded()
     labels, device = torch.arange(count) % len(model.class_names), device_of(model)
     starts = None
     if 4 * count * math.prod(model.shape) <= AT_ONCE:

@@ -54,6 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
+@pytest.mark.slow
 def test_inception_figures_are_torch_fidelitys_own(weights, folders, tmp_path):
     from torch_fidelity import calculate_metrics
 

@@ -7,7 +7,7 @@ a judge's features (frechet.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def step_sweep(
         "judge": judge.name,
         "reference": reference_images.name,
         "reference_images": len(reference_images),
-        "sampling": {k: v for k, v in asdict(model.sampling).items() if k != "steps"},
+        "sampling": {k: v for k, v in model.sampling.recorded().items() if k != "steps"},
         "initial": model.initial_kind,
     }
     record.details = {"steps": wanted, "frechet_distance": distances, "sample_class_accuracy": accuracies}
