@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import dualat
+from dualat.config import load_recipe
 from dualat.core.loop import pgd
 from dualat.core.objectives import lower_energy
 from dualat.data.distributions import Gaussian, InitialDistribution
@@ -49,6 +50,50 @@ class Grey(InitialDistribution):
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         return 0.45 + 0.1 * torch.rand(n, *self.shape, generator=generator)
+
+
+def normalised() -> nn.Module:
+    """A network whose running statistics are far from any batch's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(20), nn.Linear(20, CLASSES)).eval()
+
+
+def test_chains_with_the_statistics_of_the_batch():
+    """As the loss of JEM++ and SADA-JEM sees them: a step is that of the network in train mode, which learns nothing by it."""
+    network, labels = normalised(), torch.tensor([0, 1, 2, 1])
+    model, starts = loaded(network), Grey(SHAPE).sample(4, generator=seeded())
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    own = SamplingSettings(steps=1, step_size=0.3, batch_statistics=True)
+    found = descend(model, starts, labels, own)
+    x = starts.clone().requires_grad_()
+    scores = network[2](nn.functional.batch_norm(x.flatten(1), None, None, training=True))
+    (g,) = torch.autograd.grad(scores[torch.arange(4), labels].sum(), x)
+    step = 0.3 * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found, (starts + step).clamp(0, 1), rtol=1e-4, atol=1e-5)
+    plain = descend(model, starts, labels, replace(own, batch_statistics=False))
+    assert (plain - found).abs().max() > 0.01
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    assert own.recorded()["batch_statistics"] is True
+    assert not {"batch_statistics", "start"} & replace(own, batch_statistics=False).recorded().keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "expected"),
+    [
+        ("sada-jem", {}, True),
+        ("jempp", {}, True),
+        ("eb-jdat", {}, True),
+        ("jem", {}, False),
+        ("dat", {}, False),
+        ("sada-jem", {"stage1.freeze_batchnorm": True}, False),
+        ("sada-jem", {"sampling.batch_statistics": False}, False),
+        ("dat", {"sampling.batch_statistics": True}, True),
+    ],
+)
+def test_each_system_is_sampled_as_its_authors_do(method, overrides, expected):
+    config = load_recipe("digits", {"method": method, **overrides})
+    assert config.sampling.batch_statistics is expected
 
 
 def test_samples_of_a_linear_model_are_the_starts_moved_along_the_classs_weights():

@@ -164,6 +164,13 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
         raise ValueError(" ".join(dict.fromkeys([*told, str(error)]))) from None
     if told:
         raise ValueError(" ".join(dict.fromkeys(told)))
+    frozen = config.stages[max(config.stages)].freeze_batchnorm
+    if (
+        config.rows[-1].sampled_in_batches
+        and not frozen
+        and "batch_statistics" not in (rest.get("sampling") or {})
+    ):
+        config.sampling.batch_statistics = True
     if not config.rows[-1].classifies:
         config.sampling.energy = "marginal"  # it learns no labels: there is no E(x, y) to descend
     return config

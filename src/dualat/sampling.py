@@ -21,6 +21,7 @@ from dualat.data.draws import draws_for
 from dualat.data.images import Shape
 from dualat.data.initial import part_of
 from dualat.data.starts import Start, plain_kind, start_from
+from dualat.models.batchnorm import BatchStatistics
 from dualat.models.model import LoadedModel
 from dualat.models.own import count_classes
 from dualat.system.precision import float32_by_default
@@ -43,7 +44,7 @@ def descend(
         x = check_images(x) + sampling.start_noise * normal(x, generator)
         x = x.clamp(0, 1) if sampling.clip else x
     found = pgd(
-        model,
+        BatchStatistics(model) if sampling.batch_statistics else model,
         x,
         lower_energy(labels if sampling.energy == "joint" else None),
         steps=sampling.steps,

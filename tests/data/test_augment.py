@@ -1,5 +1,6 @@
 """Augmentation: equal to slicing by hand, to torchvision per image, and independent of the rest of the batch."""
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms import AutoAugment
@@ -36,6 +37,19 @@ def test_pad_and_crop_is_slicing_per_image():
         padded[:, pad : pad + 10, pad : pad + 12] = image
         assert torch.equal(cropped, padded[:, top : top + 10, left : left + 12])
     assert corners.unique(dim=0).shape[0] > 20 and set(corners.flatten().tolist()) == set(range(2 * pad + 1))
+
+
+def test_a_crop_after_mirroring_the_border_is_slicing_too():
+    x, pad = pictures(40), 3
+    out = pad_and_crop(x, pad, seeded(), "reflect")
+    corners = torch.randint(2 * pad + 1, (40, 2), generator=seeded())
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    for i, (top, left) in enumerate(corners.tolist()):
+        assert np.array_equal(out[i].numpy(), padded[i, :, top : top + 10, left : left + 12])
+    settings = AugmentSettings(kind="basic", pad=3, padding="reflect", flip=False)
+    assert torch.equal(augment(x, settings, seeded()), out) and out.min() > 0, "no black borders"
+    with pytest.raises(ValueError, match="pad is 4, but an image of 4x4 pixels"):
+        pad_and_crop(x[:, :, :4, :4], 4, seeded(), "reflect")
 
 
 def test_random_flip_mirrors_about_half():
@@ -111,7 +125,7 @@ OPERATIONS = [
 def test_operations_are_torchvisions(operation, level):
     """torchvision's own transform, with one operation for its policy, gives what ours gives with + or - magnitude."""
     x = (pictures(2) * 255).round().to(torch.uint8)
-    theirs = AutoAugment()
+    theirs = AutoAugment(fill=[128.0, 128.0, 128.0])
     theirs.policies = [((operation, 1.0, level), ("Invert", -1.0, None))]
     strength = 0.0 if level is None else level / 9
     ours = [apply_operation(x, operation, sign * strength) for sign in (1, -1)]

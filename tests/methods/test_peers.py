@@ -168,9 +168,9 @@ def test_at_ebm_is_its_equation(loss_of, gamma):
     method.curriculum.steps = 2
     images = method.generate(model, b)
     loss, figures = method.loss_on(model, b, images)
-    bce = 2 * energy_bce(model(images["positive"]), model(images["contrastive"]))
+    bce = energy_bce(model(images["positive"]), model(images["contrastive"]))
     assert b.energy_images is not None and b.starts is not None
-    penalty = gradient_penalty(model, b.energy_images)
+    penalty = gradient_penalty(model, images["positive"])
     torch.testing.assert_close(loss, bce + gamma * penalty, rtol=1e-4, atol=1e-5)
     assert s(model, images["contrastive"]).mean() > s(model, b.starts).mean()
     assert s(model, images["positive"]).mean() < s(model, b.energy_images).mean()

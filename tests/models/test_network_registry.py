@@ -2,12 +2,22 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dualat.models.normalize import Normalized
 from dualat.models.registry import build_network
 from dualat.models.settings import NetworkSettings
 from dualat.models.timm_models import timm_model
 from dualat.models.wide_resnet import WideResNet
+
+
+def test_the_momentum_of_batchnorm_is_a_setting():
+    for momentum, found in ((None, 0.1), (0.9, 0.9)):
+        network = build_network(NetworkSettings(name="wrn-10-1", batchnorm_momentum=momentum), (1, 8, 8), 3)
+        assert {layer.momentum for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)} == {found}
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ValueError, match="batchnorm_momentum is .* above 0"):
+            NetworkSettings(batchnorm_momentum=wrong)
 
 
 def test_wide_resnets_by_name():

@@ -98,6 +98,22 @@ def test_without_normalisation_convolutions_have_biases_and_nothing_is_normalise
     )
 
 
+def test_jems_layout_begins_with_pytorchs_own_weights():
+    """The authors' function for others is never called; s(x) is then almost flat: JEM's first chains hardly move."""
+    slopes = {}
+    for layout in ("standard", "jem"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = WideResNet(10, 2, 10, activation="leaky_relu", norm="none", layout=layout)
+        x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        (gradient,) = torch.autograd.grad(network(x).logsumexp(1).sum(), x)
+        slopes[layout] = float(gradient.flatten(1).norm(dim=1).mean())
+        weight = network.block3.layer[0].conv1.weight
+        bound = 1 / (weight.shape[1] * 9) ** 0.5
+        assert (weight.abs().max() <= bound) == (layout == "jem")  # uniform in +-1 / sqrt(fan-in), or normal
+    assert slopes["jem"] < 0.05 * slopes["standard"]
+
+
 def test_layouts_share_names_and_shapes_but_not_results():
     x = torch.rand(2, 3, 16, 16)
     outputs = []

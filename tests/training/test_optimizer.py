@@ -67,6 +67,21 @@ def test_a_step_is_the_plain_one(name, way, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("nesterov", "first"), [(True, 1.9), (False, 1.0)])
+def test_momentum_with_and_without_nesterov(nesterov, first):
+    """The first update is lr * g * (1 + momentum) with Nesterov, lr * g without; the second by hand."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    optimizer = build_optimizer(layer, OptimizerSettings(lr=0.1, weight_decay=0.0, nesterov=nesterov))
+    places = []
+    for _ in range(2):
+        layer.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        places.append(layer.weight.item())
+    second = 1 + 0.9 * 1.9 if nesterov else 1.9  # velocity after two equal gradients is 1.9
+    assert places == pytest.approx([-0.1 * first, -0.1 * (first + second)])
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize(("before", "after"), [(FUSED, FOREACH), (FOREACH, FUSED)])
 def test_a_checkpoint_of_one_kind_goes_on_as_the_other(name, before, after, tmp_path, monkeypatch):

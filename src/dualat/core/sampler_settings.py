@@ -7,6 +7,8 @@ from typing import Any
 from dualat.strict import strict
 from dualat.types import Energy, SamplerRule, Schedule
 
+_NEW = ("start", "batch_statistics")
+
 
 @strict
 class SamplingSettings:
@@ -31,12 +33,15 @@ class SamplingSettings:
     """Part of a mixed initial distribution that samples start from, by its kind, as in class-gaussian; None: all of them."""
     start_noise: float = 0.0
     """Standard deviation of the normal noise added to what samples start from, in pixel units of [0, 1]."""
+    batch_statistics: bool = False
+    """BatchNorm takes the statistics of the images that are drawn together, as JEM++, SADA-JEM and EB-JDAT sample: an image
+    then depends on the others of its batch."""
     clip: bool = True
     """Keep images in [0, 1] at each step, and not only at the end."""
 
     def recorded(self) -> dict[str, Any]:
-        """As records hold it: a start is named where one is chosen alone."""
-        return {name: value for name, value in asdict(self).items() if name != "start" or value is not None}
+        """As records hold it: what earlier versions had not is named where it is chosen alone."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _NEW}
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.step_size < math.inf:

@@ -19,6 +19,9 @@ from dualat.data.settings import AugmentSettings
 Source = torch.Generator | Draws
 _LARGEST_LEVEL = 9
 _TRIES = 10
+GREY = [128.0, 128.0, 128.0]
+"""What AutoAugment puts where a moved image leaves room, in 8-bit levels: as RATIO and DAT have it. They shear bicubically, for
+which torchvision has no kernel for tensors: here, the nearest pixel."""
 
 
 def augment(x: Tensor, settings: AugmentSettings, generator: Source) -> Tensor:
@@ -31,7 +34,7 @@ def augment(x: Tensor, settings: AugmentSettings, generator: Source) -> Tensor:
     if settings.kind == "imagenet":
         x = random_resized_crop(x, settings.scale, generator)
     elif settings.pad:
-        x = pad_and_crop(x, settings.pad, generator)
+        x = pad_and_crop(x, settings.pad, generator, settings.padding)
     if settings.flip:
         x = random_flip(x, generator)
     if settings.kind == "strong":
@@ -42,13 +45,18 @@ def augment(x: Tensor, settings: AugmentSettings, generator: Source) -> Tensor:
     return x
 
 
-def pad_and_crop(x: Tensor, pad: int, generator: Source) -> Tensor:
-    """Add `pad` zeros on each side, then cut out an H x W window at a uniformly drawn place, per image."""
+def pad_and_crop(x: Tensor, pad: int, generator: Source, padding: str = "zeros") -> Tensor:
+    """Add `pad` pixels on each side, zeros or the image mirrored ("reflect"), then cut out an H x W window at a uniformly
+    drawn place, per image. ValueError where there is less of an image than is to be mirrored."""
     n, _, height, width = x.shape
     corner = draws_for(n, generator).integers(2 * pad + 1, 2).to(x.device)
     rows = corner[:, :1] + torch.arange(height, device=x.device)
     columns = corner[:, 1:] + torch.arange(width, device=x.device)
-    padded = F.pad(x, (pad, pad, pad, pad))
+    if padding == "reflect" and pad >= min(height, width):
+        raise ValueError(
+            f"pad is {pad}, but an image of {height}x{width} pixels has no so many to mirror: give less."
+        )
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect" if padding == "reflect" else "constant")
     image = torch.arange(n, device=x.device).view(n, 1, 1)
     return padded[image, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
 
@@ -178,13 +186,13 @@ def apply_operation(x: Tensor, operation: str, strength: float) -> Tensor:
         case "ShearX" | "ShearY":
             angle = degrees(atan(0.3 * strength))
             shear = [angle, 0.0] if operation == "ShearX" else [0.0, angle]
-            return V.affine(x, 0.0, [0.0, 0.0], 1.0, shear, center=[0.0, 0.0])
+            return V.affine(x, 0.0, [0.0, 0.0], 1.0, shear, fill=GREY, center=[0.0, 0.0])
         case "TranslateX":
-            return V.affine(x, 0.0, [int(150 / 331 * width * strength), 0], 1.0, [0.0, 0.0])
+            return V.affine(x, 0.0, [int(150 / 331 * width * strength), 0], 1.0, [0.0, 0.0], fill=GREY)
         case "TranslateY":
-            return V.affine(x, 0.0, [0, int(150 / 331 * height * strength)], 1.0, [0.0, 0.0])
+            return V.affine(x, 0.0, [0, int(150 / 331 * height * strength)], 1.0, [0.0, 0.0], fill=GREY)
         case "Rotate":
-            return V.rotate(x, 30 * strength)
+            return V.rotate(x, 30 * strength, fill=GREY)
         case "Brightness":
             return V.adjust_brightness(x, factor)
         case "Color":

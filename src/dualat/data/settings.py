@@ -158,7 +158,10 @@ class AugmentSettings:
     """none; basic: pad, crop and flip; strong: those, then AutoAugment (colour images) and cutout; imagenet: random
     resized crop and flip."""
     pad: int = 4
-    """Zeros added on each side before a random crop, in pixels."""
+    """Pixels added on each side before a random crop."""
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """What they are: black, or the image mirrored at its border, as JEM and JEM++ have it: black borders would become a part
+    of p(x)."""
     flip: bool = True
     """Mirror left and right with probability one half."""
     cutout: int = 16
@@ -175,10 +178,10 @@ class AugmentSettings:
         if not 0 < self.scale <= 1:
             raise ValueError(f"scale is {self.scale}, but must be above 0, and 1 at most.")
         unused = {
-            "none": ("pad", "flip", "cutout", "scale"),
+            "none": ("pad", "padding", "flip", "cutout", "scale"),
             "basic": ("cutout", "scale"),
             "strong": ("scale",),
-            "imagenet": ("pad", "cutout"),
+            "imagenet": ("pad", "padding", "cutout"),
         }[self.kind]
         for entry in fields(self):
             if entry.name in unused and getattr(self, entry.name) != entry.default:

@@ -1,6 +1,6 @@
 """AT-EBM: an energy-based model of the images alone, by adversarial training (Yin, Li, Rohde, ECCV 2022).
 
-    L = BCE( s(x+), 1 ) + BCE( s(x-), 0 ) + w_r1 * R1,   R1 = 1/2 mean ||grad_x s(x)||^2
+    L = L_BCE( s(x+), s(x-) ) + w_r1 * R1,   R1 = 1/2 mean ||grad_x s(x+)||^2,   L_BCE the mean over x+ and x-
 
 x-: normalised ascent on s from the initial distribution, T by the curriculum. x+: real images after a few steps down s.
 There is no classification loss: labels are not learned, and its accuracy is chance. Here s(x) = logsumexp f(x) of the
@@ -53,11 +53,10 @@ class ATEBM(Method):
     def loss_on(
         self, model: nn.Module, batch: Batch, made: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        assert batch.energy_images is not None
         positive, contrastive = forward(model, [made["positive"], made["contrastive"]])
-        loss_energy = 2 * energy_bce(positive, contrastive)  # a sum of two means, where L_BCE is their mean
+        loss_energy = energy_bce(positive, contrastive)
         loss = self.weights.energy * loss_energy
         if self.weights.r1:
-            loss = loss + self.weights.r1 * gradient_penalty(model, batch.energy_images)
+            loss = loss + self.weights.r1 * gradient_penalty(model, made["positive"])
         self.curriculum.see(-marginal_energy(positive), -marginal_energy(contrastive))
         return loss, {"loss_energy": loss_energy.detach()}

@@ -5,6 +5,7 @@
 x-: stochastic gradient Langevin dynamics on s, from a replay buffer: x <- x + eta * grad s(x) + sigma * z, unclipped.
 Published: chains in eval mode, from uniform noise (initial.kind: uniform). Here they start from the run's initial
 distribution, and BatchNorm that is not frozen uses the batch's statistics, as the loss does (models/batchnorm.py).
+Published FID and IS are of the replay buffer; ours are of fresh samples.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,8 @@
     inner step:  x <- clip_[0,1]( x + eta * clip( grad_x <g1(x), p>, +-LIMIT ) ),  p held
 
 The loss is JEM's; chains start from a Gaussian per class (`initial.kind: class-gaussian`), and no noise is added
-(`chain.noise`, where given, after each inner step).
+(`chain.noise`, where given, after each inner step). As its authors do, chains take BatchNorm's statistics of the batch, in
+training and when the model is sampled (`sampling.batch_statistics`).
 """
 
 import torch

@@ -172,6 +172,8 @@ class Row:
     """Whether it reads images of the initial distribution. Then a batch for the energy loss is drawn too."""
     batch_statistics: bool = True
     """False: published without normalisation by the batch, so BatchNorm in train mode is probably not meant."""
+    sampled_in_batches: bool = False
+    """Whether its authors draw samples with BatchNorm's statistics of the images drawn together (sampling.batch_statistics)."""
     from_trained: bool = False
     """Whether it starts from trained weights: of the stage before, or given ones."""
     stages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
@@ -227,8 +229,8 @@ METHODS: dict[str, Row] = {
         ),
         Row(StandardATSettings, "dualat.methods.standard_at:StandardAT"),
         Row(JEMSettings, "dualat.methods.jem:JEM", **CHAINS, batch_statistics=False),
-        Row(JEMPPSettings, "dualat.methods.jempp:JEMPP", **CHAINS),
-        Row(SADAJEMSettings, "dualat.methods.sada_jem:SADAJEM", **CHAINS),
+        Row(JEMPPSettings, "dualat.methods.jempp:JEMPP", **CHAINS, sampled_in_batches=True),
+        Row(SADAJEMSettings, "dualat.methods.sada_jem:SADAJEM", **CHAINS, sampled_in_batches=True),
         Row(RobustJEMSettings, "dualat.methods.robust_jem:RobustJEM", **CHAINS, batch_statistics=False),
         Row(
             ATEBMSettings,
@@ -238,7 +240,7 @@ METHODS: dict[str, Row] = {
             batch_statistics=False,
         ),
         Row(RATIOSettings, "dualat.methods.ratio:RATIO", starts=True),
-        Row(EBJDATSettings, "dualat.methods.eb_jdat:EBJDAT", **CHAINS),
+        Row(EBJDATSettings, "dualat.methods.eb_jdat:EBJDAT", **CHAINS, sampled_in_batches=True),
         Row(EGCSettings, "dualat.methods.egc:EGC", batch_statistics=False),
     )
 }

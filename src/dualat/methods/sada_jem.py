@@ -4,7 +4,8 @@
     x-:  x <- clip_[0,1]( x + eta * clip( grad s(x), +-LIMIT ) ), no noise, from a replay buffer
 
 The batch for p(x) is not augmented (`energy_augment.kind: none`), nor noisy where `chain.input_noise` is set; the batch for CE
-is. What is ours: both have one size; published are 64 and 128.
+is. Chains take BatchNorm's statistics of the batch, in training and when the model is sampled, as its authors' do
+(`sampling.batch_statistics`). What is ours: both batches have one size; published are 64 and 128, and an epoch is one of the latter.
 """
 
 from torch import Tensor

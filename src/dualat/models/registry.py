@@ -82,6 +82,7 @@ def build_network(
 
     Raises ValueError where the name is unknown; the sentence says which there are, and which is near.
     """
+    from dualat.models.batchnorm import batchnorm_modules
     from dualat.models.checkpointing import checkpoint_blocks
     from dualat.models.normalize import Normalized
     from dualat.system.precision import float32_by_default
@@ -90,6 +91,9 @@ def build_network(
         raise ValueError(f"a classifier needs at least 2 classes, but the data has {classes}.")
     with float32_by_default():
         network = _bare(settings, shape, classes)
+        if settings.batchnorm_momentum is not None:
+            for layer in batchnorm_modules(network):
+                layer.momentum = settings.batchnorm_momentum
         if settings.checkpoint_activations:
             checkpoint_blocks(network)
         return network if mean is None or std is None else Normalized(network, mean, std)

@@ -49,6 +49,9 @@ class NetworkSettings:
     """What a wide ResNet's block computes: as in TRADES, RATIO and DAT; as in JEM, JEM++ and SADA-JEM (biased
     convolutions, stride in the second, shortcut of the block's input); as in DeepMind's robust weights; or antialiased,
     with 2x2 means in place of strides, which takes the chequer out of samples."""
+    batchnorm_momentum: float | None = None
+    """Weight of a batch in BatchNorm's running statistics, in (0, 1], 0.9 in JEM++ and SADA-JEM; None: the network's own,
+    which is mostly 0.1."""
     normalize: Literal["data", "none"] = "data"
     """Input normalisation inside the network: mean and standard deviation of the training images per channel, or none."""
     pretrained: bool = False
@@ -69,6 +72,10 @@ class NetworkSettings:
         if wide and (len(wide[1]) > 4 or len(wide[2]) > 3):
             raise ValueError(
                 f"a wide ResNet has a depth below 10,000 and a width below 1,000, not {self.name[:40]}."
+            )
+        if self.batchnorm_momentum is not None and not 0 < self.batchnorm_momentum <= 1:
+            raise ValueError(
+                f"batchnorm_momentum is {self.batchnorm_momentum}, but must be above 0, and at most 1."
             )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")

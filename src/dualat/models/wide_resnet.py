@@ -6,6 +6,7 @@ convShortcut}, bn1, fc. Average pooling runs over whatever is left of the image,
 Layouts differ in what a block computes; published weights come in the first three:
     standard  TRADES, RobustBench, RATIO, DAT. The shortcut is a convolution of act(bn(x)); the first convolution strides.
     jem       JEM, JEM++, SADA-JEM. The shortcut is a convolution of x; the second convolution strides; all have biases.
+              Initial weights are PyTorch's, of the others normal by fan-out.
     deepmind  Gowal et al., Rebuffi et al., Wang et al. As standard, but a strided 3x3 convolution pads below and to the
               right alone (TensorFlow's SAME).
     antialiased  As standard, but where a block halves the resolution it takes the mean of every 2x2 pixels, of which both
@@ -149,6 +150,8 @@ class WideResNet(nn.Module):
         self.bn1 = normalisation(widths[3], norm)
         self.fc = nn.Linear(widths[3], classes)
         self.activation = ACTIVATIONS[activation]
+        if layout == "jem":
+            return  # PyTorch's own initial weights: the authors' function for others is never called
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels

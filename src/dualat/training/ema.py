@@ -1,6 +1,6 @@
 """Moving average of the weights and of BatchNorm's statistics.
 
-e <- d * e + (1 - d) * w,   d = min(decay, (1 + n) / (10 + n)),   n = updates so far
+e <- d * e + (1 - d) * w,   d = min(decay, (1 + n) / (10 + n)),   n = updates so far;   d = 0 in the first: e <- w  (DAT)
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's present weights."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
         self.updates += 1
         current = model.state_dict()
         averaged = [k for k, v in self.average.items() if v.is_floating_point()]

@@ -11,11 +11,11 @@ from dualat.training.settings import OptimizerSettings
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over all weights."""
+    """SGD with momentum, or AdamW, over all weights."""
     weights, decay = list(model.parameters()), settings.weight_decay
     way = kernels(weights)
     if settings.name == "sgd":
-        nesterov = settings.momentum > 0
+        nesterov = settings.nesterov and settings.momentum > 0
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             weights, settings.lr, momentum=settings.momentum, nesterov=nesterov, weight_decay=decay, **way
         )

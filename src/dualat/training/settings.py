@@ -16,13 +16,15 @@ class OptimizerSettings:
     """Optimiser and learning-rate schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    """SGD with momentum, or AdamW."""
     lr: float = 0.1
     """Learning rate after warm-up."""
     weight_decay: float = 5e-4
     """Weight decay."""
     momentum: float = 0.9
-    """SGD's momentum."""
+    """SGD's momentum coefficient."""
+    nesterov: bool = True
+    """SGD's momentum by Nesterov; false: plain momentum, as JEM++ and SADA-JEM have it."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's betas."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
@@ -55,7 +57,7 @@ class OptimizerSettings:
             raise ValueError(
                 f"milestones are {self.milestones}, but must be shares of the stage: above 0, below 1."
             )
-        unused = {"sgd": {"betas"}, "adamw": {"momentum"}}[self.name]
+        unused = {"sgd": {"betas"}, "adamw": {"momentum", "nesterov"}}[self.name]
         unused |= set() if self.schedule == "step" else {"milestones", "gamma"}
         for entry in fields(self):
             if entry.name in unused and getattr(self, entry.name) != entry.default:
