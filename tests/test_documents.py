@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_links_lead_somewhere(document: Path):
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", document.read_text())
     missing = [link for link in links if not (document.parent / link).exists()]
     assert not missing
+
+
+def test_the_tests_that_the_oldest_torch_runs_are_there():
+    listed = re.search(r"^OF_TORCH=\((.*?)\)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    shell = ["bash", "-c", f"printf '%s\n' {listed[1].replace(chr(10), ' ')}"]
+    paths = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
+    assert len(paths) > 10 and not [path for path in paths if not (ROOT / path).exists()]
 
 
 def test_the_tests_that_are_named_are_there():

@@ -138,7 +138,7 @@ def test_a_folder_gives_names_without_its_images_being_read(tmp_path: Path, comm
             1,
             "the weights can be read, but not",
         ),
-        (["FILE", "--normalize", "cifar"], 1, "3 means and 3 deviations for 1 channels"),
+        (["FILE", "--normalize", "cifar"], 1, "3 means and 3 standard deviations for 1 channels"),
         (
             ["FILE", "--normalize", "none", "--classes", "3"],
             1,

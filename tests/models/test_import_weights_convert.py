@@ -93,7 +93,7 @@ def test_mismatches_are_listed_key_by_key(tmp_path: Path):
             "--activation chooses that of a wide ResNet",
         ),
         ({}, {"part": "ema", "normalize": "none"}, "has no part 'ema': give one of ''"),
-        ({}, {"mean": (0.1, 0.2), "std": (1.0, 1.0)}, "2 means and 2 deviations for 3 channels"),
+        ({}, {"mean": (0.1, 0.2), "std": (1.0, 1.0)}, "2 means and 2 standard deviations for 3 channels"),
         (
             {"bn1.bias": torch.full((64,), torch.nan)},
             {"normalize": "none"},
@@ -148,7 +148,7 @@ def test_settings_that_make_no_sense_are_refused(settings):
 
 def test_statistics_of_pixels_from_0_to_255_are_refused_wherever_they_come_from(tmp_path: Path):
     """Taken for images in [0, 1] they make every input nearly the same."""
-    units = r"mean \(125.3,\) and deviation \(63.0,\) are not those of images in \[0, 1\]: divide .* by 255"
+    units = r"mean \(125.3,\) and standard deviation \(63.0,\) are not those of images in \[0, 1\]: divide .* by 255"
     with pytest.raises(ValueError, match=units):
         ImportSettings(mean=(125.3,), std=(63.0,))
     with pytest.raises(ValueError, match=units):

@@ -92,16 +92,16 @@ with d.processes():
     except ValueError as error:
         assert "batch_size is 5" in str(error)
     assert list(d.mine(range(5))) == [[0, 2, 4], [1, 3]][r]
-    assert d.total(r + 1) == 3 and d.mean_of({"a": r, "b": 4.0}) == {"a": 0.5, "b": 4.0}
-    assert d.gathered(torch.tensor([r, 10 + r])).tolist() == [0, 10, 1, 11]
+    assert d.total(r + 1) == 3 and d.mean_over_ranks({"a": r, "b": 4.0}) == {"a": 0.5, "b": 4.0}
+    assert d.all_gathered(torch.tensor([r, 10 + r])).tolist() == [0, 10, 1, 11]
     here = torch.full((2, 3, 4, 4), float(r)).to(memory_format=torch.channels_last), torch.tensor(5 + r)
     here[0][1, 2, 3, 0] = 7.0 - 10 * r
     strides = here[0].stride()
-    d.from_first(here)
+    d.broadcast(here)
     expected = torch.zeros(2, 3, 4, 4)
     expected[1, 2, 3, 0] = 7
     assert torch.equal(here[0], expected) and here[0].stride() == strides and here[1] == 5
-    assert d.of_first(10 + r) == 10
+    assert d.broadcast_number(10 + r) == 10
     d.BUCKET = 5  # several buckets
     linear = nn.Linear(3, 2)
     for p in linear.parameters():
