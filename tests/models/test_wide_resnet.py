@@ -111,7 +111,7 @@ def test_jems_layout_begins_with_pytorchs_own_weights():
         weight = network.block3.layer[0].conv1.weight
         bound = 1 / (weight.shape[1] * 9) ** 0.5
         assert (weight.abs().max() <= bound) == (layout == "jem")  # uniform in +-1 / sqrt(fan-in), or normal
-    assert slopes["jem"] < 0.05 * slopes["standard"]
+    assert slopes["jem"] < 0.2 * slopes["standard"]
 
 
 def test_layouts_share_names_and_shapes_but_not_results():
