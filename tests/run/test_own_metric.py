@@ -1,6 +1,7 @@
 """A metric of the user's own, in one file outside the package: measured, kept, shown, compared and reported."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_from_the_command_line_it_is_kept_used_again_compared_and_reported(
     plugin, tiny_run, tmp_path, capsys
 ):
     options = ("--plugin", str(plugin))
+    tiny_run = Path(shutil.copytree(tiny_run, tmp_path / "run"))  # it is written to
     wanted = ["evaluate", str(tiny_run), "--metrics", "margin", "--energy-images", "20"]
     assert run([*wanted, *options]) == 0
     assert "margin of logits" in capsys.readouterr().out
