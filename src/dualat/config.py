@@ -92,6 +92,15 @@ class RunConfig:
                 f"stage{first} is {method}, which starts from trained weights: give them, as in "
                 "--weights runs/digits/checkpoints/stage1.safetensors."
             )
+        start = self.sampling.start
+        if start is not None and start not in self.initial.parts:
+            parts = (
+                f"its parts are {', '.join(self.initial.parts)}" if self.initial.parts else "it is no mixture"
+            )
+            raise ValueError(
+                f"sampling.start is {start!r}, which is no part of the initial distribution ({parts}): leave it out, in YAML "
+                "null, or name a part."
+            )
         if self.evaluation.validation_eps not in self.evaluation.eps:
             raise ValueError(
                 f"evaluation.validation_eps is {self.evaluation.validation_eps}, but must be one of "

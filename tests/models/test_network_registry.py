@@ -20,6 +20,11 @@ def test_the_momentum_of_batchnorm_is_a_setting():
             NetworkSettings(batchnorm_momentum=wrong)
 
 
+def test_the_momentum_of_no_batchnorm_is_refused():
+    with pytest.raises(ValueError, match="batchnorm_momentum does nothing with norm none"):
+        NetworkSettings(norm="none", batchnorm_momentum=0.9)
+
+
 def test_wide_resnets_by_name():
     network = build_network(NetworkSettings(name="wrn-16-2", activation="silu"), (1, 8, 8), 5)
     assert isinstance(network, WideResNet)

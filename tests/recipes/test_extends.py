@@ -37,6 +37,15 @@ def test_the_parts_of_a_mixture_are_given_as_a_whole(tmp_path: Path):
         load_recipe(mine, {"initial.parts": {"noise": 1, "gaussian": 1}})
 
 
+def test_samples_start_from_a_part_that_there_is(tmp_path: Path):
+    parts = {"initial.kind": "mixture", "initial.parts": {"uniform": 1, "normal": 1}}
+    assert load_recipe("digits", {**parts, "sampling.start": "normal"}).sampling.start == "normal"
+    with pytest.raises(ValueError, match="sampling.start is 'gaussian', .*its parts are uniform, normal"):
+        load_recipe("digits", {**parts, "sampling.start": "gaussian"})
+    with pytest.raises(ValueError, match="sampling.start is 'uniform', .*it is no mixture"):
+        load_recipe("digits", {"sampling.start": "uniform"})
+
+
 def test_chains_lead_from_each_file_to_the_next_and_paths_begin_at_the_file(tmp_path: Path, monkeypatch):
     write(tmp_path, "base.yaml", "extends: digits\nseed: 3\nstage1: {steps: 7}\n")
     write(tmp_path / "deep", "middle.yml", "extends: ../base.yaml\nstage1: {steps: 8}\n")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dualat.results.report import plots, reading
 from dualat.results.report.page import render, write_report
+from dualat.results.report.training import guides
 
 SECTIONS = [
     "headline",
@@ -325,3 +326,9 @@ def test_grids_on_the_way_are_a_few_in_order(tmp_path):
     names = [p.name for p in reading.sample_grids(tmp_path)]
     assert len(names) == 4 and names == sorted(names)
     assert names[0] == "stage1-000100" and names[-1] == "stage2-001900"
+
+
+def test_the_line_at_t_max_counts_steps_that_are_taken_as_one():
+    for given, expected in (({"t_max": 25}, 25), ({"t_max": 25, "stride": 2}, 13), ({"stride": 2}, None)):
+        found = guides("T", {"contrastive": given})
+        assert [value for value, _ in found] == ([] if expected is None else [expected])

@@ -77,6 +77,8 @@ class NetworkSettings:
             raise ValueError(
                 f"batchnorm_momentum is {self.batchnorm_momentum}, but must be above 0, and at most 1."
             )
+        if self.batchnorm_momentum is not None and self.norm == "none":
+            raise ValueError("batchnorm_momentum does nothing with norm none: leave it out, in YAML null.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path}, but must be in [0, 1).")
         if not is_timm and self.pretrained:

@@ -93,6 +93,9 @@ def guides(label: str, method: dict[str, Any]) -> list[tuple[float, str]]:
         "AUROC": ("contrastive.auc_threshold", "T grows above"),
     }.get(label, ("", ""))
     value = number(setting(method, name)) if name else math.nan
+    stride = number(setting(method, "contrastive.stride")) if label == "T" else 1.0
+    if stride > 1 and math.isfinite(value) and math.isfinite(stride):
+        value = float(math.ceil(value / stride))  # steps that are taken as one (methods/dat.py)
     return [(value, f"{text} {value:g}")] if math.isfinite(value) else []
 
 
